@@ -1,0 +1,39 @@
+# make demo: see it work.  make test: check it.  make up: develop with it.
+PYTHON ?= python3
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+
+.PHONY: install demo up test check bench clean
+
+install: .venv/installed
+
+.venv/installed: requirements.txt requirements-dev.txt constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo 'Python 3.11 or newer is needed: make PYTHON=python3.12 …'; exit 1; }
+	$(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check \
+		-r requirements-dev.txt -c constraints.txt
+	@touch $@
+
+demo: install
+	@python -m examples.demo
+
+# Everything of Procfile.dev, restarted when code changes. Ctrl-C stops all of it.
+up: export REDIS_PORT ?= 6399
+up: export WEB_PORT ?= 8000
+up: export REDIS_URL ?= redis://127.0.0.1:$(REDIS_PORT)/0
+up: install
+	@honcho start -f Procfile.dev
+
+test: install
+	@python -m pytest
+
+check: install
+	@ruff check .
+	@ruff format --check .
+	@mypy
+
+bench: install
+	@python -m benchmarks.client
+
+clean:
+	rm -rf .venv output var .mypy_cache .ruff_cache .pytest_cache .hypothesis

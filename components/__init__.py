@@ -1,0 +1,1 @@
+"""Flask blueprints. They import `libraries` only, and name tasks by dotted path."""

@@ -1,0 +1,1 @@
+"""What every part shares; knows nothing of `workers` or `components`."""

@@ -1,0 +1,1 @@
+"""The tasks: plain typed functions that raise. They import `libraries` only."""
