@@ -1,0 +1,42 @@
+"""What can go wrong between a caller and its job, one class for each thing to do about it."""
+
+from collections.abc import Sequence
+
+
+class JobError(Exception):
+    """The base of every error that the job layer raises on purpose."""
+
+
+class UnknownTaskError(JobError):
+    """The dotted path names no task: no such function, or one outside the allowed modules."""
+
+
+class InvalidJobError(JobError):
+    """The job cannot be accepted as asked for: arguments, options, data or its present state."""
+
+
+class JobNotFoundError(JobError):
+    """There is no job of that id, or what was kept of it has expired."""
+
+    def __init__(self, job_ids: Sequence[str]) -> None:
+        named = ', '.join(repr(job_id) for job_id in job_ids[:5])
+        more = f' and {len(job_ids) - 5} more' if len(job_ids) > 5 else ''
+        noun = 'job' if len(job_ids) == 1 else 'jobs'
+        super().__init__(
+            f'There is no {noun} {named}{more}: the id is wrong, or the record has expired.'
+        )
+        self.job_ids = tuple(job_ids)
+
+
+class QueueUnavailableError(JobError):
+    """Redis does not answer or does not accept.
+
+    After an enqueue `job_id` is the id under which the job may have been accepted all the
+    same; to enqueue again with it as `job_id` is safe.
+    """
+
+    def __init__(self, message: str, job_id: str | None = None) -> None:
+        if job_id is not None:
+            message += f' The job may have been accepted: repeat it with job_id={job_id!r}.'
+        super().__init__(message)
+        self.job_id = job_id
