@@ -1,0 +1,151 @@
+"""The `job_` options of an enqueue, checked. See the table in README.md."""
+
+import math
+import random
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from libraries.job_errors import InvalidJobError
+from libraries.job_task import OPTION_PREFIX
+from libraries.settings import QUEUES, Settings
+
+MAX_RETRIES = 100
+MAX_RETRY_DELAY = 3600.0  # seconds: however often a job failed, it is tried again within the hour
+MAX_DURATION = 366 * 86_400.0  # seconds: nothing is kept or awaited for ever
+MAX_ID_LENGTH = 200
+
+_UNITS = {'': 1, 's': 1, 'm': 60, 'h': 3600, 'd': 86_400}
+_DURATION = re.compile(r'(\d{1,12}(?:\.\d{1,6})?)([smhd]?)', re.ASCII)
+_JOB_ID = re.compile(r'[A-Za-z0-9_-]+')  # what RQ itself accepts
+
+
+@dataclass(frozen=True)
+class JobOptions:
+    """The options of one job. Durations are seconds."""
+
+    queue: str
+    timeout: int
+    retry_delays: tuple[float, ...]  # one for each further attempt
+    start_at: datetime | None  # aware, or None for now
+    job_id: str | None
+    result_ttl: int
+    failure_ttl: int
+
+
+def split_options(kwargs: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A call's keywords as (arguments of the task, options of the job)."""
+    arguments: dict[str, Any] = {}
+    options: dict[str, Any] = {}
+    for name, value in kwargs.items():
+        (options if name.startswith(OPTION_PREFIX) else arguments)[name] = value
+    return arguments, options
+
+
+def parse_options(given: Mapping[str, Any], settings: Settings) -> JobOptions:
+    """Raise InvalidJobError, naming the option and what it takes, for any that cannot be used."""
+    unknown = sorted(set(given) - _KNOWN)
+    if unknown:
+        raise InvalidJobError(
+            f'{unknown[0]} is no option of a job; there are {", ".join(sorted(_KNOWN))}. '
+            'Arguments of a task must not begin with job_.'
+        )
+    result_ttl = _whole_seconds('job_result_ttl', given.get('job_result_ttl', settings.result_ttl))
+    return JobOptions(
+        queue=_queue(given.get('job_queue', 'default')),
+        timeout=_whole_seconds('job_timeout', given.get('job_timeout', '5m')),
+        retry_delays=_retry_delays(
+            given.get('job_max_retries', 0), given.get('job_retry_delay', 10)
+        ),
+        start_at=_start_at(given),
+        job_id=_job_id(given.get('job_id')),
+        result_ttl=result_ttl,
+        # Whoever asks for an outcome for longer means a failure too; never for less long.
+        failure_ttl=max(settings.failure_ttl, result_ttl),
+    )
+
+
+_KNOWN = {
+    'job_queue',
+    'job_timeout',
+    'job_max_retries',
+    'job_retry_delay',
+    'job_delay',
+    'job_at',
+    'job_id',
+    'job_result_ttl',
+}
+
+
+def _queue(name: Any) -> str:
+    if name not in QUEUES:
+        raise InvalidJobError(f'job_queue must be one of {", ".join(QUEUES)}, not {name!r}.')
+    return str(name)
+
+
+def is_job_id(job_id: Any) -> bool:
+    """Whether a job could have this id; any other would name some other key in Redis."""
+    return isinstance(job_id, str) and _JOB_ID.fullmatch(job_id) is not None
+
+
+def _job_id(job_id: Any) -> str | None:
+    if job_id is None:
+        return None
+    if not is_job_id(job_id) or len(job_id) > MAX_ID_LENGTH:
+        raise InvalidJobError(
+            f'job_id must be letters, digits, dashes and underscores, at most {MAX_ID_LENGTH}, '
+            f'not {job_id!r:.220}.'
+        )
+    return str(job_id)
+
+
+def _retry_delays(retries: Any, first_delay: Any) -> tuple[float, ...]:
+    if type(retries) is not int or not 0 <= retries <= MAX_RETRIES:
+        raise InvalidJobError(
+            f'job_max_retries must be a whole number from 0 to {MAX_RETRIES}, not {retries!r}.'
+        )
+    delay = _duration('job_retry_delay', first_delay)
+    # Up to a quarter shorter at random: what failed together does not come back together.
+    return tuple(
+        round(min(delay * 2**attempt, MAX_RETRY_DELAY) * random.uniform(0.75, 1), 3)
+        for attempt in range(retries)
+    )
+
+
+def _start_at(given: Mapping[str, Any]) -> datetime | None:
+    delay, moment = given.get('job_delay'), given.get('job_at')
+    if delay is not None and moment is not None:
+        raise InvalidJobError('job_delay and job_at exclude each other: pass one of them.')
+    if delay is not None:
+        moment = datetime.now(UTC) + timedelta(seconds=_duration('job_delay', delay))
+    elif moment is not None and (not isinstance(moment, datetime) or moment.utcoffset() is None):
+        raise InvalidJobError(
+            'job_at must be an aware datetime, such as datetime(2030, 1, 1, tzinfo=UTC), '
+            f'not {moment!r}.'
+        )
+    return moment if moment is not None and moment > datetime.now(UTC) else None
+
+
+def _whole_seconds(option: str, value: Any) -> int:
+    seconds = math.ceil(_duration(option, value))
+    if seconds < 1:
+        raise InvalidJobError(f'{option} must be at least one second, not {value!r}.')
+    return seconds
+
+
+def _duration(option: str, value: Any) -> float:
+    seconds = math.nan
+    if isinstance(value, timedelta):
+        seconds = value.total_seconds()
+    elif isinstance(value, (int, float)) and not isinstance(value, bool):
+        seconds = float(value)
+    elif isinstance(value, str) and (match := _DURATION.fullmatch(value)):
+        seconds = float(match[1]) * _UNITS[match[2]]
+    if not 0 <= seconds <= MAX_DURATION:  # also false for NaN
+        raise InvalidJobError(
+            f"{option} must be seconds, or a string such as '30s', '5m' or '1h', "
+            f'from 0 to a year, not {value!r}.'
+        )
+    return seconds
