@@ -1,0 +1,236 @@
+"""The whole of what web code needs: enqueue a job, ask what became of it, stop it, run it again.
+
+Every function raises QueueUnavailableError within two seconds if Redis is away.
+"""
+
+import math
+import reprlib
+import time
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from itertools import islice
+from typing import Any
+from uuid import uuid4
+
+from rq.job import Job, JobStatus
+from rq.utils import utcformat
+
+from libraries import job_store
+from libraries.job_errors import InvalidJobError, JobNotFoundError
+from libraries.job_listing import iterate_jobs, read_statuses
+from libraries.job_options import JobOptions, is_job_id, parse_options, split_options
+from libraries.job_payload import PlainSerializer, dump_checked
+from libraries.job_status import ENDED, Status
+from libraries.job_store import reaching_redis
+from libraries.job_task import Task, resolve_task
+from libraries.settings import QUEUES, get_settings
+
+STATUSES = tuple(status.value for status in JobStatus)  # in the order of a job's life
+MAX_LISTED = 1000
+
+
+def enqueue_background_job(dotted_path: str, /, *args: Any, **kwargs: Any) -> Job:
+    """Check the call and queue it, in one round trip.
+
+    `dotted_path` names a public function of an allowed module. Keywords that begin with `job_`
+    are options of the job (README.md lists them), all else goes to the task untouched.
+    Returns the job; with a `job_id` that is waiting or running already, that very job.
+
+    Raises UnknownTaskError or InvalidJobError with nothing written, QueueUnavailableError,
+    with the id to repeat it under, if Redis does not answer or accept.
+    """
+    arguments, given = split_options(kwargs)
+    task = resolve_task(dotted_path)
+    options = parse_options(given, get_settings())
+    task.check(args, arguments)
+    job_id = options.job_id or str(uuid4())
+    return _enqueue(task, options, [(job_id, args, arguments)], job_id)[0]
+
+
+def enqueue_background_jobs(
+    dotted_path: str, calls: Iterable[Mapping[str, Any]], /, **job_options: Any
+) -> list[Job]:
+    """Queue many calls of one task, in one round trip: all of them, or none.
+
+    `calls` are mappings of keyword arguments. The options are shared; the jobs' ids are
+    `job_id`, or a new id, followed by `-0`, `-1` … in the order of the calls, so that repeating
+    the whole with the same `job_id` adds nothing twice. Raises as `enqueue_background_job`.
+    """
+    task = resolve_task(dotted_path)
+    options = parse_options(job_options, get_settings())
+    batch_id = options.job_id or str(uuid4())
+    batch = [
+        (f'{batch_id}-{number}', (), _check_call(task, number, call))
+        for number, call in enumerate(calls)
+    ]
+    return _enqueue(task, options, batch, batch_id) if batch else []
+
+
+def get_job_status(job_id: str) -> Status:
+    """What became of a job; poll it. Raises JobNotFoundError."""
+    return get_job_statuses([job_id])[0]
+
+
+def get_job_statuses(job_ids: Iterable[str]) -> list[Status]:
+    """The statuses of many jobs, in the order of the ids, in one round trip.
+
+    Raises JobNotFoundError, naming all that are missing, if there is no job of some id.
+    """
+    wanted = list(job_ids)
+    found = read_statuses(wanted)
+    missing = [job_id for job_id, status in zip(wanted, found, strict=True) if status is None]
+    if missing:
+        raise JobNotFoundError(missing)
+    return [status for status in found if status is not None]
+
+
+def list_jobs(status: str | None = None, queue: str | None = None, limit: int = 50) -> list[Status]:
+    """At most `limit` (≤ 1000) jobs, in the order in which RQ keeps them: of each queue the next
+    to run, the next to start, or the first to expire, first.
+
+    `status` is any that RQ has, `queue` one of ours; None means all. Changes nothing, and reads
+    no more of a registry than it needs. Raises InvalidJobError for a status or queue that does
+    not exist.
+    """
+    statuses = _one_of('status', status, STATUSES)
+    queues = _one_of('queue', queue, QUEUES)
+    if type(limit) is not int or not 1 <= limit <= MAX_LISTED:
+        raise InvalidJobError(f'limit must be a number from 1 to {MAX_LISTED}, not {limit!r}.')
+    return list(islice(iterate_jobs(statuses, queues), limit))
+
+
+def cancel_job(job_id: str) -> str:
+    """Keep a waiting job from running, or stop a running one.
+
+    Returns 'canceled' if it will not run, 'stopping' if it was running and its worker has been
+    told; else it had ended, was left as it is, and its status is returned ('finished',
+    'failed', 'stopped' or 'canceled'). Raises JobNotFoundError.
+    """
+    moment, ttl = utcformat(datetime.now(UTC)), get_settings().result_ttl
+    _require_id(job_id)
+    with reaching_redis() as connection:
+        before = job_store.cancel(connection, [job_id, moment, ttl])
+        if before is None:
+            raise JobNotFoundError([job_id])
+        if before == b'rate_limited':  # RQ's own, with bookkeeping of its own
+            Job.fetch(job_id, connection, PlainSerializer).cancel()
+            return 'canceled'
+    return 'stopping' if before == b'started' else str(before.decode())
+
+
+def retry_job(job_id: str) -> Job:
+    """Queue a job again that failed, was stopped or was cancelled, with all of its retries.
+
+    Its old outcome is gone from then on. Raises JobNotFoundError, or InvalidJobError if the job
+    has not ended or has finished.
+    """
+    _require_id(job_id)
+    with reaching_redis() as connection:
+        before = job_store.retry(connection, [job_id, utcformat(datetime.now(UTC))])
+        if before is None:
+            raise JobNotFoundError([job_id])
+        job = Job.fetch(job_id, connection, PlainSerializer)
+        if before == b'rate_limited':  # it must queue for its slot again
+            return job.requeue()
+    if before.decode() not in ENDED or before == b'finished':
+        raise InvalidJobError(
+            f'Job {job_id!r} is {before.decode()}: only a job that failed, was stopped or '
+            'cancelled can be tried again. To run a finished one anew, enqueue it with its job_id.'
+        )
+    return job
+
+
+def wait_for_job(job_id: str, timeout: float) -> Status:
+    """The status of a job once it has ended, or after `timeout` seconds, whichever is first.
+
+    For scripts and tests; in a web request, answer 202 and let the client poll.
+    """
+    deadline = time.monotonic() + timeout
+    pause = 0.01
+    while (status := get_job_status(job_id))['status'] not in ENDED:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            break
+        time.sleep(min(pause, left))
+        pause = min(pause * 1.5, 0.25)
+    return status
+
+
+def _require_id(job_id: str) -> None:
+    if not is_job_id(job_id):
+        raise JobNotFoundError([job_id])
+
+
+def _check_call(task: Task, number: int, call: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        arguments, options = split_options(call)
+        if options:
+            raise InvalidJobError(f'{min(options)} is an option: pass it beside the calls.')
+        task.check((), arguments)
+    except (InvalidJobError, AttributeError, TypeError) as error:
+        raise InvalidJobError(f'Call {number}, {reprlib.repr(call)}: {error}') from error
+    return arguments
+
+
+def _enqueue(
+    task: Task,
+    options: JobOptions,
+    calls: Sequence[tuple[str, tuple[Any, ...], dict[str, Any]]],
+    repeat_id: str,
+) -> list[Job]:
+    with reaching_redis(repeat_id) as connection:
+        jobs = [_make_job(task, options, call) for call in calls]
+        shared: list[Any] = ['task', task.path]
+        for field, value in jobs[0].to_dict().items():
+            if field not in ('data', 'description') and value != '':
+                shared += (field, value)
+        score = '' if options.start_at is None else math.ceil(options.start_at.timestamp())
+        arguments = [options.queue, score, len(shared), *shared]
+        for job in jobs:
+            arguments += (job.id, zlib.compress(job.data), job.description)
+        replies = job_store.enqueue(connection, arguments)
+    for job, existing in zip(jobs, replies, strict=True):
+        if existing:
+            job.restore(dict(zip(existing[::2], existing[1::2], strict=True)))
+    return jobs
+
+
+def _make_job(
+    task: Task, options: JobOptions, call: tuple[str, tuple[Any, ...], dict[str, Any]]
+) -> Job:
+    job_id, args, kwargs = call
+    job = Job(job_id, job_store.get_connection())
+    job.serializer = PlainSerializer  # as an argument, RQ would inspect the class for each job
+    job.data = dump_checked((task.path, None, args, kwargs))
+    job.description = _describe(task.path, args, kwargs)
+    job.origin = options.queue
+    job.timeout = options.timeout
+    job.result_ttl = options.result_ttl
+    job.failure_ttl = options.failure_ttl
+    job._status = JobStatus.SCHEDULED if options.start_at else JobStatus.QUEUED
+    job.enqueued_at = None if options.start_at else job.created_at
+    if options.retry_delays:
+        job.retries_left = len(options.retry_delays)
+        job.retry_intervals = list(options.retry_delays)  # type: ignore[arg-type]  # RQ takes floats
+    return job
+
+
+def _describe(path: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
+    """The call in one short line, for logs and the dashboard."""
+    shown = [_short.repr(value) for value in args[:10]]
+    shown += [f'{name}={_short.repr(value)}' for name, value in islice(kwargs.items(), 10)]
+    return f'{path}({", ".join(shown)})'.encode(errors='backslashreplace').decode()
+
+
+_short = reprlib.Repr()
+_short.maxstring = _short.maxother = 75
+_short.maxlevel = 2
+
+
+def _one_of(name: str, value: str | None, known: Sequence[str]) -> Sequence[str]:
+    if value is None:
+        return known
+    if value not in known:
+        raise InvalidJobError(f'{name} must be one of {", ".join(known)}, not {value!r}.')
+    return (value,)
