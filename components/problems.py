@@ -21,6 +21,7 @@ _STATUS: dict[type[JobError], tuple[int, str]] = {
     UnknownTaskError: (400, 'There is no such task'),
     JobNotFoundError: (404, 'There is no such job'),
     QueueUnavailableError: (503, 'The job queue is away'),
+    JobError: (400, 'The job is not valid'),
 }
 
 log = logging.getLogger(__name__)
@@ -33,7 +34,7 @@ def register_problems(app: Flask) -> None:
 
 
 def _job_problem(error: JobError) -> Response:
-    status, title = _STATUS[type(error)]
+    status, title = next(answer for kind, answer in _STATUS.items() if isinstance(error, kind))
     if status == 503:
         log.error('%s', error)
         # What stands in the message is for the operator, not for whoever asked.
@@ -44,9 +45,7 @@ def _job_problem(error: JobError) -> Response:
 
 
 def _http_problem(error: HTTPException) -> Response:
-    if error.code is None or error.code < 400:
-        return Response(status=error.code, headers=error.get_headers())  # a redirect is none
-    answer = _problem(error.code, error.name, error.description or '')
+    answer = _problem(error.code or 500, error.name, error.description or '')
     for name, value in error.get_headers():
         if name not in ('Content-Type', 'Content-Length'):
             answer.headers[name] = value  # such as Allow

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from libraries.job_errors import show
 from libraries.settings import get_settings
 
 MAX_NAME = 255  # bytes, of one part of a path: what Linux and macOS allow
@@ -61,7 +62,7 @@ def _sync_folder(folder: Path) -> None:
 
 def _inside(folder: Path, name: str, setting: str) -> Path:
     if not isinstance(name, str) or not name.strip() or not name.isprintable():
-        raise ValueError(f'A file name must be printable text, not {name!r}.')
+        raise ValueError(f'A file name must be printable text, not {show(name)}.')
     parts = Path(name).parts
     if '..' in parts:
         raise ValueError(f'The file name {name!r} must not contain "..".')
@@ -69,9 +70,13 @@ def _inside(folder: Path, name: str, setting: str) -> Path:
     if too_long:
         raise ValueError(f'The file name {too_long[0][:40]}… has more than {MAX_NAME} bytes.')
     # An absolute name stands for itself; resolving follows the links that could lead out.
-    path = (folder / name).resolve()
+    try:
+        path = (folder / name).resolve()
+        is_folder = path.is_dir()
+    except (OSError, RuntimeError) as error:  # a path too long as a whole, or links in a ring
+        raise ValueError(f'The file name {show(name)} cannot be used: {error}.') from error
     if path == folder or not path.is_relative_to(folder):
         raise ValueError(f'{name!r} lies outside {setting}.')
-    if path.is_dir():
+    if is_folder:
         raise ValueError(f'{name!r} is a folder, not a file.')
     return path

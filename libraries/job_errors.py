@@ -1,6 +1,15 @@
 """What can go wrong between a caller and its job, one class for each thing to do about it."""
 
+import reprlib
 from collections.abc import Sequence
+
+
+def show(value: object) -> str:
+    """A value as an error names it: short, whatever it is."""
+    try:
+        return reprlib.repr(value)
+    except ValueError:  # an integer of more digits than Python will write
+        return f'a huge {type(value).__name__}'
 
 
 class JobError(Exception):

@@ -4,7 +4,6 @@ Every function raises QueueUnavailableError within two seconds if Redis is away.
 """
 
 import math
-import reprlib
 import time
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,11 +12,12 @@ from itertools import islice
 from typing import Any
 from uuid import uuid4
 
+import msgspec
 from rq.job import Job, JobStatus
 from rq.utils import utcformat
 
 from libraries import job_store
-from libraries.job_errors import InvalidJobError, JobNotFoundError
+from libraries.job_errors import InvalidJobError, JobNotFoundError, show
 from libraries.job_listing import iterate_jobs, read_statuses
 from libraries.job_options import JobOptions, is_job_id, parse_options, split_options
 from libraries.job_payload import PlainSerializer, dump_checked
@@ -96,7 +96,7 @@ def list_jobs(status: str | None = None, queue: str | None = None, limit: int = 
     statuses = _one_of('status', status, STATUSES)
     queues = _one_of('queue', queue, QUEUES)
     if type(limit) is not int or not 1 <= limit <= MAX_LISTED:
-        raise InvalidJobError(f'limit must be a number from 1 to {MAX_LISTED}, not {limit!r}.')
+        raise InvalidJobError(f'limit must be a number from 1 to {MAX_LISTED}, not {show(limit)}.')
     return list(islice(iterate_jobs(statuses, queues), limit))
 
 
@@ -169,7 +169,7 @@ def _check_call(task: Task, number: int, call: Mapping[str, Any]) -> dict[str, A
             raise InvalidJobError(f'{min(options)} is an option: pass it beside the calls.')
         task.check((), arguments)
     except (InvalidJobError, AttributeError, TypeError) as error:
-        raise InvalidJobError(f'Call {number}, {reprlib.repr(call)}: {error}') from error
+        raise InvalidJobError(f'Call {number}, {show(call)}: {error}') from error
     return arguments
 
 
@@ -181,15 +181,15 @@ def _enqueue(
 ) -> list[Job]:
     with reaching_redis(repeat_id) as connection:
         jobs = [_make_job(task, options, call) for call in calls]
-        shared: list[Any] = ['task', task.path]
+        shared = ['task', task.path]
         for field, value in jobs[0].to_dict().items():
             if field not in ('data', 'description') and value != '':
-                shared += (field, value)
-        score = '' if options.start_at is None else math.ceil(options.start_at.timestamp())
-        arguments = [options.queue, score, len(shared), *shared]
-        for job in jobs:
-            arguments += (job.id, zlib.compress(job.data), job.description)
-        replies = job_store.enqueue(connection, arguments)
+                shared += (field, str(value) if type(value) is int else value)
+        score = '' if options.start_at is None else str(math.ceil(options.start_at.timestamp()))
+        ids, descriptions = [job.id for job in jobs], [job.description for job in jobs]
+        request = msgspec.msgpack.encode((options.queue, score, shared, ids, descriptions))
+        data = [zlib.compress(job.data) for job in jobs]
+        replies = job_store.enqueue(connection, [request, *data])
     for job, existing in zip(jobs, replies, strict=True):
         if existing:
             job.restore(dict(zip(existing[::2], existing[1::2], strict=True)))
@@ -218,19 +218,14 @@ def _make_job(
 
 def _describe(path: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
     """The call in one short line, for logs and the dashboard."""
-    shown = [_short.repr(value) for value in args[:10]]
-    shown += [f'{name}={_short.repr(value)}' for name, value in islice(kwargs.items(), 10)]
+    shown = [show(value) for value in args[:10]]
+    shown += [f'{name}={show(value)}' for name, value in islice(kwargs.items(), 10)]
     return f'{path}({", ".join(shown)})'.encode(errors='backslashreplace').decode()
-
-
-_short = reprlib.Repr()
-_short.maxstring = _short.maxother = 75
-_short.maxlevel = 2
 
 
 def _one_of(name: str, value: str | None, known: Sequence[str]) -> Sequence[str]:
     if value is None:
         return known
     if value not in known:
-        raise InvalidJobError(f'{name} must be one of {", ".join(known)}, not {value!r}.')
+        raise InvalidJobError(f'{name} must be one of {", ".join(known)}, not {show(value)}.')
     return (value,)

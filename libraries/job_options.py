@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from libraries.job_errors import InvalidJobError
+from libraries.job_errors import InvalidJobError, show
 from libraries.job_task import OPTION_PREFIX
-from libraries.settings import QUEUES, Settings
+from libraries.settings import MAX_DURATION, QUEUES, Settings
 
 MAX_RETRIES = 100
 MAX_RETRY_DELAY = 3600.0  # seconds: however often a job failed, it is tried again within the hour
-MAX_DURATION = 366 * 86_400.0  # seconds: nothing is kept or awaited for ever
 MAX_ID_LENGTH = 200
 
 _UNITS = {'': 1, 's': 1, 'm': 60, 'h': 3600, 'd': 86_400}
@@ -81,7 +80,7 @@ _KNOWN = {
 
 def _queue(name: Any) -> str:
     if name not in QUEUES:
-        raise InvalidJobError(f'job_queue must be one of {", ".join(QUEUES)}, not {name!r}.')
+        raise InvalidJobError(f'job_queue must be one of {", ".join(QUEUES)}, not {show(name)}.')
     return str(name)
 
 
@@ -96,7 +95,7 @@ def _job_id(job_id: Any) -> str | None:
     if not is_job_id(job_id) or len(job_id) > MAX_ID_LENGTH:
         raise InvalidJobError(
             f'job_id must be letters, digits, dashes and underscores, at most {MAX_ID_LENGTH}, '
-            f'not {job_id!r:.220}.'
+            f'not {show(job_id)}.'
         )
     return str(job_id)
 
@@ -104,7 +103,7 @@ def _job_id(job_id: Any) -> str | None:
 def _retry_delays(retries: Any, first_delay: Any) -> tuple[float, ...]:
     if type(retries) is not int or not 0 <= retries <= MAX_RETRIES:
         raise InvalidJobError(
-            f'job_max_retries must be a whole number from 0 to {MAX_RETRIES}, not {retries!r}.'
+            f'job_max_retries must be a whole number from 0 to {MAX_RETRIES}, not {show(retries)}.'
         )
     delay = _duration('job_retry_delay', first_delay)
     # Up to a quarter shorter at random: what failed together does not come back together.
@@ -115,6 +114,7 @@ def _retry_delays(retries: Any, first_delay: Any) -> tuple[float, ...]:
 
 
 def _start_at(given: Mapping[str, Any]) -> datetime | None:
+    """When to start, or None for now."""
     delay, moment = given.get('job_delay'), given.get('job_at')
     if delay is not None and moment is not None:
         raise InvalidJobError('job_delay and job_at exclude each other: pass one of them.')
@@ -123,29 +123,33 @@ def _start_at(given: Mapping[str, Any]) -> datetime | None:
     elif moment is not None and (not isinstance(moment, datetime) or moment.utcoffset() is None):
         raise InvalidJobError(
             'job_at must be an aware datetime, such as datetime(2030, 1, 1, tzinfo=UTC), '
-            f'not {moment!r}.'
+            f'not {show(moment)}.'
         )
-    return moment if moment is not None and moment > datetime.now(UTC) else None
+    if moment is None or moment <= datetime.now(UTC):
+        return None
+    if moment > datetime.now(UTC) + timedelta(seconds=MAX_DURATION):
+        raise InvalidJobError(f'job_at must be within a year from now, not {show(moment)}.')
+    return moment
 
 
 def _whole_seconds(option: str, value: Any) -> int:
     seconds = math.ceil(_duration(option, value))
     if seconds < 1:
-        raise InvalidJobError(f'{option} must be at least one second, not {value!r}.')
+        raise InvalidJobError(f'{option} must be at least one second, not {show(value)}.')
     return seconds
 
 
 def _duration(option: str, value: Any) -> float:
-    seconds = math.nan
+    seconds: float = math.nan
     if isinstance(value, timedelta):
         seconds = value.total_seconds()
     elif isinstance(value, (int, float)) and not isinstance(value, bool):
-        seconds = float(value)
+        seconds = value
     elif isinstance(value, str) and (match := _DURATION.fullmatch(value)):
         seconds = float(match[1]) * _UNITS[match[2]]
     if not 0 <= seconds <= MAX_DURATION:  # also false for NaN
         raise InvalidJobError(
             f"{option} must be seconds, or a string such as '30s', '5m' or '1h', "
-            f'from 0 to a year, not {value!r}.'
+            f'from 0 to a year, not {show(value)}.'
         )
-    return seconds
+    return float(seconds)

@@ -15,16 +15,16 @@ from uuid import UUID
 
 import msgspec
 
-from libraries.job_errors import InvalidJobError
+from libraries.job_errors import InvalidJobError, show
 
 PLAIN_TYPES = (
     'None, bool, int, float, str, bytes, list, tuple, dict, set, '
     'datetime, date, time, timedelta, Decimal, UUID'
 )
 
-_SCALARS = frozenset(
-    (type(None), bool, int, float, str, bytes, date, timedelta, Decimal, UUID)
-)  # fmt: skip
+MAX_DEPTH = 100  # of containers in containers
+
+_SCALARS = frozenset((type(None), bool, int, float, str, bytes, date, timedelta, Decimal))
 _MOMENTS = frozenset((datetime, time))
 _CONTAINERS = frozenset((list, tuple, dict, set))
 
@@ -51,8 +51,7 @@ class PlainSerializer:
             raise
         except Exception as error:  # a damaged pickle raises almost any class
             raise InvalidJobError(f'The payload cannot be read: {error}.') from error
-        if unpickler.named_types:
-            check_plain(value)  # a bare name is no data
+        check_plain(value)  # a pickle can also hold bare names, frozensets, half-made objects
         return value
 
 
@@ -81,17 +80,48 @@ class _Constructor:
         return self._make(*args)
 
 
-_CONSTRUCTORS = {
-    (kind.__module__, kind.__name__): _Constructor(kind)
-    for kind in (datetime, date, time, timedelta, timezone, Decimal, UUID)
-} | {('builtins', 'set'): _Constructor(set), ('__builtin__', 'set'): _Constructor(set)}
+class _PickledUUID(UUID):
+    """A UUID as stock pickle makes it: empty first, then given its number; plain from then on."""
+
+    __slots__ = ()
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        object.__setattr__(self, '__class__', UUID)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        _PickledUUID.__init__(self, int=state['int'])
+
+
+def _make_moment(kind: type[date] | type[datetime]) -> Callable[..., Any]:
+    # Their pickled form is hardly checked; `replace` checks every field.
+    def make(*args: Any) -> Any:
+        value = kind(*args)
+        return value.replace(day=value.day)
+
+    return make
+
+
+def _make_time(*args: Any) -> time:
+    value = time(*args)
+    return value.replace(minute=value.minute)
+
+
+_CONSTRUCTORS: dict[tuple[str, str], Any] = {
+    ('datetime', 'datetime'): _Constructor(_make_moment(datetime)),
+    ('datetime', 'date'): _Constructor(_make_moment(date)),
+    ('datetime', 'time'): _Constructor(_make_time),
+    ('datetime', 'timedelta'): _Constructor(timedelta),
+    ('datetime', 'timezone'): _Constructor(timezone),
+    ('decimal', 'Decimal'): _Constructor(Decimal),
+    ('uuid', 'UUID'): _PickledUUID,
+    ('builtins', 'set'): _Constructor(set),
+    ('__builtin__', 'set'): _Constructor(set),
+}
 
 
 class _PlainUnpickler(pickle.Unpickler):
-    named_types = False
-
     def find_class(self, module: str, name: str) -> Any:
-        self.named_types = True
         try:
             return _CONSTRUCTORS[module, name]
         except KeyError:
@@ -103,36 +133,47 @@ class _PlainUnpickler(pickle.Unpickler):
 def check_plain(value: Any, where: str = 'the value') -> None:
     """Raise InvalidJobError, saying where in `value` it stands, for anything but plain data."""
     try:
-        _check(value, where)
+        _check(value, where, MAX_DEPTH)
     except RecursionError:
-        raise InvalidJobError(f'{where} is nested too deeply or contains itself.') from None
+        raise InvalidJobError(f'{where} is nested too deeply, or contains itself.') from None
 
 
-def _check(value: Any, where: str) -> None:
+def _check(value: Any, where: str, depth: int) -> None:
     kind = type(value)
     if kind in _SCALARS:
         return
-    if kind is dict:
-        if not (
-            _SCALARS.issuperset(map(type, value)) and _SCALARS.issuperset(map(type, value.values()))
-        ):
-            for key, item in value.items():
-                _check(key, f'the key {key!r} of {where}')
-                _check(item, f'{where}[{key!r}]')
-    elif kind in _CONTAINERS:
-        if not _SCALARS.issuperset(map(type, value)):
-            for index, item in enumerate(value):
-                _check(item, f'{where}[{index}]' if kind is not set else f'{item!r} in {where}')
+    if kind in _CONTAINERS:
+        if depth == 0:
+            raise RecursionError  # at a depth of our own, whatever the caller's stack
+        _check_items(value, where, depth - 1)
     elif kind in _MOMENTS:
         if value.tzinfo is not None and type(value.tzinfo) is not timezone:
             raise InvalidJobError(
                 f'{where} has the time zone {value.tzinfo}, which does not travel: '
                 'pass it as .astimezone(timezone.utc).'
             )
+    elif kind is UUID:
+        if type(value.int) is not int or not 0 <= value.int < 1 << 128:
+            raise InvalidJobError(f'{where} is a damaged UUID.')
     else:
         raise InvalidJobError(
             f'{where} is a {_name(kind)}, which does not travel: {_advice(kind)}.'
         )
+
+
+def _check_items(value: Any, where: str, depth: int) -> None:
+    # Most data is flat: a look at the types of all items at once spares a look at each.
+    if type(value) is dict:
+        if not _SCALARS.issuperset(map(type, value)):
+            for key in value:
+                _check(key, f'the key {show(key)} of {where}', depth)
+        if not _SCALARS.issuperset(map(type, value.values())):
+            for key, item in value.items():
+                _check(item, f'{where}[{show(key)}]', depth)
+    elif not _SCALARS.issuperset(map(type, value)):
+        for index, item in enumerate(value):
+            place = f'{show(item)} in {where}' if type(value) is set else f'{where}[{index}]'
+            _check(item, place, depth)
 
 
 def _name(kind: type) -> str:

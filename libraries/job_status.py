@@ -8,7 +8,6 @@ from typing import Any, TypedDict
 
 from rq.defaults import UNSERIALIZABLE_RETURN_VALUE_PAYLOAD
 from rq.results import Result
-from rq.utils import utcparse
 
 from libraries.job_errors import InvalidJobError
 from libraries.job_payload import PlainSerializer, decompress
@@ -145,9 +144,10 @@ def _task_of(data: bytes | None) -> str | None:
 
 def _moment(text: bytes | None) -> datetime | None:
     try:
-        return utcparse(_text(text)) if text else None
+        moment = datetime.fromisoformat(_text(text)) if text else None
     except ValueError:
         return None
+    return moment if moment is None or moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def _text(value: bytes | None) -> str:

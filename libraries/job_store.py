@@ -95,25 +95,25 @@ local function forget_run(id, origin)
 end
 """
 
-# ARGV: prefix, queue, score ('' = now), number of shared values, shared fields and values,
-# then for each job its id, data and description.
-# Returns for each job 0 if it was added, or the hash of the one that is waiting or running.
-# All statuses are read before anything is written: all of the jobs are added, or none.
+# ARGV: prefix; in msgpack, since one argument costs the client less than thousands, the queue, the
+# score ('' = now), the fields and values that all jobs share, the ids and the descriptions; then
+# the data of each job. Returns for each job 0 if it was added, or the hash of the one that is
+# waiting or running. All is read before anything is written: all jobs are added, or none.
 enqueue = Script(
     _COMMON
     + """
-local queue, score, shared = ARGV[2], ARGV[3], tonumber(ARGV[4])
+local queue, score, shared, ids, descriptions = unpack(cmsgpack.unpack(ARGV[2]))
 local statuses = {}
-for i = 5 + shared, #ARGV, 3 do
-  statuses[i] = redis.call('HGET', job_key(ARGV[i]), 'status')
+for i, id in ipairs(ids) do
+  statuses[i] = redis.call('HGET', job_key(id), 'status')
 end
-redis.call('SADD', rq .. 'queues', key('queue', queue))
 local reply = {}
-for i = 5 + shared, #ARGV, 3 do
-  local id, status = ARGV[i], statuses[i]
+for i, id in ipairs(ids) do
+  local status = statuses[i]
   if status and not ENDED[status] then
-    reply[#reply + 1] = redis.call('HGETALL', job_key(id))
+    reply[i] = redis.call('HGETALL', job_key(id))
   else
+    redis.call('SADD', rq .. 'queues', key('queue', queue))
     -- Into the queue first: if that key is none of ours, the script ends with nothing written.
     if score == '' then
       redis.call('RPUSH', key('queue', queue), id)
@@ -124,9 +124,9 @@ for i = 5 + shared, #ARGV, 3 do
       forget_run(id, redis.call('HGET', job_key(id), 'origin') or queue)
     end
     redis.call('DEL', job_key(id), rq .. 'job::' .. id .. ':dependencies')
-    redis.call('HSET', job_key(id), 'data', ARGV[i + 1], 'description', ARGV[i + 2],
-               unpack(ARGV, 5, 4 + shared))
-    reply[#reply + 1] = 0
+    redis.call('HSET', job_key(id), 'data', ARGV[2 + i], 'description', descriptions[i],
+               unpack(shared))
+    reply[i] = 0
   end
 end
 return reply

@@ -6,9 +6,14 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from redis import Redis
+
+from libraries.job_errors import show
+
 QUEUES = ('high', 'default', 'low')  # in the order in which workers serve them
 
 _DAY = 86_400
+MAX_DURATION = 366 * _DAY  # seconds: nothing is kept or awaited for ever
 
 
 @dataclass(frozen=True)
@@ -45,24 +50,30 @@ def _read(env: Mapping[str, str]) -> Settings:
 
 def _redis_url(env: Mapping[str, str]) -> str:
     # The same order as `rq worker`, so that web and worker never part ways.
-    url = env.get('RQ_REDIS_URL') or env.get('REDIS_URL') or 'redis://localhost:6379/0'
-    if not url.startswith(('redis://', 'rediss://', 'unix://')):
-        raise ValueError('REDIS_URL must begin with redis://, rediss:// or unix://')
+    name = 'RQ_REDIS_URL' if env.get('RQ_REDIS_URL') else 'REDIS_URL'
+    url = env.get(name) or 'redis://localhost:6379/0'
+    try:
+        Redis.from_url(url).connection_pool.make_connection()  # which opens no socket
+    except (ValueError, TypeError):
+        # Without the cause, which can hold the password.
+        raise ValueError(
+            f'{name} must be of the form redis://user:password@host:6379/0, or begin with '
+            'rediss:// or unix://, and its options must be those of redis-py.'
+        ) from None
     return url
 
 
 def _task_modules(text: str) -> tuple[str, ...]:
     modules = tuple(name.strip() for name in text.split(',') if name.strip())
-    for name in modules:
-        if not all(part.isidentifier() for part in name.split('.')):
-            raise ValueError(
-                f'JOB_TASK_MODULES must list modules, comma between them, not {text!r}'
-            )
+    if not modules or not all(part.isidentifier() for name in modules for part in name.split('.')):
+        raise ValueError(f'JOB_TASK_MODULES must list modules, comma between them, not {text!r}.')
     return modules
 
 
 def _seconds(env: Mapping[str, str], name: str, default: int) -> int:
     text = env.get(name) or str(default)
-    if not text.isdecimal() or int(text) < 1:
-        raise ValueError(f'{name} must be a whole number of seconds, at least 1, not {text!r}')
+    if not text.isdecimal() or len(text) > 9 or not 1 <= int(text) <= MAX_DURATION:
+        raise ValueError(
+            f'{name} must be a whole number of seconds, from 1 to {MAX_DURATION}, not {show(text)}.'
+        )
     return int(text)

@@ -5,7 +5,7 @@ from uuid import uuid4
 
 import msgspec
 from flask import Blueprint, Response, request, url_for
-from werkzeug.exceptions import UnsupportedMediaType
+from werkzeug.exceptions import RequestEntityTooLarge, UnsupportedMediaType
 
 from libraries.job_errors import InvalidJobError, JobNotFoundError
 from libraries.job_manager import enqueue_background_job, get_job_status
@@ -13,6 +13,8 @@ from libraries.job_payload import to_json
 from libraries.svg_patterns import Millimetres, PatternName, draw_pattern
 
 DRAW = 'workers.svg_tasks.generate_complex_svg'
+
+LARGEST_BODY = 16 * 1024  # bytes
 
 artboard = Blueprint('artboard', __name__, url_prefix='/api/artboard')
 
@@ -72,11 +74,15 @@ def show_job(job_id: str) -> Response:
 
 def _read_body() -> DrawingRequest:
     # A form of another site can post text, but not JSON.
+    request.max_content_length = LARGEST_BODY
     if not request.is_json:
         raise UnsupportedMediaType('Send a JSON object as application/json.')
+    body = request.get_data()
+    if len(body) >= LARGEST_BODY:  # without a length, Werkzeug cuts a body off in silence
+        raise RequestEntityTooLarge
     try:
-        return msgspec.json.decode(request.get_data(), type=DrawingRequest)
-    except msgspec.DecodeError as error:
+        return msgspec.json.decode(body, type=DrawingRequest)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidJobError(f'The body does not describe a drawing: {error}.') from None
 
 

@@ -1,0 +1,109 @@
+"""A real Valkey for the session, emptied before each test; real workers on demand."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+import pytest
+from flask.testing import FlaskClient
+from redis import Redis
+
+from app import create_app
+from libraries.embedded_redis import embedded_redis
+from libraries.job_store import get_connection
+from libraries.settings import get_settings
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope='session')
+def redis_url() -> Iterator[str]:
+    with embedded_redis() as url:
+        yield url
+
+
+@pytest.fixture(autouse=True)
+def settings(
+    redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[pytest.MonkeyPatch]:
+    """Every test has its own folders, an empty Redis, and the tests' tasks beside the real ones."""
+    for name in [name for name in os.environ if name.startswith(('RQ_', 'JOB_'))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv('REDIS_URL', redis_url)
+    monkeypatch.setenv('JOB_TASK_MODULES', 'workers,tests.tasks')
+    monkeypatch.setenv('UPLOAD_DIR', str(tmp_path / 'uploads'))
+    monkeypatch.setenv('OUTPUT_DIR', str(tmp_path / 'output'))
+    get_settings.cache_clear()
+    get_connection().flushall()
+    yield monkeypatch
+    get_settings.cache_clear()
+
+
+@pytest.fixture
+def connection() -> Redis:
+    return get_connection()
+
+
+@pytest.fixture
+def client() -> FlaskClient:
+    return create_app().test_client()
+
+
+@pytest.fixture
+def dump(connection: Redis) -> Callable[[], dict[bytes, tuple[bytes | None, int]]]:
+    """Everything that stands in Redis: each key with its serialized value and its expiry."""
+
+    def read() -> dict[bytes, tuple[bytes | None, int]]:
+        return {
+            key: (connection.dump(key), connection.pexpiretime(key))
+            for key in connection.scan_iter(count=1000)
+        }
+
+    return read
+
+
+Worker = Callable[..., AbstractContextManager[subprocess.Popen[bytes]]]
+
+
+@pytest.fixture
+def rq_worker(tmp_path: Path) -> Worker:
+    """The `rq worker` command in a process of its own, its log in `worker.log`."""
+
+    @contextmanager
+    def run(*options: str) -> Iterator[subprocess.Popen[bytes]]:
+        command = [str(Path(sys.executable).with_name('rq')), 'worker', *options]
+        queues = ['high', 'default', 'low']
+        with (tmp_path / 'worker.log').open('ab') as log:
+            process = subprocess.Popen(
+                [*command, *queues], cwd=ROOT, stdout=log, stderr=log, start_new_session=True
+            )
+            try:
+                yield process
+            finally:
+                process.terminate()
+                try:
+                    process.wait(15)
+                finally:
+                    kill_group(process.pid)
+
+    return run
+
+
+def kill_group(pid: int) -> None:
+    try:
+        os.killpg(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+
+
+def eventually(condition: Callable[[], object], timeout: float = 20) -> None:
+    """Wait until the condition holds; fail if it never does."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, f'it never came true in {timeout} s'
+        time.sleep(0.02)

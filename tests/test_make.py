@@ -1,0 +1,70 @@
+"""The commands of the README, as a newcomer types them."""
+
+import os
+import re
+import signal
+import subprocess
+import time
+import urllib.request
+from pathlib import Path
+
+from libraries.embedded_redis import embedded_redis, free_port
+from tests.conftest import ROOT, eventually, kill_group
+
+
+def demo() -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        ['make', 'demo'], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def processes_with(text: str) -> list[str]:
+    """The command lines of running processes that carry the text in their environment."""
+    found = []
+    for folder in Path('/proc').glob('[0-9]*'):
+        try:
+            if text.encode() in (folder / 'environ').read_bytes():
+                found.append((folder / 'cmdline').read_text().replace('\0', ' '))
+        except (OSError, UnicodeDecodeError):
+            continue  # it has just ended, or is somebody else's
+    return [line for line in found if line]
+
+
+def test_the_demo_shows_each_state_twice_at_once_and_beside_another_redis() -> None:
+    with embedded_redis(), demo() as first, demo() as second:
+        for run in (first, second):
+            output = run.communicate(timeout=100)[0]
+            assert run.returncode == 0, output
+            assert re.search(
+                r'spiral on A4 +high +finished +\d+\.\d\d +\S*demo/spiral-A4.svg', output
+            )
+            assert re.search(r'fails +default +failed +\d+\.\d\d +ValueError: width', output)
+            assert re.search(r'tried twice +default +scheduled', output)
+            assert re.search(r'tried twice +default +finished', output)
+
+
+def test_ctrl_c_in_make_up_leaves_no_process_behind() -> None:
+    mark = f'MAKE_UP_TEST_{os.getpid()}'
+    web, redis = free_port(), free_port()
+    environment = os.environ | {'WEB_PORT': str(web), 'REDIS_PORT': str(redis), mark: '1'}
+    environment['REDIS_URL'] = f'redis://127.0.0.1:{redis}/0'
+    up = subprocess.Popen(
+        ['make', 'up'], cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, start_new_session=True
+    )
+    try:
+        eventually(lambda: answers(f'http://127.0.0.1:{web}/healthz'), timeout=60)
+        eventually(lambda: any('rq worker' in line for line in processes_with(mark)), timeout=60)
+        time.sleep(1)  # the worker is at its queues
+        os.killpg(up.pid, signal.SIGINT)
+        up.wait(30)
+        eventually(lambda: not processes_with(mark))
+    finally:
+        kill_group(up.pid)
+
+
+def answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=1) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False

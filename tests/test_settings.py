@@ -1,0 +1,198 @@
+"""The environment is read once, when first asked for, and a bad value names its variable."""
+
+import os
+import subprocess
+import sys
+from dataclasses import FrozenInstanceError, fields
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis
+from hypothesis import strategies as st
+
+from libraries.settings import QUEUES, Settings, _read, get_settings
+from tests.conftest import ROOT
+
+# A slow machine is no failure.
+unhurried = hypothesis(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
+def test_an_empty_environment_has_defaults() -> None:
+    assert _read({}) == Settings(
+        redis_url='redis://localhost:6379/0',
+        task_modules=('workers',),
+        upload_dir=Path('uploads').absolute(),
+        output_dir=Path('output').absolute(),
+        result_ttl=86_400,
+        failure_ttl=7 * 86_400,
+    )
+
+
+def test_an_empty_value_is_the_default() -> None:
+    names = ['REDIS_URL', 'RQ_REDIS_URL', 'JOB_TASK_MODULES', 'UPLOAD_DIR', 'OUTPUT_DIR']
+    ttls = ['JOB_RESULT_TTL', 'JOB_FAILURE_TTL']
+    assert _read(dict.fromkeys(names + ttls, '')) == _read({})
+
+
+def test_every_setting_can_be_set() -> None:
+    settings = _read(
+        {
+            'REDIS_URL': 'rediss://:secret@host:1/2',
+            'JOB_TASK_MODULES': ' workers, tests.tasks ,,',
+            'UPLOAD_DIR': '/srv/in/../up',
+            'OUTPUT_DIR': '/srv/out/',
+            'JOB_RESULT_TTL': '1',
+            'JOB_FAILURE_TTL': '2',
+        }
+    )
+    assert settings == Settings(
+        redis_url='rediss://:secret@host:1/2',
+        task_modules=('workers', 'tests.tasks'),
+        upload_dir=Path('/srv/up'),
+        output_dir=Path('/srv/out'),
+        result_ttl=1,
+        failure_ttl=2,
+    )
+
+
+def test_the_worker_command_and_we_read_the_same_url() -> None:
+    both = {'REDIS_URL': 'redis://web', 'RQ_REDIS_URL': 'redis://worker'}
+    assert _read(both).redis_url == 'redis://worker'
+
+
+@pytest.mark.parametrize('url', ['redis://h', 'rediss://h:1/2?ssl_cert_reqs=none', 'unix:///s'])
+def test_redis_can_be_reached_in_three_ways(url: str) -> None:
+    assert _read({'REDIS_URL': url}).redis_url == url
+
+
+@pytest.mark.parametrize('value', ['1', '60', '86400', '31622400'])
+@pytest.mark.parametrize('name', ['JOB_RESULT_TTL', 'JOB_FAILURE_TTL'])
+def test_a_time_is_whole_seconds(name: str, value: str) -> None:
+    field = name.removeprefix('JOB_').lower()
+    assert getattr(_read({name: value}), field) == int(value)
+
+
+BAD = [
+    *[('REDIS_URL', url) for url in ('localhost', 'http://x', ' redis://x', '/a', 'redis:/x')],
+    *[('RQ_REDIS_URL', url) for url in ('localhost', 'http://x')],
+    *[('REDIS_URL', f'redis://h:{port}/0') for port in ('abc', '99999', '-1')],
+    ('REDIS_URL', 'redis://[::1'),
+    ('REDIS_URL', 'redis://h?socket_timeout=soon'),
+    *[('JOB_TASK_MODULES', text) for text in ('a b', 'a/b', 'a.', '.a', 'a..b', 'a-b', '*', '1')],
+    ('JOB_TASK_MODULES', ','),
+    ('JOB_TASK_MODULES', ' '),
+    *[
+        (name, text)
+        for name in ('JOB_RESULT_TTL', 'JOB_FAILURE_TTL')
+        for text in ('0', '-1', '1.5', '1d', 'nan', 'inf', ' ', 'None', '1_0', '²')
+    ],
+    *[
+        (name, text)
+        for name in ('JOB_RESULT_TTL', 'JOB_FAILURE_TTL')
+        for text in ('99999999999', '9' * 30, '9' * 5000)
+    ],
+]
+
+
+@pytest.mark.parametrize(('name', 'value'), BAD, ids=lambda text: text[:30])
+def test_a_bad_value_names_its_variable(name: str, value: str) -> None:
+    with pytest.raises(ValueError, match=rf'(^|\W){name}\W'):
+        _read({name: value})
+
+
+def test_a_bad_url_does_not_tell_its_password() -> None:
+    with pytest.raises(ValueError, match='REDIS_URL') as refusal:
+        _read({'REDIS_URL': 'redsi://:secret@host'})
+    assert 'secret' not in str(refusal.value)
+
+
+@unhurried
+@given(st.text(st.characters(exclude_characters='\0', exclude_categories=['Cs']), min_size=1))
+def test_any_text_is_taken_or_refused_by_name(text: str) -> None:
+    for name in ('REDIS_URL', 'JOB_TASK_MODULES', 'JOB_RESULT_TTL', 'JOB_FAILURE_TTL'):
+        try:
+            _read({name: text})
+        except ValueError as error:
+            assert name in str(error)  # noqa: PT017
+
+
+def test_settings_cannot_be_changed() -> None:
+    for field in fields(Settings):
+        with pytest.raises(FrozenInstanceError):
+            setattr(get_settings(), field.name, None)
+
+
+def test_the_environment_is_read_once(settings: pytest.MonkeyPatch) -> None:
+    first = get_settings()
+    settings.setenv('JOB_RESULT_TTL', '7')
+    assert get_settings() is first
+    get_settings.cache_clear()
+    assert get_settings().result_ttl == 7
+
+
+def test_a_bad_value_is_told_each_time_until_it_is_mended(settings: pytest.MonkeyPatch) -> None:
+    settings.setenv('JOB_RESULT_TTL', 'soon')
+    get_settings.cache_clear()
+    for _ in range(2):
+        with pytest.raises(ValueError, match='JOB_RESULT_TTL'):
+            get_settings()
+    settings.setenv('JOB_RESULT_TTL', '7')
+    assert get_settings().result_ttl == 7
+
+
+def test_workers_serve_the_queues_in_the_order_of_the_settings() -> None:
+    procfile = (ROOT / 'Procfile').read_text()
+    assert ' '.join(QUEUES) in procfile
+
+
+# Import. An audit hook sees every socket, whoever opens it.
+
+WATCH = """
+import sys
+opened = []
+sys.addaudithook(lambda event, _: event.startswith('socket.') and opened.append(event))
+"""
+GARBAGE = {
+    'REDIS_URL': 'garbage',
+    'RQ_REDIS_URL': 'garbage',
+    'JOB_TASK_MODULES': '!',
+    'JOB_RESULT_TTL': 'x',
+    'JOB_FAILURE_TTL': 'x',
+}
+
+
+def run(code: str, **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, '-c', WATCH + code],
+        cwd=ROOT,
+        env=os.environ | env,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+@pytest.mark.parametrize(
+    'module', ['libraries.job_manager', 'libraries.file_store', 'app', 'components.artboard.main']
+)
+def test_importing_reads_no_setting_and_opens_no_socket(module: str) -> None:
+    done = run(f'import {module}; print(opened)', **GARBAGE)
+    assert (done.returncode, done.stdout) == (0, '[]\n'), done.stderr
+
+
+def test_the_watch_sees_a_socket() -> None:
+    done = run('import socket; socket.socket().close(); print(opened)')
+    assert 'socket.__new__' in done.stdout
+
+
+def test_an_application_is_made_without_a_socket() -> None:
+    done = run('from app import create_app; create_app(); print(opened)')
+    assert (done.returncode, done.stdout) == (0, '[]\n'), done.stderr
+
+
+@pytest.mark.parametrize('name', ['REDIS_URL', 'JOB_TASK_MODULES', 'JOB_RESULT_TTL'])
+def test_an_application_is_not_made_with_a_bad_setting(name: str) -> None:
+    done = run('from app import create_app; create_app()', **{name: '!'})
+    assert done.returncode == 1
+    assert f'ValueError: {name} must' in done.stderr
