@@ -35,6 +35,8 @@ def register_problems(app: Flask) -> None:
 
 def _job_problem(error: JobError) -> Response:
     status, title = next(answer for kind, answer in _STATUS.items() if isinstance(error, kind))
+    if isinstance(error, UnknownTaskError):
+        log.error('%s', error)  # a client names no tasks here: the mistake is ours
     if status == 503:
         log.error('%s', error)
         # What stands in the message is for the operator, not for whoever asked.

@@ -1,5 +1,6 @@
 """A real Valkey from PyPI, for the demo, `make up` and the tests; production has its own."""
 
+import os
 import signal
 import socket
 import tempfile
@@ -38,6 +39,13 @@ def embedded_redis(port: int | None = None, data_dir: Path | None = None) -> Ite
             server.stop()
 
 
+def point_here(url: str) -> None:
+    """Have this process and its children use that server, whatever the shell has said before."""
+    for name in [name for name in os.environ if name.startswith('RQ_')]:
+        del os.environ[name]
+    os.environ['REDIS_URL'] = url
+
+
 def free_port() -> int:
     """A port that the kernel picks at random: two that ask at once get two."""
     with socket.socket() as listener:
@@ -45,17 +53,19 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
+def is_taken(port: int) -> bool:
+    """Whether something listens on the port."""
+    with socket.socket() as probe:
+        return probe.connect_ex((HOST, port)) == 0
+
+
 def wait_for_port(port: int, timeout: float) -> None:
     """Return once something listens on the port; TimeoutError after `timeout` seconds."""
     deadline = time.monotonic() + timeout
-    while True:
-        try:
-            socket.create_connection((HOST, port), timeout=1).close()
-            return
-        except OSError:
-            if time.monotonic() > deadline:
-                raise TimeoutError(f'Nothing listens on {HOST}:{port}.') from None
-            time.sleep(0.1)
+    while not is_taken(port):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f'Nothing listens on {HOST}:{port}.')
+        time.sleep(0.1)
 
 
 @click.command()
@@ -67,6 +77,8 @@ def main(port: int, data_dir: Path, wait: bool) -> None:
     if wait:
         wait_for_port(port, timeout=30)
         return
+    if is_taken(port):
+        raise click.ClickException(f'Port {port} is taken: choose another with REDIS_PORT.')
     stopped = threading.Event()
     for signum in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signum, lambda *_: stopped.set())

@@ -30,11 +30,14 @@ class JobNotFoundError(JobError):
     def __init__(self, job_ids: Sequence[str]) -> None:
         named = ', '.join(repr(job_id) for job_id in job_ids[:5])
         more = f' and {len(job_ids) - 5} more' if len(job_ids) > 5 else ''
-        noun = 'job' if len(job_ids) == 1 else 'jobs'
         super().__init__(
-            f'There is no {noun} {named}{more}: the id is wrong, or the record has expired.'
+            f'There is no job {named}{more}: the id is wrong, or the record has expired.'
         )
         self.job_ids = tuple(job_ids)
+
+
+class PermanentJobError(JobError):
+    """Raised by a task: trying again would not help, so no further attempt is made."""
 
 
 class QueueUnavailableError(JobError):

@@ -3,6 +3,7 @@
 Every function raises QueueUnavailableError within two seconds if Redis is away.
 """
 
+import json
 import math
 import time
 import zlib
@@ -13,21 +14,34 @@ from typing import Any
 from uuid import uuid4
 
 import msgspec
+from rq.exceptions import InvalidJobOperation
 from rq.job import Job, JobStatus
 from rq.utils import utcformat
 
 from libraries import job_store
 from libraries.job_errors import InvalidJobError, JobNotFoundError, show
 from libraries.job_listing import iterate_jobs, read_statuses
-from libraries.job_options import JobOptions, is_job_id, parse_options, split_options
+from libraries.job_options import (
+    JobOptions,
+    is_job_id,
+    parse_options,
+    retry_delays,
+    split_options,
+)
 from libraries.job_payload import PlainSerializer, dump_checked
 from libraries.job_status import ENDED, Status
 from libraries.job_store import reaching_redis
 from libraries.job_task import Task, resolve_task
 from libraries.settings import QUEUES, get_settings
 
-STATUSES = tuple(status.value for status in JobStatus)  # in the order of a job's life
+# What RQ knows, what needs attention first: the running, the waiting, then what has ended.
+STATUSES = (
+    'started', 'queued', 'scheduled', 'deferred', 'rate_limited', 'ready_to_enqueue', 'created',
+    'failed', 'stopped', 'canceled', 'finished',
+)  # fmt: skip
 MAX_LISTED = 1000
+_OWN_FIELDS = ('data', 'description', 'retry_intervals')  # of each job its own
+MAX_CALLS = 5000  # jobs that one step queues: Redis serves nobody else meanwhile
 
 
 def enqueue_background_job(dotted_path: str, /, *args: Any, **kwargs: Any) -> Job:
@@ -53,16 +67,17 @@ def enqueue_background_jobs(
 ) -> list[Job]:
     """Queue many calls of one task, in one round trip: all of them, or none.
 
-    `calls` are mappings of keyword arguments. The options are shared; the jobs' ids are
-    `job_id`, or a new id, followed by `-0`, `-1` … in the order of the calls, so that repeating
-    the whole with the same `job_id` adds nothing twice. Raises as `enqueue_background_job`.
+    `calls` are at most 5,000 mappings of keyword arguments. The options are shared; the jobs' ids
+    are `job_id`, or a new id, followed by `-0`, `-1` … in the order of the calls, so that
+    repeating the whole with the same `job_id` adds nothing twice. Raises as
+    `enqueue_background_job`.
     """
     task = resolve_task(dotted_path)
     options = parse_options(job_options, get_settings())
     batch_id = options.job_id or str(uuid4())
     batch = [
         (f'{batch_id}-{number}', (), _check_call(task, number, call))
-        for number, call in enumerate(calls)
+        for number, call in enumerate(_bounded(calls))
     ]
     return _enqueue(task, options, batch, batch_id) if batch else []
 
@@ -73,10 +88,12 @@ def get_job_status(job_id: str) -> Status:
 
 
 def get_job_statuses(job_ids: Iterable[str]) -> list[Status]:
-    """The statuses of many jobs, in the order of the ids, in one round trip.
+    """The statuses of many jobs, in the order of the ids, in one round trip for each 1,000.
 
     Raises JobNotFoundError, naming all that are missing, if there is no job of some id.
     """
+    if isinstance(job_ids, str):
+        raise InvalidJobError('get_job_statuses takes a list of ids: for one, get_job_status.')
     wanted = list(job_ids)
     found = read_statuses(wanted)
     missing = [job_id for job_id, status in zip(wanted, found, strict=True) if status is None]
@@ -87,17 +104,17 @@ def get_job_statuses(job_ids: Iterable[str]) -> list[Status]:
 
 def list_jobs(status: str | None = None, queue: str | None = None, limit: int = 50) -> list[Status]:
     """At most `limit` (≤ 1000) jobs, in the order in which RQ keeps them: of each queue the next
-    to run, the next to start, or the first to expire, first.
+    to run, the next to start, or the first to expire, first. Without their results.
 
-    `status` is any that RQ has, `queue` one of ours; None means all. Changes nothing, and reads
-    no more of a registry than it needs. Raises InvalidJobError for a status or queue that does
-    not exist.
+    `status` is any that RQ has, `queue` one of ours; None means all, the running and waiting
+    first. Changes nothing, reads a registry page by page, and looks at no more than its first
+    10,000 jobs. Raises InvalidJobError for a status or queue that does not exist.
     """
     statuses = _one_of('status', status, STATUSES)
     queues = _one_of('queue', queue, QUEUES)
     if type(limit) is not int or not 1 <= limit <= MAX_LISTED:
         raise InvalidJobError(f'limit must be a number from 1 to {MAX_LISTED}, not {show(limit)}.')
-    return list(islice(iterate_jobs(statuses, queues), limit))
+    return list(islice(iterate_jobs(statuses, queues, limit), limit))
 
 
 def cancel_job(job_id: str) -> str:
@@ -113,7 +130,7 @@ def cancel_job(job_id: str) -> str:
         before = job_store.cancel(connection, [job_id, moment, ttl])
         if before is None:
             raise JobNotFoundError([job_id])
-        if before == b'rate_limited':  # RQ's own, with bookkeeping of its own
+        if before == b'limited':  # RQ's own, with bookkeeping of its own
             Job.fetch(job_id, connection, PlainSerializer).cancel()
             return 'canceled'
     return 'stopping' if before == b'started' else str(before.decode())
@@ -126,19 +143,31 @@ def retry_job(job_id: str) -> Job:
     has not ended or has finished.
     """
     _require_id(job_id)
-    with reaching_redis() as connection:
-        before = job_store.retry(connection, [job_id, utcformat(datetime.now(UTC))])
-        if before is None:
+    with reaching_redis(job_id) as connection:
+        reply = job_store.retry(connection, [job_id, utcformat(datetime.now(UTC))])
+        if reply is None:
             raise JobNotFoundError([job_id])
-        job = Job.fetch(job_id, connection, PlainSerializer)
-        if before == b'rate_limited':  # it must queue for its slot again
-            return job.requeue()
-    if before.decode() not in ENDED or before == b'finished':
+        before = reply[0].decode()
+        if before == 'limited':
+            return _retry_rate_limited(job_id)
+    if before not in ENDED or before == 'finished':
         raise InvalidJobError(
-            f'Job {job_id!r} is {before.decode()}: only a job that failed, was stopped or '
-            'cancelled can be tried again. To run a finished one anew, enqueue it with its job_id.'
+            f'Job {job_id!r} is {before}: only a job that failed, was stopped or cancelled can be '
+            'tried again. To run a finished one anew, enqueue it with its job_id.'
         )
+    job = Job(job_id, job_store.get_connection(), PlainSerializer)
+    job.restore(dict(zip(reply[1][::2], reply[1][1::2], strict=True)))
     return job
+
+
+def _retry_rate_limited(job_id: str) -> Job:
+    """RQ's own way, since the job must queue for its slot again."""
+    try:
+        return Job.fetch(job_id, job_store.get_connection(), PlainSerializer).requeue()
+    except InvalidJobOperation as error:  # RQ requeues from its dead letters only
+        raise InvalidJobError(
+            f'Job {job_id!r} was cancelled under a rate limit: enqueue it again instead.'
+        ) from error
 
 
 def wait_for_job(job_id: str, timeout: float) -> Status:
@@ -146,6 +175,8 @@ def wait_for_job(job_id: str, timeout: float) -> Status:
 
     For scripts and tests; in a web request, answer 202 and let the client poll.
     """
+    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout >= 0:
+        raise InvalidJobError(f'timeout must be seconds, not {show(timeout)}.')
     deadline = time.monotonic() + timeout
     pause = 0.01
     while (status := get_job_status(job_id))['status'] not in ENDED:
@@ -162,13 +193,24 @@ def _require_id(job_id: str) -> None:
         raise JobNotFoundError([job_id])
 
 
+def _bounded(calls: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    if not isinstance(calls, Iterable):
+        raise InvalidJobError(f'The calls must be a list of mappings, not {show(calls)}.')
+    bounded = list(islice(calls, MAX_CALLS + 1))
+    if len(bounded) > MAX_CALLS:
+        raise InvalidJobError(f'At most {MAX_CALLS} calls go in one step: make several of them.')
+    return bounded
+
+
 def _check_call(task: Task, number: int, call: Mapping[str, Any]) -> dict[str, Any]:
     try:
+        if not isinstance(call, Mapping) or not all(isinstance(name, str) for name in call):
+            raise InvalidJobError('a call is a mapping of keyword arguments.')
         arguments, options = split_options(call)
         if options:
             raise InvalidJobError(f'{min(options)} is an option: pass it beside the calls.')
         task.check((), arguments)
-    except (InvalidJobError, AttributeError, TypeError) as error:
+    except InvalidJobError as error:
         raise InvalidJobError(f'Call {number}, {show(call)}: {error}') from error
     return arguments
 
@@ -183,11 +225,13 @@ def _enqueue(
         jobs = [_make_job(task, options, call) for call in calls]
         shared = ['task', task.path]
         for field, value in jobs[0].to_dict().items():
-            if field not in ('data', 'description') and value != '':
+            if field not in _OWN_FIELDS and value != '':
                 shared += (field, str(value) if type(value) is int else value)
         score = '' if options.start_at is None else str(math.ceil(options.start_at.timestamp()))
         ids, descriptions = [job.id for job in jobs], [job.description for job in jobs]
-        request = msgspec.msgpack.encode((options.queue, score, shared, ids, descriptions))
+        # Delays of each job's own: what is queued together must not come back together.
+        delays = [json.dumps(job.retry_intervals) if job.retry_intervals else None for job in jobs]
+        request = msgspec.msgpack.encode((options.queue, score, shared, ids, descriptions, delays))
         data = [zlib.compress(job.data) for job in jobs]
         replies = job_store.enqueue(connection, [request, *data])
     for job, existing in zip(jobs, replies, strict=True):
@@ -210,9 +254,9 @@ def _make_job(
     job.failure_ttl = options.failure_ttl
     job._status = JobStatus.SCHEDULED if options.start_at else JobStatus.QUEUED
     job.enqueued_at = None if options.start_at else job.created_at
-    if options.retry_delays:
-        job.retries_left = len(options.retry_delays)
-        job.retry_intervals = list(options.retry_delays)  # type: ignore[arg-type]  # RQ takes floats
+    if options.max_retries:
+        job.retries_left = options.max_retries
+        job.retry_intervals = retry_delays(options)  # type: ignore[assignment]  # RQ takes floats
     return job
 
 

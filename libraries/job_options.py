@@ -27,7 +27,8 @@ class JobOptions:
 
     queue: str
     timeout: int
-    retry_delays: tuple[float, ...]  # one for each further attempt
+    max_retries: int
+    retry_delay: float  # before the first further attempt
     start_at: datetime | None  # aware, or None for now
     job_id: str | None
     result_ttl: int
@@ -55,15 +56,24 @@ def parse_options(given: Mapping[str, Any], settings: Settings) -> JobOptions:
     return JobOptions(
         queue=_queue(given.get('job_queue', 'default')),
         timeout=_whole_seconds('job_timeout', given.get('job_timeout', '5m')),
-        retry_delays=_retry_delays(
-            given.get('job_max_retries', 0), given.get('job_retry_delay', 10)
-        ),
+        max_retries=_max_retries(given.get('job_max_retries', 0)),
+        retry_delay=_duration('job_retry_delay', given.get('job_retry_delay', 10)),
         start_at=_start_at(given),
         job_id=_job_id(given.get('job_id')),
         result_ttl=result_ttl,
         # Whoever asks for an outcome for longer means a failure too; never for less long.
         failure_ttl=max(settings.failure_ttl, result_ttl),
     )
+
+
+def retry_delays(options: JobOptions) -> list[float]:
+    """Seconds before each further attempt: doubling, and up to a quarter shorter at random, so
+    that what failed together does not come back together.
+    """
+    return [
+        round(min(options.retry_delay * 2**attempt, MAX_RETRY_DELAY) * random.uniform(0.75, 1), 3)
+        for attempt in range(options.max_retries)
+    ]
 
 
 _KNOWN = {
@@ -100,17 +110,12 @@ def _job_id(job_id: Any) -> str | None:
     return str(job_id)
 
 
-def _retry_delays(retries: Any, first_delay: Any) -> tuple[float, ...]:
+def _max_retries(retries: Any) -> int:
     if type(retries) is not int or not 0 <= retries <= MAX_RETRIES:
         raise InvalidJobError(
             f'job_max_retries must be a whole number from 0 to {MAX_RETRIES}, not {show(retries)}.'
         )
-    delay = _duration('job_retry_delay', first_delay)
-    # Up to a quarter shorter at random: what failed together does not come back together.
-    return tuple(
-        round(min(delay * 2**attempt, MAX_RETRY_DELAY) * random.uniform(0.75, 1), 3)
-        for attempt in range(retries)
-    )
+    return retries
 
 
 def _start_at(given: Mapping[str, Any]) -> datetime | None:

@@ -1,6 +1,7 @@
 """What Redis holds of a job → what its caller is told. Reads leniently: anyone writes there."""
 
 import binascii
+import re
 from base64 import b64decode
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -17,6 +18,7 @@ ENDED = frozenset(('finished', 'failed', 'stopped', 'canceled'))
 
 _MAX_TRACEBACK = 1024 * 1024  # bytes of it that are unpacked to find its last line
 _MAX_ERROR = 500  # characters
+_MODULE = re.compile(r'^(?:\w+\.)+(?=\w+(?::|$))')  # of an error's class
 
 
 class Attempt(TypedDict):
@@ -73,11 +75,13 @@ def make_status(job_id: str, reply: Sequence[Any]) -> Status:
 def last_line(traceback: str) -> str:
     """The line of a traceback that says what happened, such as `ValueError: too wide`."""
     lines = traceback.strip().splitlines() or ['no error was recorded']
+    if lines[0].startswith('  + Exception Group Traceback'):  # drawn with a frame at the left
+        lines = ['Traceback (most recent', *(line.removeprefix('  | ') for line in lines[1:])]
     starts = [n for n, line in enumerate(lines) if line.startswith('Traceback (most recent')]
     # After its indented frames stands the error, of which only the first line is told.
     after = lines[starts[-1] + 1 :] if starts else lines[-1:]
     message = next((line for line in after if line[:1].strip()), lines[-1])
-    return message.strip()[:_MAX_ERROR]
+    return _MODULE.sub('', message.strip())[:_MAX_ERROR]
 
 
 def _outcome(entry: Sequence[Any]) -> dict[str, bytes]:
@@ -109,11 +113,11 @@ def _error(outcome: Mapping[str, bytes]) -> str:
 
 
 def _attempts(outcomes: Sequence[Any]) -> list[Attempt]:
-    failed = str(Result.Type.FAILED.value).encode()
+    failed = [str(kind.value).encode() for kind in (Result.Type.FAILED, Result.Type.RETRIED)]
     attempts = []
     for entry in reversed(outcomes):
         outcome = _outcome(entry)
-        if outcome.get('type') == failed:
+        if outcome.get('type') in failed and 'exc_string' in outcome:
             milliseconds = int(entry[0].split(b'-')[0])
             attempts.append(
                 Attempt(

@@ -371,7 +371,7 @@ def test_an_unknown_id_is_an_error(call: Callable[[Any], Any], job_id: Any, dump
 
 def test_all_missing_ids_are_named() -> None:
     job = enqueue_background_job(ADD, 1)
-    with pytest.raises(JobNotFoundError, match=r"no jobs 'gone', 'away'") as caught:
+    with pytest.raises(JobNotFoundError, match=r"no job 'gone', 'away'") as caught:
         get_job_statuses(['gone', job.id, 'away'])
     assert caught.value.job_ids == ('gone', 'away')
 
@@ -443,7 +443,7 @@ def test_a_listing_is_bounded_and_keeps_to_its_queue() -> None:
 @pytest.mark.parametrize(
     ('arguments', 'told'),
     [
-        ({'status': 'running'}, 'created, queued'),
+        ({'status': 'running'}, 'started, queued'),
         ({'queue': 'urgent'}, 'high, default, low'),
         ({'limit': 0}, 'from 1 to 1000'),
         ({'limit': True}, 'from 1 to 1000'),

@@ -11,7 +11,7 @@ from hypothesis import settings as hypothesis
 from hypothesis import strategies as st
 
 from libraries.job_errors import InvalidJobError
-from libraries.job_options import JobOptions, is_job_id, parse_options, split_options
+from libraries.job_options import JobOptions, is_job_id, parse_options, retry_delays, split_options
 from libraries.settings import QUEUES, get_settings
 
 # A slow machine is no failure.
@@ -32,7 +32,8 @@ def test_the_defaults_are_those_of_the_contract() -> None:
     assert parse() == JobOptions(
         queue='default',
         timeout=300,
-        retry_delays=(),
+        max_retries=0,
+        retry_delay=10,
         start_at=None,
         job_id=None,
         result_ttl=DAY,
@@ -266,33 +267,33 @@ def test_retries_are_a_whole_number_to_a_hundred(retries: Any) -> None:
 
 @pytest.mark.parametrize('retries', [0, 1, 7, 100])
 def test_there_is_a_delay_for_each_retry(retries: int) -> None:
-    assert len(parse(job_max_retries=retries).retry_delays) == retries
+    assert len(retry_delays(parse(job_max_retries=retries))) == retries
 
 
 def test_each_delay_is_twice_the_one_before_less_the_jitter() -> None:
     for _ in range(50):
-        delays = parse(job_max_retries=8, job_retry_delay=10).retry_delays
+        delays = retry_delays(parse(job_max_retries=8, job_retry_delay=10))
         for attempt, delay in enumerate(delays):
             assert 0.75 * 10 * 2**attempt <= delay <= 10 * 2**attempt
 
 
 def test_the_first_delay_is_ten_seconds_unless_told() -> None:
-    (delay,) = parse(job_max_retries=1).retry_delays
+    (delay,) = retry_delays(parse(job_max_retries=1))
     assert 7.5 <= delay <= 10
 
 
 @pytest.mark.parametrize('first', [10, '1h', '366d', 0.001])
 def test_no_delay_is_longer_than_an_hour(first: Any) -> None:
-    delays = parse(job_max_retries=100, job_retry_delay=first).retry_delays
+    delays = retry_delays(parse(job_max_retries=100, job_retry_delay=first))
     assert max(delays) <= 3600
     assert all(delay >= 2700 for delay in delays[30:])
 
 
 def test_the_jitter_spreads_what_failed_together() -> None:
-    delays = [parse(job_max_retries=1, job_retry_delay=100).retry_delays[0] for _ in range(200)]
+    delays = [retry_delays(parse(job_max_retries=1, job_retry_delay=100))[0] for _ in range(200)]
     assert len(set(delays)) > 100
     assert max(delays) - min(delays) > 10
 
 
 def test_no_delay_at_all_retries_at_once() -> None:
-    assert parse(job_max_retries=3, job_retry_delay=0).retry_delays == (0, 0, 0)
+    assert retry_delays(parse(job_max_retries=3, job_retry_delay=0)) == [0, 0, 0]

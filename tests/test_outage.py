@@ -185,7 +185,7 @@ def own_server(settings: pytest.MonkeyPatch) -> Iterator[Redis]:
     [
         (('CONFIG', 'SET', 'maxmemory', '1'), 'maxmemory'),
         (('REPLICAOF', '127.0.0.1', '1'), 'read only'),
-        (('CONFIG', 'SET', 'requirepass', 'secret'), 'authenticated'),
+        (('CONFIG', 'SET', 'requirepass', 'secret'), 'uthentication'),
         (('CONFIG', 'SET', 'min-replicas-to-write', '3'), 'NOREPLICAS'),
     ],
 )
@@ -194,7 +194,7 @@ def test_a_server_that_refuses_takes_nothing(
 ) -> None:
     with own_server(settings) as admin:
         keys = admin.dbsize()
-        admin.execute_command(*command)  # type: ignore[no-untyped-call]
+        admin.execute_command(*command)
         get_connection().connection_pool.disconnect()
         for number in (1, 300):
             error = refused(lambda n=number: enqueue_background_jobs(ADD, [{'a': 1}] * n))  # type: ignore[misc]
