@@ -54,6 +54,16 @@ def resolve_task(path: str) -> Task:
 
 @cache
 def _resolve(path: str, allowed: tuple[str, ...]) -> Task:
+    return _describe(path, _find(path, allowed))
+
+
+def resolve_function(path: str) -> types.FunctionType:
+    """The function alone, as a worker needs it. Raises UnknownTaskError as `resolve_task` does."""
+    return _find(path, get_settings().task_modules)
+
+
+@cache
+def _find(path: str, allowed: tuple[str, ...]) -> types.FunctionType:
     module_name, _, name = path.rpartition('.')
     if not any(module_name == top or module_name.startswith(f'{top}.') for top in allowed):
         raise UnknownTaskError(
@@ -71,7 +81,7 @@ def _resolve(path: str, allowed: tuple[str, ...]) -> Task:
             f'{path!r} is only imported there: name it where it is defined, '
             f"'{function.__module__}.{function.__name__}'."
         )
-    return _describe(path, function)
+    return function
 
 
 def _import(module_name: str, path: str) -> types.ModuleType:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import overload
 
 from redis import Redis
 
@@ -26,6 +27,12 @@ class Settings:
     output_dir: Path
     result_ttl: int  # seconds that a result or a cancelled job is kept
     failure_ttl: int  # seconds that a failed job is kept among the dead letters
+    app: str | None  # `module:factory` of the Flask application that jobs run in, if any
+    lease: int  # seconds without a sign of its worker after which a job runs elsewhere
+    max_worker_deaths: int  # workers that may die under a job before it fails
+    shutdown_grace: int | None  # seconds that a deploy waits for a running job; None: for ever
+    horse_max_jobs: int  # jobs after which a work horse is replaced, against leaks
+    webhook_hosts: tuple[str, ...]  # to which a job's webhooks may go
 
 
 @lru_cache(maxsize=1)
@@ -43,8 +50,14 @@ def _read(env: Mapping[str, str]) -> Settings:
         task_modules=_task_modules(env.get('JOB_TASK_MODULES') or 'workers'),
         upload_dir=Path(env.get('UPLOAD_DIR') or 'uploads').resolve(),
         output_dir=Path(env.get('OUTPUT_DIR') or 'output').resolve(),
-        result_ttl=_seconds(env, 'JOB_RESULT_TTL', _DAY),
-        failure_ttl=_seconds(env, 'JOB_FAILURE_TTL', 7 * _DAY),
+        result_ttl=_whole(env, 'JOB_RESULT_TTL', _DAY),
+        failure_ttl=_whole(env, 'JOB_FAILURE_TTL', 7 * _DAY),
+        app=env.get('JOB_APP') or None,
+        lease=_whole(env, 'JOB_LEASE', 30),
+        max_worker_deaths=_whole(env, 'JOB_MAX_WORKER_DEATHS', 3),
+        shutdown_grace=_whole(env, 'JOB_SHUTDOWN_GRACE', None),
+        horse_max_jobs=_whole(env, 'JOB_HORSE_MAX_JOBS', 1000),
+        webhook_hosts=_names(env.get('JOB_WEBHOOK_HOSTS', '')),
     )
 
 
@@ -64,16 +77,30 @@ def _redis_url(env: Mapping[str, str]) -> str:
 
 
 def _task_modules(text: str) -> tuple[str, ...]:
-    modules = tuple(name.strip() for name in text.split(',') if name.strip())
+    modules = _names(text)
     if not modules or not all(part.isidentifier() for name in modules for part in name.split('.')):
         raise ValueError(f'JOB_TASK_MODULES must list modules, comma between them, not {text!r}.')
     return modules
 
 
-def _seconds(env: Mapping[str, str], name: str, default: int) -> int:
-    text = env.get(name) or str(default)
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(',') if name.strip())
+
+
+@overload
+def _whole(env: Mapping[str, str], name: str, default: int) -> int: ...
+
+
+@overload
+def _whole(env: Mapping[str, str], name: str, default: None) -> int | None: ...
+
+
+def _whole(env: Mapping[str, str], name: str, default: int | None) -> int | None:
+    text = env.get(name)
+    if not text:
+        return default
     if not text.isdecimal() or len(text) > 9 or not 1 <= int(text) <= MAX_DURATION:
         raise ValueError(
-            f'{name} must be a whole number of seconds, from 1 to {MAX_DURATION}, not {show(text)}.'
+            f'{name} must be a whole number from 1 to {MAX_DURATION}, not {show(text)}.'
         )
     return int(text)

@@ -1,5 +1,6 @@
 """A real Valkey for the session, emptied before each test; real workers on demand."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -19,6 +20,7 @@ from libraries.job_store import get_connection
 from libraries.settings import get_settings
 
 ROOT = Path(__file__).parent.parent
+JOB_WORKER = 'libraries.job_worker.JobWorker'
 
 
 @pytest.fixture(scope='session')
@@ -75,23 +77,46 @@ def rq_worker(tmp_path: Path) -> Worker:
     """The `rq worker` command in a process of its own, its log in `worker.log`."""
 
     @contextmanager
-    def run(*options: str) -> Iterator[subprocess.Popen[bytes]]:
-        command = [str(Path(sys.executable).with_name('rq')), 'worker', *options]
-        queues = ['high', 'default', 'low']
-        with (tmp_path / 'worker.log').open('ab') as log:
-            process = subprocess.Popen(
-                [*command, *queues], cwd=ROOT, stdout=log, stderr=log, start_new_session=True
-            )
-            try:
-                yield process
-            finally:
-                process.terminate()
-                try:
-                    process.wait(15)
-                finally:
-                    kill_group(process.pid)
+    def run(*options: str, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
+        process = start_worker(tmp_path / 'worker.log', *options, **environment)
+        try:
+            yield process
+        finally:
+            process.send_signal(signal.SIGCONT)  # should a test have stopped it
+            process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):  # RQ's own sometimes misses it
+                process.wait(15)
+            kill_group(process.pid)
+            process.wait()
 
     return run
+
+
+@pytest.fixture
+def job_worker(rq_worker: Worker) -> Worker:
+    """The same with our worker class, and a lease of one second."""
+
+    def run(
+        *options: str, worker_class: str = JOB_WORKER, **environment: str
+    ) -> AbstractContextManager[subprocess.Popen[bytes]]:
+        environment = {'JOB_LEASE': '1'} | environment
+        return rq_worker('--worker-class', worker_class, *options, **environment)
+
+    return run
+
+
+def start_worker(log: Path, *options: str, **environment: str) -> subprocess.Popen[bytes]:
+    """`rq worker` in a session of its own, its output at the end of `log`."""
+    command = [str(Path(sys.executable).with_name('rq')), 'worker', *options]
+    with log.open('ab') as output:
+        return subprocess.Popen(
+            [*command, 'high', 'default', 'low'],
+            cwd=ROOT,
+            env=os.environ | environment,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
 
 
 def kill_group(pid: int) -> None:

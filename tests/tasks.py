@@ -1,12 +1,25 @@
 """Tasks for the tests."""
 
+import contextlib
+import ctypes
 import os
+import re
+import resource
+import signal
+import subprocess
+import sys
 import time
+from contextvars import ContextVar
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
+from redis import Redis
+from rq import Retry
+from rq.job import Job
+
+from libraries.job_errors import PermanentJobError
 from libraries.job_payload import PLAIN_TYPES
 
 assert PLAIN_TYPES  # a name that is merely imported is no task
@@ -80,3 +93,97 @@ def return_unplain() -> Any:
 
 def return_unpicklable() -> Any:
     return lambda: None
+
+
+def touch_and_sleep(path: str, seconds: float) -> str:
+    """Say that it has begun, then take its time."""
+    Path(path).touch()
+    time.sleep(seconds)
+    return 'done'
+
+
+def process_id() -> int:
+    return os.getpid()
+
+
+def segfault() -> None:
+    ctypes.string_at(0)
+
+
+def exit_at_once(code: int) -> None:
+    os._exit(code)
+
+
+def exit_politely(code: int) -> None:
+    sys.exit(code)
+
+
+def exhaust_memory() -> None:
+    """Has the kernel kill it, as it would when memory is short."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def need_too_much_memory() -> None:
+    resource.setrlimit(resource.RLIMIT_AS, (512 * 1024 * 1024, resource.RLIM_INFINITY))
+    try:
+        bytearray(1024 * 1024 * 1024)
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+
+
+def hang_in_c() -> None:
+    """A loop in C that lets no signal handler of Python's run."""
+    re.match(r'(a+)+$', 'a' * 40 + 'b')
+
+
+def swallow_timeouts(seconds: float) -> str:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        with contextlib.suppress(Exception):  # the mistake that this is about
+            time.sleep(0.05)
+    return 'never noticed'
+
+
+def fail_for_good() -> None:
+    raise PermanentJobError('the address does not exist')
+
+
+def spawn_a_child(path: str) -> None:
+    """Start a process, tell its number, and hang."""
+    child = subprocess.Popen(['sleep', '300'])
+    Path(path).write_text(str(child.pid))
+    time.sleep(300)
+
+
+def change_its_process() -> None:
+    os.chdir('/')
+    _left_behind.set('by an earlier job')
+
+
+def look_around() -> list[str]:
+    return [os.getcwd(), _left_behind.get()]
+
+
+def app_name() -> str:
+    from flask import current_app
+
+    return current_app.name
+
+
+def on_success(job: Job, connection: Redis, result: Any) -> None:
+    connection.set(f'callback:{job.id}', 'success')
+
+
+def on_failure(job: Job, connection: Redis, *error: Any) -> None:
+    connection.set(f'callback:{job.id}', 'failure')
+
+
+def on_stopped(job: Job, connection: Redis) -> None:
+    connection.set(f'callback:{job.id}', 'stopped')
+
+
+def ask_for_a_retry() -> Retry:
+    return Retry(max=2)
+
+
+_left_behind: ContextVar[str] = ContextVar('left_behind', default='nothing')

@@ -26,6 +26,12 @@ def test_an_empty_environment_has_defaults() -> None:
         output_dir=Path('output').absolute(),
         result_ttl=86_400,
         failure_ttl=7 * 86_400,
+        app=None,
+        lease=30,
+        max_worker_deaths=3,
+        shutdown_grace=None,
+        horse_max_jobs=1000,
+        webhook_hosts=(),
     )
 
 
@@ -44,6 +50,12 @@ def test_every_setting_can_be_set() -> None:
             'OUTPUT_DIR': '/srv/out/',
             'JOB_RESULT_TTL': '1',
             'JOB_FAILURE_TTL': '2',
+            'JOB_APP': 'app:create_app',
+            'JOB_LEASE': '3',
+            'JOB_MAX_WORKER_DEATHS': '4',
+            'JOB_SHUTDOWN_GRACE': '5',
+            'JOB_HORSE_MAX_JOBS': '6',
+            'JOB_WEBHOOK_HOSTS': 'a.example, b.example',
         }
     )
     assert settings == Settings(
@@ -53,6 +65,12 @@ def test_every_setting_can_be_set() -> None:
         output_dir=Path('/srv/out'),
         result_ttl=1,
         failure_ttl=2,
+        app='app:create_app',
+        lease=3,
+        max_worker_deaths=4,
+        shutdown_grace=5,
+        horse_max_jobs=6,
+        webhook_hosts=('a.example', 'b.example'),
     )
 
 

@@ -1,0 +1,140 @@
+"""The work horse: a process that a worker forks once and hands one job after another.
+
+It is warm: what the worker has imported, and what earlier jobs have, stays. It dies with its
+worker, and whatever it dies of, only the job that it was running is hurt.
+"""
+
+import contextlib
+import ctypes
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+
+_READY = b'ready'
+_PR_SET_PDEATHSIG = 1
+
+
+class HorseDied(Exception):  # it is news, not a mistake
+    """The process is gone; says how."""
+
+    def __init__(self, status: int) -> None:
+        if os.WIFSIGNALED(status):
+            name = signal.Signals(os.WTERMSIG(status)).name
+            hint = ' (out of memory?)' if name == 'SIGKILL' else ''
+            super().__init__(f'the work horse was killed by {name}{hint}')
+        else:
+            code = os.waitstatus_to_exitcode(status)
+            super().__init__(f'the task ended its process with exit code {code}')
+
+
+class Horse:
+    """One forked process; `prepare` runs in it once, `run` for each message."""
+
+    def __init__(self, prepare: Callable[[], None], run: Callable[[bytes], bytes]) -> None:
+        """Returns once the process is ready. Raises HorseDied if `prepare` fails."""
+        self.jobs = 0
+        self._connection, far_end = multiprocessing.Pipe()
+        parent = os.getpid()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        self.pid = os.fork()
+        if self.pid == 0:
+            self._connection.close()
+            _live(parent, far_end, prepare, run)
+        far_end.close()
+        with contextlib.suppress(OSError):  # it may have done so itself, or be gone
+            os.setpgid(self.pid, self.pid)
+        while self.wait(60) != _READY:
+            continue
+
+    def send(self, message: bytes) -> None:
+        """Hand over a job. If the horse is dead, `wait` will say so."""
+        self.jobs += 1
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            self._connection.send_bytes(message)
+
+    def wait(self, seconds: float) -> bytes | None:
+        """The answer to the message, or None after so many seconds. Raises HorseDied."""
+        try:
+            if self._connection.poll(seconds):
+                return self._connection.recv_bytes()
+        except (EOFError, ConnectionResetError):
+            self._bury(os.waitpid(self.pid, 0)[1])
+        # A process that the task has left behind may hold the pipe open: look at the horse too.
+        pid, status = os.waitpid(self.pid, os.WNOHANG)
+        if pid and not self._connection.poll():
+            self._bury(status)
+        return None
+
+    def kill(self) -> None:
+        """End it at once, with every process of its group."""
+        self._signal_group()
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(self.pid, 0)
+        self._connection.close()
+
+    def retire(self) -> None:
+        """Let an idle horse end; kill it if it does not."""
+        self._connection.close()
+        deadline = time.monotonic() + 2
+        with contextlib.suppress(ChildProcessError):
+            while time.monotonic() < deadline:
+                if os.waitpid(self.pid, os.WNOHANG)[0]:
+                    return
+                time.sleep(0.01)
+            self.kill()
+
+    def _bury(self, status: int) -> None:
+        self._signal_group()  # what the task has started must not outlive it
+        self._connection.close()
+        raise HorseDied(status)
+
+    def _signal_group(self) -> None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)
+
+
+def _live(
+    parent: int, connection: Connection, prepare: Callable[[], None], run: Callable[[bytes], bytes]
+) -> None:
+    """The whole life of the process. Never returns."""
+    code = 1
+    try:
+        os.setpgid(0, 0)  # Ctrl-C is for the worker, which decides about the job
+        _die_with(parent)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        prepare()
+        connection.send_bytes(_READY)
+        with contextlib.suppress(EOFError, OSError):  # the worker is done with us
+            while True:
+                connection.send_bytes(run(connection.recv_bytes()))
+        code = 0
+    except BaseException:  # noqa: BLE001
+        sys.excepthook(*sys.exc_info())  # there is nobody left to raise it to
+    finally:
+        with contextlib.suppress(Exception):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)
+
+
+def _die_with(parent: int) -> None:
+    """Have this process killed when its worker dies, however that dies."""
+    if sys.platform == 'linux':
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    else:
+        threading.Thread(target=_watch, args=(parent,), daemon=True).start()
+    if os.getppid() != parent:  # it died before we asked
+        os._exit(1)
+
+
+def _watch(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os.kill(os.getpid(), signal.SIGKILL)

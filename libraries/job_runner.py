@@ -1,0 +1,262 @@
+"""What happens to a job inside the work horse, and how each end of it is recorded.
+
+The second half of JobWorker: these methods take the place of RQ's wherever RQ writes an outcome in
+more than one step, or without asking whether the job is still its own.
+"""
+
+import contextlib
+import importlib
+import os
+import pickle
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextvars import copy_context
+from datetime import UTC, datetime
+from typing import Any
+
+from flask import Flask
+from redis.client import Pipeline
+from redis.exceptions import RedisError
+from rq.callbacks import execute_stopped_callback
+from rq.executions import Execution
+from rq.job import Job, JobStatus, Retry
+from rq.queue import Queue
+from rq.repeat import Repeat
+from rq.worker import BaseWorker
+
+from libraries.job_errors import PermanentJobError
+from libraries.job_lease import PENDING_DEPENDENTS, Lease, Taken, record
+from libraries.job_outcome import write_failed, write_finished, write_retry
+from libraries.job_payload import check_plain
+from libraries.job_record import CheckedJob, restore_job
+from libraries.settings import get_settings
+
+
+class JobRunner(BaseWorker):
+    """Runs jobs in the work horse, and records how they end."""
+
+    _lease: Lease | None = None
+    _app: Flask | None = None
+    _permanent = False
+
+    # -- in the horse ----------------------------------------------------------------------------
+
+    def prepare_horse(self) -> None:
+        """Once in each horse: a Redis connection of its own, and the application."""
+        self._is_horse = True
+        self.connection.connection_pool.reset()  # the worker's sockets are the worker's
+        os.environ['RQ_WORKER_ID'] = self.name
+        if path := get_settings().app:
+            module, _, factory = path.partition(':')
+            self._app = getattr(importlib.import_module(module), factory or 'create_app')()
+
+    def run_message(self, message: bytes) -> bytes:
+        """Run the job that the worker has taken; its outcome is recorded when this returns."""
+        taken: Taken = pickle.loads(message)[0]  # noqa: S301  # from our own worker
+        self._lease, self._permanent = taken.lease, False
+        os.environ['RQ_JOB_ID'] = taken.lease.job_id
+        folder = os.getcwd()
+        try:
+            job = self._restore(taken)
+            if job is not None:
+                context = copy_context()  # what a task sets there is gone with it
+                context.run(self._run_in_app, job, taken)
+        finally:
+            os.chdir(folder)
+        return b'done'
+
+    def _run_in_app(self, job: CheckedJob, taken: Taken) -> None:
+        with self._app.app_context() if self._app else contextlib.nullcontext():
+            self.perform_job(job, self._queue_of(job), self._execution_of(job, taken))
+
+    def prepare_job_execution(self, job: Job, remove_from_intermediate_queue: bool = False) -> None:
+        # RQ writes here that the job has started; `take` has done that. This is where RQ turns
+        # what is raised into a failure of the job, so it is here that the record is judged.
+        assert isinstance(job, CheckedJob)
+        job.require_trustworthy()
+
+    def handle_execution_ended(self, job: Job, queue: Queue, heartbeat_ttl: int) -> None:
+        # RQ sends a heartbeat for the time of the callbacks; the worker renews the lease.
+        job.ended_at = datetime.now(UTC)
+
+    def _finalize_success(
+        self, job: Job, queue: Queue, execution: Execution, return_value: Any
+    ) -> None:
+        # RQ would record a placeholder as the result.
+        if not isinstance(return_value, Retry):
+            check_plain(return_value, f'the result of {job.func_name}')
+        super()._finalize_success(job, queue, execution, return_value)
+
+    def handle_exception(self, job: Job, *exc_info: Any) -> None:
+        self._permanent = isinstance(exc_info[1], PermanentJobError)
+        super().handle_exception(job, *exc_info)
+
+    # -- outcomes --------------------------------------------------------------------------------
+
+    def handle_job_success(
+        self, job: Job, queue: Queue, started_job_registry: Any, execution: Execution
+    ) -> None:
+        result_ttl = job.get_result_ttl(self.default_result_ttl)
+        with self._recording(job, queue) as pipe:
+            if result_ttl != 0:
+                write_finished(pipe, job, execution, result_ttl)
+            self.increment_successful_job_count(pipe)
+            self._count_time(job, pipe)
+            if job.repeats_left:
+                Repeat.schedule(job, queue, pipeline=pipe)
+            else:
+                job.cleanup(result_ttl, pipeline=pipe, remove_from_queue=False)
+
+    def handle_job_failure(
+        self,
+        job: Job,
+        queue: Queue,
+        started_job_registry: Any = None,
+        exc_string: str = '',
+        execution: Execution | None = None,
+    ) -> None:
+        if execution is None:  # RQ's maintenance, about a job that a stock worker had popped
+            super().handle_job_failure(job, queue, started_job_registry, exc_string)
+            return
+        stopped = self._stopped_job_id == job.id
+        retry = job.should_retry and not stopped and not self._permanent
+        with self._recording(job, queue) as pipe:
+            self.increment_failed_job_count(pipe)
+            self._count_time(job, pipe)
+            if retry:
+                delay = job.get_retry_interval()
+                assert job.retries_left
+                job.retries_left -= 1
+                at_front = job.enqueue_at_front_on_retry
+                write_retry(pipe, job, execution, exc_string, delay, at_front)
+            elif self.disable_default_exception_handler and not stopped:
+                job.set_status(JobStatus.FAILED, pipeline=pipe)
+            else:
+                status = 'stopped' if stopped else 'failed'
+                write_failed(pipe, job, execution, exc_string, status)
+        if not retry and not stopped:
+            job.send_webhooks(JobStatus.FAILED, exc_string=exc_string)
+
+    def handle_job_retry(
+        self,
+        job: Job,
+        queue: Queue,
+        retry: Retry,
+        started_job_registry: Any,
+        execution: Execution,
+    ) -> None:
+        # A task that returns RQ's Retry. RQ's own sets the status before the rest.
+        done = job.number_of_retries or 0
+        if done >= retry.max:
+            error = f'RetryError: the task asked to be tried again, more than {retry.max} times'
+            job.retries_left = 0
+            self.handle_job_failure(job, queue, None, error, execution)
+            return
+        job.number_of_retries = done + 1
+        delay = Retry.get_interval(done, retry.intervals)
+        with self._recording(job, queue) as pipe:
+            self.increment_failed_job_count(pipe)
+            self._count_time(job, pipe)
+            error = 'Retry: the task asked to be tried again'
+            write_retry(pipe, job, execution, error, delay, retry.enqueue_at_front)
+
+    @contextlib.contextmanager
+    def _recording(self, job: Job, queue: Queue) -> Iterator[Pipeline]:
+        """Collect the commands of an outcome, and run them in one step if the job is ours."""
+        assert self._lease is not None
+        with self.connection.pipeline() as pipe:
+            yield pipe
+            answer = self._persist(self._lease, lambda lease: record(self.connection, lease, pipe))
+        if answer == 'lost':
+            self.log.error(
+                'Worker %s: the outcome of job %s is dropped: the job is not its own any more, '
+                'or the outcome stands there already',
+                self.name,
+                job.id,
+            )
+        elif answer == 'dependents':
+            self.enqueue_dependents(job, queue)
+        if job.has_rate_limit:
+            self._release_slot_safely(job)
+
+    def _persist(self, lease: Lease, write: Callable[[Lease], str]) -> str:
+        """Write, and write again if Redis is away: safe, since the lease ends with the first."""
+        give_up_at = time.monotonic() + get_settings().lease
+        while True:
+            try:
+                return write(lease)
+            except RedisError as error:
+                self.log.error('Worker %s: cannot record an outcome: %s', self.name, error)
+                if time.monotonic() > give_up_at:
+                    return 'lost'
+                time.sleep(0.2)
+
+    def enqueue_dependents(self, job: Job, queue: Queue) -> None:
+        """Jobs that wait for this one. If this dies half-way, the worker's upkeep does it again."""
+        self._enqueue_dependents_safely(queue, job)
+        with contextlib.suppress(RedisError):
+            self.connection.zrem(PENDING_DEPENDENTS, job.id)
+
+    # -- ends that only the worker sees ----------------------------------------------------------
+
+    def record_stopped(self, taken: Taken) -> None:
+        """The horse was killed since somebody stopped the job."""
+        self._lease = taken.lease
+        self._stopped_job_id = taken.lease.job_id
+        job = self._restore(taken)
+        if job is not None:
+            try:
+                execute_stopped_callback(job, self.death_penalty_class)
+            except Exception:
+                self.log.exception('Worker %s: the callback of job %s raised', self.name, job.id)
+            self._end(job, taken, 'Job stopped by user, work-horse terminated.')
+        self._stopped_job_id = None
+
+    def record_crash(self, taken: Taken, error: str) -> None:
+        """The horse is gone, and the job with it."""
+        self.log.error('Worker %s: job %s: %s', self.name, taken.lease.job_id, error)
+        self._lease, self._permanent = taken.lease, False
+        job = self._restore(taken)
+        if job is not None:
+            self._end(job, taken, error)
+
+    def _end(self, job: CheckedJob, taken: Taken, error: str) -> None:
+        job.ended_at = datetime.now(UTC)
+        self.handle_job_failure(
+            job, self._queue_of(job), None, error, self._execution_of(job, taken)
+        )
+
+    def _restore(self, taken: Taken) -> CheckedJob | None:
+        """The job, or None if its record is beyond reading: it has been quarantined then."""
+        lease = taken.lease
+        try:
+            return restore_job(lease.job_id, taken.fields, self.connection)
+        except Exception as error:  # a record that anyone may have written raises anything
+            self.log.exception('Worker %s: job %s cannot be read', self.name, lease.job_id)
+            text = f'InvalidJobError: the record of the job cannot be read: {error!r}'
+            job = CheckedJob(connection=self.connection)
+            job._id, job.origin = lease.job_id, lease.origin
+            with self._recording(job, self._queue_of(job)) as pipe:
+                write_failed(pipe, job, self._execution_of(job, taken), text)
+            return None
+
+    def _queue_of(self, job: Job) -> Queue:
+        return self.queue_class(
+            job.origin,
+            connection=self.connection,
+            job_class=CheckedJob,
+            death_penalty_class=self.death_penalty_class,
+        )
+
+    def _execution_of(self, job: Job, taken: Taken) -> Execution:
+        execution = Execution(taken.lease.execution_id, job.id, self.connection, self.name)
+        execution._job = job
+        return execution
+
+    def _count_time(self, job: Job, pipe: Pipeline) -> None:
+        if job.started_at and job.ended_at:
+            self.increment_total_working_time(job.ended_at - job.started_at, pipe)
+
+
+assert sys.platform != 'win32', 'A work horse is forked, which Windows cannot do.'

@@ -1,0 +1,311 @@
+"""JobWorker: RQ's worker, without the windows in which it loses a job, and warm.
+
+`rq worker --worker-class libraries.job_worker.JobWorker high default low`, or RQ_WORKER_CLASS. The
+worker takes a job, started and leased, in one step; a work horse that lives on runs it and
+records the outcome in one step; meanwhile the worker renews the lease and watches both.
+Each method here takes the place of RQ's, and says why. docs/reliability.md has the whole.
+"""
+
+import contextlib
+import importlib
+import pickle
+import pkgutil
+import signal
+import time
+from types import FrameType
+from typing import Any
+from uuid import uuid4
+
+from redis import Redis
+from redis.exceptions import RedisError
+from rq import Worker
+from rq.defaults import DEFAULT_LOGGING_DATE_FORMAT, DEFAULT_LOGGING_FORMAT
+from rq.executions import Execution
+from rq.job import Job
+from rq.logutils import setup_loghandlers
+from rq.queue import Queue
+from rq.utils import now
+
+from libraries.job_horse import Horse, HorseDied
+from libraries.job_lease import Lease, Nothing, Taken, give_back, renew, take, wait_for_ring
+from libraries.job_payload import PlainSerializer
+from libraries.job_record import CheckedJob, TimeLimit
+from libraries.job_runner import JobRunner
+from libraries.job_upkeep import Upkeep
+from libraries.settings import get_settings
+
+TICK = 0.2  # seconds between two looks at a running job
+IDLE_TICK = 1.0  # seconds after which jobs that did not ring are found too
+TIMEOUT_GRACE = 1.5  # seconds that a task has to end after its time-out
+SOCKET_TIMEOUT = 5.0  # seconds after which a connection that hangs is given up
+
+_NO_LIMIT = float('inf')
+
+
+class JobWorker(JobRunner, Worker):
+    """The worker of this project; see the module."""
+
+    job_class = CheckedJob
+    death_penalty_class = TimeLimit
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # RQ's command line passes its own Job and serializer: they would run what they read.
+        self.job_class = CheckedJob
+        self.serializer = PlainSerializer
+        self.queues = [self._trusting_nobody(queue) for queue in self.queues]
+        self._ordered_queues = self.queues[:]
+        self._settings = get_settings()
+        self._upkeep = Upkeep(self)
+        self._horse: Horse | None = None
+        self._taken: Taken | None = None
+        self._lease_until = 0.0  # on this machine's monotonic clock
+        self._doomed_execution: str | None = None
+        self._stop_asked_at = 0.0
+        self._forced = False
+        self._give_up_at = _NO_LIMIT
+
+    def _trusting_nobody(self, queue: Queue) -> Queue:
+        queue.job_class, queue.serializer = CheckedJob, PlainSerializer
+        return queue
+
+    def _set_connection(self, connection: Redis) -> Redis:
+        # RQ waits seven minutes for an answer, since it blocks so long; we never block so long.
+        connection.connection_pool.connection_kwargs |= {
+            'socket_timeout': SOCKET_TIMEOUT,
+            'socket_connect_timeout': SOCKET_TIMEOUT,
+        }
+        return connection
+
+    # -- start and end ---------------------------------------------------------------------------
+
+    def work(self, *args: Any, with_scheduler: bool = False, **kwargs: Any) -> bool:
+        # Every JobWorker enqueues what is due when it takes a job: a scheduler process of RQ's
+        # would only be one more thing that can die.
+        return bool(super().work(*args, **kwargs))
+
+    def bootstrap(
+        self,
+        logging_level: Any = 'INFO',
+        date_format: str = DEFAULT_LOGGING_DATE_FORMAT,
+        log_format: str = DEFAULT_LOGGING_FORMAT,
+    ) -> None:
+        for name in ('libraries', *self._settings.task_modules):
+            setup_loghandlers(logging_level, date_format, log_format, name=name)
+        self._import_tasks()
+        self._horse = self._new_horse()  # before RQ starts its thread, and before any job is ours
+        super().bootstrap(logging_level, date_format, log_format)
+
+    def _import_tasks(self) -> None:
+        """Import what tasks need before the horse is forked, so that no job waits for it."""
+        for name in self._settings.task_modules:
+            try:
+                module = importlib.import_module(name)
+                for inner in pkgutil.walk_packages(getattr(module, '__path__', []), f'{name}.'):
+                    importlib.import_module(inner.name)
+            except Exception:  # its jobs will say so one by one; others can be run
+                self.log.exception('Worker %s: cannot import the tasks of %s', self.name, name)
+
+    def _new_horse(self) -> Horse:
+        return Horse(self.prepare_horse, self.run_message)
+
+    def _install_signal_handlers(self) -> None:
+        for signum in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(signum, self.request_stop)
+
+    def request_stop(self, signum: int, frame: FrameType | None) -> None:
+        # RQ raises out of whatever is being done, a job that has just been taken included.
+        if not self._stop_requested:
+            self._stop_requested = True
+            self._shutdown_requested_date = now()
+            if self._settings.shutdown_grace is not None:
+                self._give_up_at = time.monotonic() + self._settings.shutdown_grace
+            self.handle_warm_shutdown_request()  # type: ignore[no-untyped-call]
+            self._stop_asked_at = time.monotonic()
+        elif time.monotonic() - self._stop_asked_at >= 1:
+            self._forced = True  # a pool sends each signal twice; this is another one
+
+    def teardown(self) -> None:
+        if self._horse is not None:
+            self._horse.retire()
+        with contextlib.suppress(RedisError):  # if Redis is away, our record there expires
+            super().teardown()  # type: ignore[no-untyped-call]
+
+    # -- Redis, which may be away ----------------------------------------------------------------
+
+    def heartbeat(self, timeout: int | None = None, pipeline: Any = None) -> None:
+        # RQ writes one several times a job; a worker that is cut off must not end by it either.
+        if pipeline is not None:
+            super().heartbeat(timeout, pipeline)
+        else:
+            self._upkeep.do_what_is_due()
+
+    def check_for_suspension(self, burst: bool) -> None:
+        """Nothing to do: `take` looks for a suspension in the same step as it takes a job."""
+
+    def run_maintenance_tasks(self) -> None:
+        # One record that RQ cannot read would end the worker.
+        try:
+            super().run_maintenance_tasks()  # type: ignore[no-untyped-call]
+        except Exception:
+            self.log.exception("Worker %s: RQ's maintenance failed", self.name)
+            self.last_cleaned_at = now()  # type: ignore[assignment]  # RQ's own type
+
+    def _pubsub_exception_handler(self, exc: Exception, pubsub: Any, pubsub_thread: Any) -> None:
+        # RQ's ends the thread, and with it all commands, on anything but a ConnectionError.
+        self.log.warning('Worker %s: no commands for now: %s', self.name, exc)
+        time.sleep(1)
+
+    # -- taking a job ----------------------------------------------------------------------------
+
+    def dequeue_job_and_maintain_ttl(
+        self, timeout: int | None, max_idle_time: int | None = None
+    ) -> tuple[Job, Queue] | None:
+        # RQ pops the id into its memory, and starts the job some round trips later.
+        burst = timeout is None
+        execution_id = uuid4().hex
+        idle_since = time.monotonic()
+        while not self._stop_requested:
+            self._upkeep.do_what_is_due()
+            if self.should_run_maintenance_tasks:
+                self.run_maintenance_tasks()
+            try:
+                found = self._take(execution_id, burst)
+                if found is not None or burst:
+                    return found
+            except RedisError as error:
+                # The next attempt has the same execution: if this one took a job unheard, it is
+                # handed out again.
+                self.log.error('Worker %s: Redis is away: %s', self.name, error)
+                time.sleep(0.5)
+            if max_idle_time is not None and time.monotonic() - idle_since >= max_idle_time:
+                return None
+        return None
+
+    def _take(self, execution_id: str, burst: bool) -> tuple[Job, Queue] | None:
+        """The next job, or None after a wait in which none came."""
+        asked_at = time.monotonic()
+        names = [queue.name for queue in self._ordered_queues]
+        found = take(self.connection, self.name, execution_id, self._settings.lease, names)
+        if isinstance(found, Nothing):
+            self._upkeep.show_state('suspended' if found.suspended else 'idle')
+            if not burst:
+                wait_for_ring(self.connection, found.last_ring, IDLE_TICK)
+            return None
+        self._taken = found
+        self._lease_until = asked_at + self._settings.lease
+        self._upkeep.state = 'busy'  # as `take` has written
+        job = CheckedJob(connection=self.connection)
+        job._id, job.origin = found.lease.job_id, found.lease.origin
+        queue = next(queue for queue in self.queues if queue.name == found.queue)
+        self.reorder_queues(queue)
+        described = found.fields.get(b'description', b'')[:500].decode(errors='replace')
+        shown = f'{described} ({job.id})' if self.log_job_description else job.id
+        self.log.info('Worker %s: %s: %s', self.name, queue.name, shown)
+        return job, queue
+
+    # -- running it ------------------------------------------------------------------------------
+
+    def execute_job(self, job: Job, queue: Queue) -> None:
+        # RQ forks here, for each job.
+        assert self._taken is not None
+        taken, self._taken = self._taken, None
+        execution = Execution(taken.lease.execution_id, job.id, self.connection, self.name)
+        self.executions[execution.id] = execution  # RQ's commands look here for what runs
+        self._stopped_job_id = None
+        try:
+            if self._stop_requested:
+                self._give_back(taken.lease)
+            else:
+                self._run(taken)
+        finally:
+            self._horse_pid = 0
+            self.executions.clear()
+
+    def _run(self, taken: Taken) -> None:
+        horse = self._horse = self._horse or self._new_horse()
+        self._horse_pid = horse.pid
+        horse.send(pickle.dumps((taken, time.time())))
+        try:
+            if self._watch(horse, taken) and horse.jobs < self._settings.horse_max_jobs:
+                return
+            horse.retire()
+        except HorseDied as died:
+            if self._stopped_job_id == taken.lease.job_id:
+                self.record_stopped(taken)
+            else:
+                self.record_crash(taken, f'{type(died).__name__}: {died} while it ran the job')
+        self._horse = None
+
+    def _watch(self, horse: Horse, taken: Taken) -> bool:
+        """Until the job has ended, or must. False if the horse has been killed for it."""
+        lease = taken.lease
+        timeout = _seconds(taken.fields.get(b'timeout'), self.queue_class.DEFAULT_TIMEOUT)
+        must_end_at = time.monotonic() + timeout + TIMEOUT_GRACE
+        while horse.wait(TICK) is None:
+            self._upkeep.do_what_is_due()
+            self._renew_when_due(lease)
+            moment = time.monotonic()
+            if moment >= self._lease_until:
+                self.log.error('Worker %s: job %s is lost to another', self.name, lease.job_id)
+                horse.kill()
+            elif self._stopped_job_id == lease.job_id:
+                horse.kill()
+                self.record_stopped(taken)
+            elif self._doomed_execution == lease.execution_id:
+                horse.kill()
+                self.record_crash(taken, 'HorseDied: the work horse was killed by a command')
+            elif self._forced or moment >= self._give_up_at:
+                self.log.warning('Worker %s: puts job %s back to end', self.name, lease.job_id)
+                horse.kill()
+                self._give_back(lease)
+            elif moment >= must_end_at:
+                horse.kill()
+                self.record_crash(
+                    taken,
+                    f'JobTimeoutException: Task exceeded maximum timeout value ({timeout:g} '
+                    'seconds) and did not end; its process was killed',
+                )
+            else:
+                continue
+            self._horse = None
+            return False
+        return True
+
+    def _renew_when_due(self, lease: Lease) -> None:
+        length = self._settings.lease
+        if time.monotonic() < self._lease_until - length * 2 / 3:
+            return
+        asked_at = time.monotonic()
+        try:
+            answer = renew(self.connection, lease, length)
+        except RedisError as error:
+            self.log.warning('Worker %s: cannot renew its lease: %s', self.name, error)
+            return
+        if answer == 'lost':
+            self._lease_until = 0.0
+            return
+        self._lease_until = asked_at + length
+        if answer == 'stop':
+            self._stopped_job_id = lease.job_id
+
+    def _give_back(self, lease: Lease) -> None:
+        try:
+            give_back(self.connection, lease)
+        except RedisError as error:  # its lease will end
+            self.log.error('Worker %s: cannot put job %s back: %s', self.name, lease.job_id, error)
+
+    def kill_horse(self, sig: signal.Signals = signal.SIGKILL) -> None:
+        # Called by RQ's thread for commands, and RQ's own signals whatever group it finds, the
+        # worker's included. `_watch` does it, for the job that was meant.
+        if self._stopped_job_id is None:
+            self._doomed_execution = next(iter(self.executions), None)
+
+
+def _seconds(text: bytes | None, default: float) -> float:
+    """A time-out as it stands in a record; the horse will complain if it is none."""
+    try:
+        seconds = float(text) if text else default
+    except ValueError:
+        return default
+    return seconds if seconds > 0 else _NO_LIMIT
