@@ -20,9 +20,8 @@ demo: install
 # Everything of Procfile.dev, restarted when code changes. Ctrl-C stops all of it.
 up: export REDIS_PORT ?= 6399
 up: export WEB_PORT ?= 8000
-up: export REDIS_URL ?= redis://127.0.0.1:$(REDIS_PORT)/0
 up: install
-	@honcho start -f Procfile.dev
+	@env -u RQ_REDIS_URL REDIS_URL=redis://127.0.0.1:$(REDIS_PORT)/0 honcho start -f Procfile.dev
 
 test: install
 	@python -m pytest

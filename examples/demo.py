@@ -11,11 +11,12 @@ from pathlib import Path
 
 import click
 
-from libraries.embedded_redis import embedded_redis
+from libraries.embedded_redis import embedded_redis, point_here
 from libraries.job_manager import enqueue_background_job, get_job_statuses
 from libraries.job_status import ENDED, Status
 
 DRAW = 'workers.svg_tasks.generate_complex_svg'
+JOB_WORKER = 'libraries.job_worker.JobWorker'
 DEADLINE = 60.0  # seconds
 COLOURS = {'started': 'cyan', 'finished': 'green', 'failed': 'red', 'scheduled': 'yellow'}
 
@@ -40,9 +41,7 @@ def main() -> int:
 
 
 def use_settings(url: str) -> None:
-    for name in [name for name in os.environ if name.startswith('RQ_')]:
-        del os.environ[name]  # whatever else this machine runs, the demo keeps to itself
-    os.environ['REDIS_URL'] = url
+    point_here(url)
     os.environ['JOB_TASK_MODULES'] = 'workers,examples'
     os.environ.setdefault('OUTPUT_DIR', 'output')
 
@@ -50,7 +49,7 @@ def use_settings(url: str) -> None:
 @contextmanager
 def worker(log: Path) -> Iterator[None]:
     rq = str(Path(sys.executable).with_name('rq'))
-    command = [rq, 'worker', '--with-scheduler', 'high', 'default', 'low']
+    command = [rq, 'worker', '--worker-class', JOB_WORKER, 'high', 'default', 'low']
     with log.open('w') as output:
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)  # noqa: S603
         try:

@@ -47,7 +47,8 @@ def test_ctrl_c_in_make_up_leaves_no_process_behind() -> None:
     mark = f'MAKE_UP_TEST_{os.getpid()}'
     web, redis = free_port(), free_port()
     environment = os.environ | {'WEB_PORT': str(web), 'REDIS_PORT': str(redis), mark: '1'}
-    environment['REDIS_URL'] = f'redis://127.0.0.1:{redis}/0'
+    # What the shell happens to say of another Redis is not to be believed.
+    environment |= dict.fromkeys(('REDIS_URL', 'RQ_REDIS_URL'), 'redis://127.0.0.1:1/0')
     up = subprocess.Popen(
         ['make', 'up'], cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, start_new_session=True
     )
