@@ -2,7 +2,7 @@
 PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: install demo up test check bench clean
+.PHONY: install demo up test faults check bench clean
 
 install: .venv/installed
 
@@ -26,13 +26,24 @@ up: install
 test: install
 	@python -m pytest
 
+# The fault tests of `make test`, each for a minute.
+faults: install
+	@FAULT_SECONDS=$${FAULT_SECONDS:-60} python -m pytest tests/faults
+
 check: install
 	@ruff check .
 	@ruff format --check .
 	@mypy
 
-bench: install
+# Beside RQ and, in an environment of its own, Celery.
+bench: install .venv/bench/bin/celery
 	@python -m benchmarks.client
+	@python -m benchmarks.worker --celery .venv/bench/bin/celery
+
+.venv/bench/bin/celery: benchmarks/requirements.txt
+	@python -m venv .venv/bench
+	@.venv/bench/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
 
 clean:
 	rm -rf .venv output var .mypy_cache .ruff_cache .pytest_cache .hypothesis

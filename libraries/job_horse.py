@@ -17,14 +17,18 @@ from multiprocessing.connection import Connection
 
 _READY = b'ready'
 _PR_SET_PDEATHSIG = 1
+_SIGNALS = {number.value: number.name for number in signal.Signals}
+_PIPE_CLOSED = 0.5  # seconds that a horse has to end once its pipe is closed
 
 
-class HorseDied(Exception):  # it is news, not a mistake
+class HorseDied(Exception):
     """The process is gone; says how."""
 
     def __init__(self, status: int) -> None:
+        self.status = status
         if os.WIFSIGNALED(status):
-            name = signal.Signals(os.WTERMSIG(status)).name
+            number = os.WTERMSIG(status)
+            name = _SIGNALS.get(number, f'signal {number}')
             hint = ' (out of memory?)' if name == 'SIGKILL' else ''
             super().__init__(f'the work horse was killed by {name}{hint}')
         else:
@@ -64,12 +68,30 @@ class Horse:
             if self._connection.poll(seconds):
                 return self._connection.recv_bytes()
         except (EOFError, ConnectionResetError):
-            self._bury(os.waitpid(self.pid, 0)[1])
+            self._bury(self._end_after_pipe())
         # A process that the task has left behind may hold the pipe open: look at the horse too.
         pid, status = os.waitpid(self.pid, os.WNOHANG)
         if pid and not self._connection.poll():
             self._bury(status)
         return None
+
+    def is_alive(self) -> bool:
+        """Whether it can be given a job; look before taking one."""
+        try:
+            return os.waitpid(self.pid, os.WNOHANG)[0] == 0
+        except ChildProcessError:
+            return False
+
+    def _end_after_pipe(self) -> int:
+        """Its status. A task may have closed the pipe and live on: it is of no use then."""
+        deadline = time.monotonic() + _PIPE_CLOSED
+        while time.monotonic() < deadline:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                return status
+            time.sleep(0.01)
+        self._signal_group()
+        return os.waitpid(self.pid, 0)[1]
 
     def kill(self) -> None:
         """End it at once, with every process of its group."""
@@ -104,16 +126,21 @@ def _live(
 ) -> None:
     """The whole life of the process. Never returns."""
     code = 1
+    own = os.getpid()
     try:
         os.setpgid(0, 0)  # Ctrl-C is for the worker, which decides about the job
         _die_with(parent)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        # Platforms that end a service signal each of its processes: the worker decides here too.
+        # Not SIG_IGN, which the programs that a task starts would inherit.
+        signal.signal(signal.SIGTERM, lambda *_: None)
         prepare()
         connection.send_bytes(_READY)
         with contextlib.suppress(EOFError, OSError):  # the worker is done with us
-            while True:
-                connection.send_bytes(run(connection.recv_bytes()))
+            while os.getpid() == own:  # a task may fork, and its child come back to here
+                answer = run(connection.recv_bytes())
+                if os.getpid() == own:
+                    connection.send_bytes(answer)
         code = 0
     except BaseException:  # noqa: BLE001
         sys.excepthook(*sys.exc_info())  # there is nobody left to raise it to

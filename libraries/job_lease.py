@@ -101,7 +101,11 @@ local function waits(id)
   if redis.call('TYPE', job_key(id)).ok ~= 'hash' then return false end
   local status = redis.call('HGET', job_key(id), 'status')
   if ENDED[status] then return false end
-  if status == 'started' then
+  if not string.match(id, '^[%w_-]+$') then  -- which RQ does not allow
+    redis.call('HSET', job_key(id), 'status', 'failed')
+    return false
+  end
+  if status == 'started' and redis.call('TYPE', key('executions', id)).ok == 'zset' then
     for _, other in ipairs(redis.call('ZRANGE', key('executions', id), 0, -1)) do
       if redis.call('ZSCORE', rq .. 'leases', id .. ':' .. other) then return false end
     end
@@ -119,8 +123,9 @@ local function start(queue, id)
   redis.call('PERSIST', job_key(id))
   redis.call('ZADD', rq .. 'leases', clock() + lease, member)
   redis.call('ZADD', key('wip', origin), '+inf', member)
+  redis.call('DEL', key('executions', id))
   redis.call('HSET', key('execution', member), 'id', execution, 'job_id', id, 'created_at',
-             timestamp, 'last_heartbeat', timestamp, 'worker_name', worker)
+             timestamp, 'last_heartbeat', timestamp, 'worker_name', worker, 'origin', origin)
   redis.call('ZADD', key('executions', id), '+inf', execution)
   redis.call('SADD', mine, member)
   redis.call('HSET', key('worker', worker), 'state', 'busy')
@@ -150,6 +155,7 @@ local expiry = redis.call('ZSCORE', rq .. 'leases', member)
 if not expiry or tonumber(expiry) < clock() then return 'lost' end
 redis.call('ZADD', rq .. 'leases', clock() + lease, member)
 redis.call('HSET', key('execution', member), 'last_heartbeat', timestamp)
+if redis.call('EXISTS', job_key(id)) == 0 then return 'held' end  -- deleted under its worker
 redis.call('HSET', job_key(id), 'last_heartbeat', moment)
 return redis.call('HEXISTS', job_key(id), 'stop_requested') == 1 and 'stop' or 'held'
 """
@@ -170,12 +176,47 @@ if redis.call('HGET', job_key(id), 'status') ~= 'started' then return 'lost' end
 local i = 6
 while i <= #ARGV do
   local words = tonumber(ARGV[i])
-  redis.call(unpack(ARGV, i + 1, i + words))
+  redis.pcall(unpack(ARGV, i + 1, i + words))  -- one that fails must not keep the others back
   i = i + words + 1
 end
 local status = redis.call('HGET', job_key(id), 'status')
 if status == 'queued' then ring() end
 if ENDED[status] and redis.call('EXISTS', job_key(id) .. ':dependents') == 1 then
+  redis.call('ZADD', rq .. 'pending-dependents', now(), id)
+  return 'dependents'
+end
+return 'done'
+"""
+)
+
+# ARGV: prefix, job id, execution, worker, origin, moment, started and ended (timestamps), packed
+# result or '', seconds to keep it (negative: for ever). What `_record` would do for a job that has
+# finished, without the cost of spelling it out: this is how nearly every job ends.
+_finish = Script(
+    _COMMON
+    + """
+local id, execution, worker, origin, moment, started, ended, result, ttl = unpack(ARGV, 2, 10)
+local expiry = redis.call('ZSCORE', rq .. 'leases', id .. ':' .. execution)
+if not expiry or tonumber(expiry) < clock() then return 'lost' end
+forget_execution(id, execution, origin, worker)
+if redis.call('HGET', job_key(id), 'status') ~= 'started' then return 'lost' end
+redis.call('HSET', job_key(id), 'status', 'finished', 'ended_at', moment)
+local outcome = {'type', 1, 'worker_name', worker, 'execution_id', execution,
+                 'execution_started_at', started, 'execution_ended_at', ended}
+if result ~= '' then
+  outcome[#outcome + 1] = 'return_value'
+  outcome[#outcome + 1] = result
+end
+redis.pcall('XADD', key('results', id), 'MAXLEN', '~', 10, '*', unpack(outcome))
+ttl = tonumber(ttl)
+if ttl >= 0 then
+  redis.call('EXPIRE', job_key(id), ttl)
+  redis.call('EXPIRE', key('results', id), ttl)
+end
+redis.call('ZADD', key('finished', origin), ttl >= 0 and now() + ttl or '+inf', id)
+redis.call('HINCRBY', key('worker', worker), 'successful_job_count', 1)
+redis.call('HINCRBYFLOAT', key('worker', worker), 'total_working_time', ended - started)
+if redis.call('EXISTS', job_key(id) .. ':dependents') == 1 then
   redis.call('ZADD', rq .. 'pending-dependents', now(), id)
   return 'dependents'
 end
@@ -206,15 +247,15 @@ local back, failed = {}, {}
 for _, member in ipairs(redis.call('ZRANGEBYSCORE', rq .. 'leases', 0, clock(), 'LIMIT', 0, 100)) do
   local id, execution = string.match(member, '^(.*):(.*)$')
   local job = redis.call('HMGET', job_key(id), 'status', 'origin', 'failure_ttl')
-  local worker = redis.call('HGET', key('execution', member), 'worker_name') or ''
-  local origin = job[2] or ''
+  local run = redis.call('HMGET', key('execution', member), 'worker_name', 'origin')
+  local worker, origin = run[1] or '', run[2] or job[2] or ''
   forget_execution(id, execution, origin, worker)
   if job[1] == 'started' then
     local deaths = redis.call('HINCRBY', job_key(id), 'worker_deaths', 1)
     local stopped = redis.call('HEXISTS', job_key(id), 'stop_requested') == 1
     local dead = stopped or deaths >= tonumber(limit)
-    redis.call('XADD', key('results', id), 'MAXLEN', 10, '*', 'type', 2, 'worker_name', worker,
-               'exc_string', dead and not stopped and poison or lost)
+    redis.pcall('XADD', key('results', id), 'MAXLEN', 10, '*', 'type', 2, 'worker_name', worker,
+                'exc_string', dead and not stopped and poison or lost)
     if dead then
       local keep = tonumber(job[3]) or tonumber(ttl)
       if keep < 0 then keep = tonumber(ttl) end
@@ -292,7 +333,7 @@ def take(
     reply = _take(connection, arguments)
     if reply[0] != b'job':
         return Nothing(reply[0] == b'suspended', reply[1].decode())
-    queue, job_id = reply[1].decode(errors='replace'), reply[2].decode(errors='replace')
+    queue, job_id = reply[1].decode(), reply[2].decode()
     fields = dict(zip(reply[3][::2], reply[3][1::2], strict=True))
     origin = fields[b'origin'].decode(errors='replace')
     return Taken(Lease(job_id, execution_id, worker, origin), queue, fields)
@@ -320,14 +361,30 @@ def record(connection: Redis, lease: Lease, commands: Pipeline) -> str:
     return str(_record(connection, arguments).decode())
 
 
+def finish(
+    connection: Redis, lease: Lease, started: float, ended: float, result: str, ttl: int
+) -> str:
+    """Record that the task has returned; answers as `record` does.
+
+    `started` and `ended` are timestamps, `result` as RQ keeps it ('' for None), `ttl` seconds.
+    """
+    moment = utcformat(datetime.fromtimestamp(ended, UTC))
+    identity = [lease.job_id, lease.execution_id, lease.worker, lease.origin]
+    reply = _finish(connection, [*identity, moment, started, ended, result, ttl])
+    return str(reply.decode())
+
+
 def give_back(connection: Redis, lease: Lease) -> bool:
     """Put a job back to the front of its queue as if it had never been taken."""
     arguments = [lease.job_id, lease.execution_id, lease.worker, lease.origin, _now()[0]]
     return bool(_give_back(connection, arguments))
 
 
-def recover(connection: Redis, max_deaths: int, failure_ttl: int) -> None:
-    """Put back every job whose lease is past; fail those whose worker has died too often."""
+def recover(connection: Redis, max_deaths: int, failure_ttl: int) -> list[str]:
+    """Put back every job whose lease is past; fail those whose worker has died too often.
+
+    Returns the ids of those that have failed, or were to be stopped.
+    """
     lost = 'WorkerLostError: the worker died while it ran this job'
     poison = f'PoisonJobError: {max_deaths} workers died while they ran this job'
     arguments = [max_deaths, _now()[0], pack_error(lost), pack_error(poison), failure_ttl]
@@ -335,7 +392,8 @@ def recover(connection: Redis, max_deaths: int, failure_ttl: int) -> None:
     for job_id in back:
         log.warning('Job %s was put back: its worker is gone.', job_id.decode())
     for job_id in failed:
-        log.error('Job %s has failed: %s.', job_id.decode(), poison)
+        log.error('Job %s has ended: its worker is gone, not for the first time.', job_id.decode())
+    return [job_id.decode() for job_id in failed]
 
 
 def keep_waiting(connection: Redis, queue: str, first: int, last: int) -> int:
@@ -345,7 +403,7 @@ def keep_waiting(connection: Redis, queue: str, first: int, last: int) -> int:
 
 def pack_error(text: str) -> str:
     """An error as RQ keeps it in a job's results."""
-    return b64encode(compress(text.encode())).decode()
+    return b64encode(compress(text.encode(errors='backslashreplace'))).decode()
 
 
 def _now() -> tuple[str, float]:

@@ -6,24 +6,27 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from redis.client import Pipeline
+from redis.exceptions import RedisError
 from rq.defaults import DEFAULT_FAILURE_TTL, RQ_KEY_PREFIX
 from rq.executions import Execution
-from rq.job import Job
+from rq.job import Job, JobStatus
 from rq.results import Result
 from rq.utils import utcformat
 
+from libraries.job_errors import InvalidJobError
 from libraries.job_lease import pack_error
 from libraries.job_payload import dump_checked
 from libraries.job_status import last_line
 
+MAX_TTL = 10 * DEFAULT_FAILURE_TTL  # seconds; a record can name any number
 MAX_ATTEMPTS = 10  # of which a record remembers how they failed
 
 
 def write_finished(pipe: Pipeline, job: Job, execution: Execution, result_ttl: int) -> None:
     """The task has returned, and its result is known to be plain data."""
     _write_end(pipe, job, 'finished')
-    result = b64encode(dump_checked(job._result)).decode()
-    returned = {} if job._result is None else {'return_value': result}
+    result = pack_result(job._result)
+    returned = {'return_value': result} if result else {}
     _write_result(pipe, job, execution, Result.Type.SUCCESSFUL, returned, result_ttl)
     _register(pipe, 'finished', job, result_ttl)
 
@@ -32,7 +35,8 @@ def write_failed(
     pipe: Pipeline, job: Job, execution: Execution, error: str, status: str = 'failed'
 ) -> None:
     """The last attempt has failed, or was stopped: the job goes to the dead letters."""
-    ttl = DEFAULT_FAILURE_TTL if job.failure_ttl is None else job.failure_ttl
+    job._status = JobStatus(status)
+    ttl = min(DEFAULT_FAILURE_TTL if job.failure_ttl is None else job.failure_ttl, MAX_TTL)
     _write_end(pipe, job, status)
     _remember_attempt(pipe, job, execution, error)
     packed = {'exc_string': pack_error(error)}
@@ -57,12 +61,19 @@ def write_retry(
     if delay:
         start = math.ceil((datetime.now(UTC) + timedelta(seconds=delay)).timestamp())
         pipe.zadd(f'{RQ_KEY_PREFIX}:scheduled:{job.origin}', {job.id: start})
-        changed['status'] = 'scheduled'
+        job._status = JobStatus.SCHEDULED  # RQ asks it whether to free a slot of a rate limit
     else:
         (pipe.lpush if at_front else pipe.rpush)(queue, job.id)
-        changed |= {'status': 'queued', 'enqueued_at': utcformat(datetime.now(UTC))}
+        job._status = JobStatus.QUEUED
+        changed['enqueued_at'] = utcformat(datetime.now(UTC))
+    changed['status'] = job._status.value
     pipe.sadd(f'{RQ_KEY_PREFIX}:queues', queue)
     pipe.hset(job.key, mapping=changed)
+
+
+def pack_result(result: Any) -> str:
+    """A result that is known to be plain data, as RQ keeps it; '' for None."""
+    return '' if result is None else b64encode(dump_checked(result)).decode()
 
 
 def _write_end(pipe: Pipeline, job: Job, status: str) -> None:
@@ -100,14 +111,16 @@ def _register(pipe: Pipeline, registry: str, job: Job, ttl: int) -> None:
 
 def _remember_attempt(pipe: Pipeline, job: Job, execution: Execution, error: str) -> None:
     """In the metadata too, where the dashboard shows it."""
-    if job._unreadable_meta is not None:
+    try:
+        meta = job.get_meta()  # from Redis: the task may have saved some of its own
+    except (InvalidJobError, RedisError):
         return
-    attempts = job.meta.get('attempts')
+    attempts = meta.get('attempts') if isinstance(meta, dict) else None
     attempt = {
         'at': utcformat(job.ended_at or datetime.now(UTC)),
         'worker': execution.worker_name,
         'error': last_line(error),
     }
     known = attempts if isinstance(attempts, list) else []
-    job.meta['attempts'] = [*known, attempt][-MAX_ATTEMPTS:]
-    pipe.hset(job.key, 'meta', job._serialize_meta())
+    meta['attempts'] = [*known, attempt][-MAX_ATTEMPTS:]
+    pipe.hset(job.key, 'meta', dump_checked(meta))

@@ -8,14 +8,12 @@ import contextlib
 import importlib
 import os
 import pickle
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextvars import copy_context
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from flask import Flask
 from redis.client import Pipeline
 from redis.exceptions import RedisError
 from rq.callbacks import execute_stopped_callback
@@ -23,22 +21,31 @@ from rq.executions import Execution
 from rq.job import Job, JobStatus, Retry
 from rq.queue import Queue
 from rq.repeat import Repeat
+from rq.timeouts import JobTimeoutException
 from rq.worker import BaseWorker
 
-from libraries.job_errors import PermanentJobError
-from libraries.job_lease import PENDING_DEPENDENTS, Lease, Taken, record
-from libraries.job_outcome import write_failed, write_finished, write_retry
+from libraries.job_errors import InvalidJobError, PermanentJobError, UnknownTaskError
+from libraries.job_horse import HorseDied
+from libraries.job_lease import PENDING_DEPENDENTS, Lease, Taken, finish, record
+from libraries.job_outcome import MAX_TTL, pack_result, write_failed, write_finished, write_retry
 from libraries.job_payload import check_plain
 from libraries.job_record import CheckedJob, restore_job
 from libraries.settings import get_settings
+
+if TYPE_CHECKING:
+    from flask import Flask  # a worker without JOB_APP needs none
+
+TIMED_OUT = b' timed out'  # behind the answer of a horse that is better replaced
+DELETED_AFTER = 60  # seconds that a job with no time to live is kept for what follows its end
 
 
 class JobRunner(BaseWorker):
     """Runs jobs in the work horse, and records how they end."""
 
     _lease: Lease | None = None
-    _app: Flask | None = None
+    _app: 'Flask | None' = None
     _permanent = False
+    _timed_out = False
 
     # -- in the horse ----------------------------------------------------------------------------
 
@@ -53,8 +60,8 @@ class JobRunner(BaseWorker):
 
     def run_message(self, message: bytes) -> bytes:
         """Run the job that the worker has taken; its outcome is recorded when this returns."""
-        taken: Taken = pickle.loads(message)[0]  # noqa: S301  # from our own worker
-        self._lease, self._permanent = taken.lease, False
+        taken: Taken = pickle.loads(message)  # noqa: S301  # from our own worker
+        self._lease, self._permanent, self._timed_out = taken.lease, False, False
         os.environ['RQ_JOB_ID'] = taken.lease.job_id
         folder = os.getcwd()
         try:
@@ -64,7 +71,8 @@ class JobRunner(BaseWorker):
                 context.run(self._run_in_app, job, taken)
         finally:
             os.chdir(folder)
-        return b'done'
+        done = taken.lease.execution_id.encode()
+        return done + TIMED_OUT if self._timed_out else done
 
     def _run_in_app(self, job: CheckedJob, taken: Taken) -> None:
         with self._app.app_context() if self._app else contextlib.nullcontext():
@@ -88,25 +96,39 @@ class JobRunner(BaseWorker):
             check_plain(return_value, f'the result of {job.func_name}')
         super()._finalize_success(job, queue, execution, return_value)
 
-    def handle_exception(self, job: Job, *exc_info: Any) -> None:
-        self._permanent = isinstance(exc_info[1], PermanentJobError)
-        super().handle_exception(job, *exc_info)
+    def _finalize_failure(
+        self, job: Job, queue: Queue, execution: Execution, exc_info: Any
+    ) -> None:
+        # Before RQ puts the error of a failing callback in the place of this one.
+        self._permanent = isinstance(exc_info[1], _PERMANENT)
+        self._timed_out = isinstance(exc_info[1], JobTimeoutException)
+        super()._finalize_failure(job, queue, execution, exc_info)
 
     # -- outcomes --------------------------------------------------------------------------------
 
     def handle_job_success(
         self, job: Job, queue: Queue, started_job_registry: Any, execution: Execution
     ) -> None:
-        result_ttl = job.get_result_ttl(self.default_result_ttl)
-        with self._recording(job, queue) as pipe:
-            if result_ttl != 0:
-                write_finished(pipe, job, execution, result_ttl)
-            self.increment_successful_job_count(pipe)
-            self._count_time(job, pipe)
-            if job.repeats_left:
+        result_ttl = min(job.get_result_ttl(self.default_result_ttl), MAX_TTL)
+        if job.repeats_left:  # RQ's own writes, in one step
+            with self._recording(job, queue) as pipe:
+                write_finished(pipe, job, execution, result_ttl or DELETED_AFTER)
+                self.increment_successful_job_count(pipe)
+                self._count_time(job, pipe)
                 Repeat.schedule(job, queue, pipeline=pipe)
-            else:
-                job.cleanup(result_ttl, pipeline=pipe, remove_from_queue=False)
+            return
+        assert job.started_at
+        assert job.ended_at
+        started, ended = job.started_at.timestamp(), job.ended_at.timestamp()
+        result = pack_result(job._result)
+        answer = self._persist(
+            lambda lease: finish(
+                self.connection, lease, started, ended, result, result_ttl or DELETED_AFTER
+            )
+        )
+        self._follow_up(answer, job, queue)
+        if result_ttl == 0 and answer != 'lost':
+            job.delete(remove_from_queue=False)
 
     def handle_job_failure(
         self,
@@ -164,11 +186,15 @@ class JobRunner(BaseWorker):
     @contextlib.contextmanager
     def _recording(self, job: Job, queue: Queue) -> Iterator[Pipeline]:
         """Collect the commands of an outcome, and run them in one step if the job is ours."""
-        assert self._lease is not None
         with self.connection.pipeline() as pipe:
             yield pipe
-            answer = self._persist(self._lease, lambda lease: record(self.connection, lease, pipe))
+            answer = self._persist(lambda lease: record(self.connection, lease, pipe))
+        self._follow_up(answer, job, queue)
+
+    def _follow_up(self, answer: str, job: Job, queue: Queue) -> None:
+        """What others wait for, once an outcome is recorded."""
         if answer == 'lost':
+            job.webhooks = []  # it is not for us to tell
             self.log.error(
                 'Worker %s: the outcome of job %s is dropped: the job is not its own any more, '
                 'or the outcome stands there already',
@@ -180,12 +206,13 @@ class JobRunner(BaseWorker):
         if job.has_rate_limit:
             self._release_slot_safely(job)
 
-    def _persist(self, lease: Lease, write: Callable[[Lease], str]) -> str:
+    def _persist(self, write: Callable[[Lease], str]) -> str:
         """Write, and write again if Redis is away: safe, since the lease ends with the first."""
+        assert self._lease is not None
         give_up_at = time.monotonic() + get_settings().lease
         while True:
             try:
-                return write(lease)
+                return write(self._lease)
             except RedisError as error:
                 self.log.error('Worker %s: cannot record an outcome: %s', self.name, error)
                 if time.monotonic() > give_up_at:
@@ -206,19 +233,21 @@ class JobRunner(BaseWorker):
         self._stopped_job_id = taken.lease.job_id
         job = self._restore(taken)
         if job is not None:
-            try:
-                execute_stopped_callback(job, self.death_penalty_class)
-            except Exception:
-                self.log.exception('Worker %s: the callback of job %s raised', self.name, job.id)
             self._end(job, taken, 'Job stopped by user, work-horse terminated.')
+            try:  # RQ calls it first: while it takes its time, the lease would run out
+                execute_stopped_callback(job, self.death_penalty_class)
+            except (Exception, SystemExit):
+                self.log.exception('Worker %s: the callback of job %s raised', self.name, job.id)
         self._stopped_job_id = None
 
-    def record_crash(self, taken: Taken, error: str) -> None:
+    def record_crash(self, taken: Taken, error: str, died: HorseDied | None = None) -> None:
         """The horse is gone, and the job with it."""
         self.log.error('Worker %s: job %s: %s', self.name, taken.lease.job_id, error)
         self._lease, self._permanent = taken.lease, False
         job = self._restore(taken)
         if job is not None:
+            if died is not None:
+                self.handle_work_horse_killed(job, 0, died.status, None)  # type: ignore[no-untyped-call]
             self._end(job, taken, error)
 
     def _end(self, job: CheckedJob, taken: Taken, error: str) -> None:
@@ -259,4 +288,5 @@ class JobRunner(BaseWorker):
             self.increment_total_working_time(job.ended_at - job.started_at, pipe)
 
 
-assert sys.platform != 'win32', 'A work horse is forked, which Windows cannot do.'
+# What would be the same the next time.
+_PERMANENT = (PermanentJobError, InvalidJobError, UnknownTaskError)

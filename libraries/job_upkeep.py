@@ -48,11 +48,16 @@ class Upkeep:
             if moment >= self._next_recovery:
                 settings = get_settings()
                 self._next_recovery = moment + min(10.0, settings.lease / 3)
-                recover(self._worker.connection, settings.max_worker_deaths, settings.failure_ttl)
+                for job_id in recover(
+                    self._worker.connection, settings.max_worker_deaths, settings.failure_ttl
+                ):
+                    self._free_slot(job_id)
                 if self._worker.connection.set(_TIDYING, 1, nx=True, px=int(TIDY * 1000)):
                     self._tidy()
         except RedisError as error:
             self._worker.log.warning('Worker %s: Redis is away: %s', self._worker.name, error)
+        except Exception:  # whatever stands in Redis, a worker does not end by it
+            self._worker.log.exception('Worker %s: its upkeep failed', self._worker.name)
 
     def show_state(self, state: str) -> None:
         """What `rq info` shows of the worker; written when it changes."""
@@ -67,10 +72,17 @@ class Upkeep:
             return
         worker.last_heartbeat = now()
         with worker.connection.pipeline() as pipe:
-            pipe.hset(worker.key, mapping=worker.serialize())
+            pipe.hset(worker.key, mapping=worker.serialize() | {'state': self.state or 'idle'})
             worker_registration.register(worker, pipe)
             pipe.expire(worker.key, worker.worker_ttl + 60)
             pipe.execute()
+
+    def _free_slot(self, job_id: str) -> None:
+        """RQ's rate limit counts a job until it has ended."""
+        with contextlib.suppress(NoSuchJobError):
+            job = CheckedJob.fetch(job_id, self._worker.connection)
+            if job.has_rate_limit:
+                self._worker._release_slot_safely(job)
 
     def _tidy(self) -> None:
         for queue in self._worker.queues:
@@ -91,13 +103,17 @@ class Upkeep:
         worker = self._worker
         registry = ScheduledJobRegistry(queue=queue)
         for job_id in registry.get_jobs_to_schedule(chunk_size=100):
-            with contextlib.suppress(NoSuchJobError):
-                job = CheckedJob.fetch(job_id, worker.connection)
-                if job.has_rate_limit:
-                    with worker.connection.pipeline() as pipe:
-                        registry.remove(job_id, pipeline=pipe)
-                        queue._enqueue_rate_limited_job(job, pipeline=pipe)
-                        pipe.execute()
+            with worker.connection.pipeline() as pipe:
+                registry.remove(job_id, pipeline=pipe)
+                try:
+                    job = CheckedJob.fetch(job_id, worker.connection)
+                    queue._enqueue_rate_limited_job(job, pipeline=pipe)
+                except NoSuchJobError:
+                    pass  # its entry goes
+                except Exception:  # noqa: BLE001  # unreadable: whoever takes it will say why
+                    pipe.hset(f'{RQ_KEY_PREFIX}:job:{job_id}', 'status', 'queued')
+                    queue.push_job_id(job_id, pipeline=pipe)
+                pipe.execute()
 
     def _enqueue_forgotten_dependents(self) -> None:
         """Dependents of jobs that ended just before their worker did."""
@@ -107,7 +123,7 @@ class Upkeep:
             job_id = str(as_text(member))  # type: ignore[arg-type]
             try:
                 job = CheckedJob.fetch(job_id, worker.connection)
-            except NoSuchJobError:
+            except Exception:  # noqa: BLE001  # gone, or not to be read: nothing can be done for it
                 worker.connection.zrem(PENDING_DEPENDENTS, job_id)
             else:
                 worker.enqueue_dependents(job, worker._queue_of(job))

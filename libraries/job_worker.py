@@ -12,14 +12,18 @@ import pickle
 import pkgutil
 import signal
 import time
-from types import FrameType
+from types import FrameType, ModuleType
 from typing import Any
 from uuid import uuid4
 
 from redis import Redis
 from redis.exceptions import RedisError
 from rq import Worker
-from rq.defaults import DEFAULT_LOGGING_DATE_FORMAT, DEFAULT_LOGGING_FORMAT
+from rq.defaults import (
+    CALLBACK_TIMEOUT,
+    DEFAULT_LOGGING_DATE_FORMAT,
+    DEFAULT_LOGGING_FORMAT,
+)
 from rq.executions import Execution
 from rq.job import Job
 from rq.logutils import setup_loghandlers
@@ -30,14 +34,14 @@ from libraries.job_horse import Horse, HorseDied
 from libraries.job_lease import Lease, Nothing, Taken, give_back, renew, take, wait_for_ring
 from libraries.job_payload import PlainSerializer
 from libraries.job_record import CheckedJob, TimeLimit
-from libraries.job_runner import JobRunner
+from libraries.job_runner import TIMED_OUT, JobRunner
 from libraries.job_upkeep import Upkeep
 from libraries.settings import get_settings
 
 TICK = 0.2  # seconds between two looks at a running job
-IDLE_TICK = 1.0  # seconds after which jobs that did not ring are found too
+IDLE_TICK = 1.0  # seconds, at most, after which jobs that did not ring are found too
 TIMEOUT_GRACE = 1.5  # seconds that a task has to end after its time-out
-SOCKET_TIMEOUT = 5.0  # seconds after which a connection that hangs is given up
+SOCKET_TIMEOUT = 5.0  # seconds, at most, after which a connection that hangs is given up
 
 _NO_LIMIT = float('inf')
 
@@ -70,10 +74,13 @@ class JobWorker(JobRunner, Worker):
         return queue
 
     def _set_connection(self, connection: Redis) -> Redis:
-        # RQ waits seven minutes for an answer, since it blocks so long; we never block so long.
+        # RQ waits seven minutes for an answer, since it blocks so long. We must know in time that
+        # a lease cannot be renewed.
+        self._socket_timeout = min(SOCKET_TIMEOUT, get_settings().lease / 3)
+        connection.connection_pool.disconnect()  # what `rq` has opened waits for ever
         connection.connection_pool.connection_kwargs |= {
-            'socket_timeout': SOCKET_TIMEOUT,
-            'socket_connect_timeout': SOCKET_TIMEOUT,
+            'socket_timeout': self._socket_timeout,
+            'socket_connect_timeout': self._socket_timeout,
         }
         return connection
 
@@ -90,6 +97,7 @@ class JobWorker(JobRunner, Worker):
         date_format: str = DEFAULT_LOGGING_DATE_FORMAT,
         log_format: str = DEFAULT_LOGGING_FORMAT,
     ) -> None:
+        self._install_signal_handlers()  # RQ does so later, and dies of a signal until then
         for name in ('libraries', *self._settings.task_modules):
             setup_loghandlers(logging_level, date_format, log_format, name=name)
         self._import_tasks()
@@ -99,12 +107,16 @@ class JobWorker(JobRunner, Worker):
     def _import_tasks(self) -> None:
         """Import what tasks need before the horse is forked, so that no job waits for it."""
         for name in self._settings.task_modules:
-            try:
-                module = importlib.import_module(name)
-                for inner in pkgutil.walk_packages(getattr(module, '__path__', []), f'{name}.'):
-                    importlib.import_module(inner.name)
-            except Exception:  # its jobs will say so one by one; others can be run
-                self.log.exception('Worker %s: cannot import the tasks of %s', self.name, name)
+            if (package := self._import(name)) is not None:
+                for inner in pkgutil.iter_modules(getattr(package, '__path__', []), f'{name}.'):
+                    self._import(inner.name)
+
+    def _import(self, name: str) -> ModuleType | None:
+        try:
+            return importlib.import_module(name)
+        except Exception as error:  # noqa: BLE001  # its jobs will fail with it; others run
+            self.log.error('Worker %s: cannot import %s: %r', self.name, name, error)
+            return None
 
     def _new_horse(self) -> Horse:
         return Horse(self.prepare_horse, self.run_message)
@@ -116,12 +128,12 @@ class JobWorker(JobRunner, Worker):
     def request_stop(self, signum: int, frame: FrameType | None) -> None:
         # RQ raises out of whatever is being done, a job that has just been taken included.
         if not self._stop_requested:
+            self._stop_asked_at = time.monotonic()  # first: the next signal may come any moment
             self._stop_requested = True
             self._shutdown_requested_date = now()
             if self._settings.shutdown_grace is not None:
                 self._give_up_at = time.monotonic() + self._settings.shutdown_grace
             self.handle_warm_shutdown_request()  # type: ignore[no-untyped-call]
-            self._stop_asked_at = time.monotonic()
         elif time.monotonic() - self._stop_asked_at >= 1:
             self._forced = True  # a pool sends each signal twice; this is another one
 
@@ -184,13 +196,16 @@ class JobWorker(JobRunner, Worker):
 
     def _take(self, execution_id: str, burst: bool) -> tuple[Job, Queue] | None:
         """The next job, or None after a wait in which none came."""
+        if self._horse is None or not self._horse.is_alive():
+            self._horse = self._new_horse()  # before there is a job that would wait for it
         asked_at = time.monotonic()
         names = [queue.name for queue in self._ordered_queues]
         found = take(self.connection, self.name, execution_id, self._settings.lease, names)
         if isinstance(found, Nothing):
             self._upkeep.show_state('suspended' if found.suspended else 'idle')
             if not burst:
-                wait_for_ring(self.connection, found.last_ring, IDLE_TICK)
+                tick = min(IDLE_TICK, self._socket_timeout / 2)
+                wait_for_ring(self.connection, found.last_ring, tick)
             return None
         self._taken = found
         self._lease_until = asked_at + self._settings.lease
@@ -211,8 +226,8 @@ class JobWorker(JobRunner, Worker):
         assert self._taken is not None
         taken, self._taken = self._taken, None
         execution = Execution(taken.lease.execution_id, job.id, self.connection, self.name)
-        self.executions[execution.id] = execution  # RQ's commands look here for what runs
         self._stopped_job_id = None
+        self.executions[execution.id] = execution  # RQ's commands look here for what runs
         try:
             if self._stop_requested:
                 self._give_back(taken.lease)
@@ -223,9 +238,10 @@ class JobWorker(JobRunner, Worker):
             self.executions.clear()
 
     def _run(self, taken: Taken) -> None:
-        horse = self._horse = self._horse or self._new_horse()
+        assert self._horse is not None
+        horse = self._horse
         self._horse_pid = horse.pid
-        horse.send(pickle.dumps((taken, time.time())))
+        horse.send(pickle.dumps(taken))
         try:
             if self._watch(horse, taken) and horse.jobs < self._settings.horse_max_jobs:
                 return
@@ -234,19 +250,21 @@ class JobWorker(JobRunner, Worker):
             if self._stopped_job_id == taken.lease.job_id:
                 self.record_stopped(taken)
             else:
-                self.record_crash(taken, f'{type(died).__name__}: {died} while it ran the job')
+                self.record_crash(taken, f'HorseDied: {died} while it ran the job', died)
         self._horse = None
 
     def _watch(self, horse: Horse, taken: Taken) -> bool:
         """Until the job has ended, or must. False if the horse has been killed for it."""
         lease = taken.lease
         timeout = _seconds(taken.fields.get(b'timeout'), self.queue_class.DEFAULT_TIMEOUT)
-        must_end_at = time.monotonic() + timeout + TIMEOUT_GRACE
-        while horse.wait(TICK) is None:
-            self._upkeep.do_what_is_due()
+        must_end_at = time.monotonic() + timeout + _callbacks(taken.fields) + TIMEOUT_GRACE
+        done = lease.execution_id.encode()
+        while (answer := horse.wait(TICK)) != done:
             self._renew_when_due(lease)
             moment = time.monotonic()
-            if moment >= self._lease_until:
+            if answer == done + TIMED_OUT:
+                horse.kill()  # with whatever the task has left running
+            elif moment >= self._lease_until:
                 self.log.error('Worker %s: job %s is lost to another', self.name, lease.job_id)
                 horse.kill()
             elif self._stopped_job_id == lease.job_id:
@@ -267,6 +285,8 @@ class JobWorker(JobRunner, Worker):
                     'seconds) and did not end; its process was killed',
                 )
             else:
+                if moment < self._lease_until - self._settings.lease / 3:  # Redis is there
+                    self._upkeep.do_what_is_due()
                 continue
             self._horse = None
             return False
@@ -300,6 +320,15 @@ class JobWorker(JobRunner, Worker):
         # worker's included. `_watch` does it, for the job that was meant.
         if self._stopped_job_id is None:
             self._doomed_execution = next(iter(self.executions), None)
+
+
+def _callbacks(fields: dict[bytes, bytes]) -> float:
+    """Seconds that the callbacks of a job may take after it."""
+    return sum(
+        _seconds(fields.get(b'%b_callback_timeout' % kind), CALLBACK_TIMEOUT)
+        for kind in (b'success', b'failure')
+        if fields.get(b'%b_callback_name' % kind)
+    )
 
 
 def _seconds(text: bytes | None, default: float) -> float:

@@ -17,6 +17,7 @@ class Proxy:
         self.cut_after: bytes | None = None  # cut instead of answering a command with this in it
         self.hang = False  # take everything, answer nothing
         self.cuts = 0
+        self.requests = 0
         self.max_cuts = 1_000
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -41,6 +42,7 @@ class Proxy:
     def _send(self, client: socket.socket, server: socket.socket, doomed: threading.Event) -> None:
         with contextlib.suppress(OSError):
             while data := client.recv(65536):
+                self.requests += 1
                 if self.cut_after and self.cut_after in data and self.cuts < self.max_cuts:
                     doomed.set()
                 if not self.hang:
