@@ -32,7 +32,12 @@ def write_finished(pipe: Pipeline, job: Job, execution: Execution, result_ttl: i
 
 
 def write_failed(
-    pipe: Pipeline, job: Job, execution: Execution, error: str, status: str = 'failed'
+    pipe: Pipeline,
+    job: Job,
+    execution: Execution,
+    error: str,
+    status: str = 'failed',
+    kind: Result.Type = Result.Type.FAILED,
 ) -> None:
     """The last attempt has failed, or was stopped: the job goes to the dead letters."""
     job._status = JobStatus(status)
@@ -40,7 +45,7 @@ def write_failed(
     _write_end(pipe, job, status)
     _remember_attempt(pipe, job, execution, error)
     packed = {'exc_string': pack_error(error)}
-    _write_result(pipe, job, execution, Result.Type.FAILED, packed, ttl)
+    _write_result(pipe, job, execution, kind, packed, ttl)
     _register(pipe, 'failed', job, ttl)
     if ttl >= 0:
         pipe.expire(job.key, ttl)
@@ -66,7 +71,7 @@ def write_retry(
         (pipe.lpush if at_front else pipe.rpush)(queue, job.id)
         job._status = JobStatus.QUEUED
         changed['enqueued_at'] = utcformat(datetime.now(UTC))
-    changed['status'] = job._status.value
+    changed |= {'status': job._status.value, 'enqueue_at_front_on_retry': int(at_front)}
     pipe.sadd(f'{RQ_KEY_PREFIX}:queues', queue)
     pipe.hset(job.key, mapping=changed)
 

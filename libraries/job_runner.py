@@ -21,6 +21,7 @@ from rq.executions import Execution
 from rq.job import Job, JobStatus, Retry
 from rq.queue import Queue
 from rq.repeat import Repeat
+from rq.results import Result
 from rq.timeouts import JobTimeoutException
 from rq.worker import BaseWorker
 
@@ -171,9 +172,12 @@ class JobRunner(BaseWorker):
         # A task that returns RQ's Retry. RQ's own sets the status before the rest.
         done = job.number_of_retries or 0
         if done >= retry.max:
-            error = f'RetryError: the task asked to be tried again, more than {retry.max} times'
-            job.retries_left = 0
-            self.handle_job_failure(job, queue, None, error, execution)
+            with self._recording(job, queue) as pipe:
+                self.increment_failed_job_count(pipe)
+                self._count_time(job, pipe)
+                error = f'Retry: the task asked to be tried again, more than {retry.max} times'
+                write_failed(pipe, job, execution, error, kind=Result.Type.MAX_RETRIES_EXCEEDED)
+            job.send_webhooks(JobStatus.FAILED, exc_string=error)
             return
         job.number_of_retries = done + 1
         delay = Retry.get_interval(done, retry.intervals)

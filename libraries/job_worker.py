@@ -164,7 +164,9 @@ class JobWorker(JobRunner, Worker):
             self.last_cleaned_at = now()  # type: ignore[assignment]  # RQ's own type
 
     def _pubsub_exception_handler(self, exc: Exception, pubsub: Any, pubsub_thread: Any) -> None:
-        # RQ's ends the thread, and with it all commands, on anything but a ConnectionError.
+        # RQ's ends the thread, and with it all commands, on a time-out too.
+        if not isinstance(exc, RedisError):
+            raise exc
         self.log.warning('Worker %s: no commands for now: %s', self.name, exc)
         time.sleep(1)
 
