@@ -36,8 +36,7 @@ local function forget_execution(id, execution, origin, worker)
   local member = id .. ':' .. execution
   redis.call('ZREM', rq .. 'leases', member)
   redis.call('ZREM', key('wip', origin), member)
-  redis.call('ZREM', key('executions', id), execution)
-  redis.call('DEL', key('execution', member))
+  redis.call('DEL', key('executions', id), key('execution', member))
   redis.call('SREM', key('worker', worker .. ':executions'), member)
 end
 
@@ -52,20 +51,23 @@ end
 """
 )
 
-# ARGV: prefix, worker, execution, lease (s), moment (RQ's format), timestamp, queues…
-# Returns {'job', queue, id, hash} or {'idle' or 'suspended', last ring of the doorbell}. Repeated
-# with the same execution, because its answer was lost, it returns the same job.
+# ARGV: prefix, worker, execution, lease (s), moment (RQ's format), timestamp, 1 if an answer for
+# this execution was lost, 1 to look for jobs whose time has come, queues…
+# Returns {'job', queue, id, hash} or {'idle' or 'suspended', last ring of the doorbell}. This runs
+# for every job: what it need not ask each time, its caller tells.
 _take = Script(
     _COMMON
     + """
-local worker, execution, lease, moment, timestamp = unpack(ARGV, 2, 6)
+local worker, execution, lease, moment, timestamp, again, due = unpack(ARGV, 2, 8)
 local mine = key('worker', worker .. ':executions')
 
-for _, member in ipairs(redis.call('SMEMBERS', mine)) do
-  local id, taken = string.match(member, '^(.*):(.*)$')
-  if taken == execution and redis.call('ZSCORE', rq .. 'leases', member) then
-    local origin = redis.call('HGET', job_key(id), 'origin')
-    return {'job', origin, id, redis.call('HGETALL', job_key(id))}
+if again == '1' then
+  for _, member in ipairs(redis.call('SMEMBERS', mine)) do
+    local id, taken = string.match(member, '^(.*):(.*)$')
+    if taken == execution and redis.call('ZSCORE', rq .. 'leases', member) then
+      local origin = redis.call('HGET', job_key(id), 'origin')
+      return {'job', origin, id, redis.call('HGETALL', job_key(id))}
+    end
   end
 end
 
@@ -96,47 +98,49 @@ local function enqueue_due(queue)
   end
 end
 
--- Whether the id that stood in the queue is to be run: what has ended is not, nor what runs.
-local function waits(id)
-  if redis.call('TYPE', job_key(id)).ok ~= 'hash' then return false end
-  local status = redis.call('HGET', job_key(id), 'status')
-  if ENDED[status] then return false end
-  if not string.match(id, '^[%w_-]+$') then  -- which RQ does not allow
-    redis.call('HSET', job_key(id), 'status', 'failed')
-    return false
+local function runs(id)
+  local executions = redis.pcall('ZRANGE', key('executions', id), 0, -1)
+  if executions.err then return false end
+  for _, other in ipairs(executions) do
+    if redis.call('ZSCORE', rq .. 'leases', id .. ':' .. other) then return true end
   end
-  if status == 'started' and redis.call('TYPE', key('executions', id)).ok == 'zset' then
-    for _, other in ipairs(redis.call('ZRANGE', key('executions', id), 0, -1)) do
-      if redis.call('ZSCORE', rq .. 'leases', id .. ':' .. other) then return false end
-    end
-  end
-  return true
+  return false
 end
 
+-- Start the job whose id stood in the queue, unless it has ended, runs, or is no job.
 local function start(queue, id)
+  local found = redis.pcall('HMGET', job_key(id), 'status', 'origin', 'data')
+  if found.err or not (found[1] or found[3]) or ENDED[found[1]] then return nil end
+  if not string.match(id, '^[%w_-]+$') then  -- which RQ does not allow
+    redis.call('HSET', job_key(id), 'status', 'failed')
+    return nil
+  end
+  if found[1] == 'started' and runs(id) then return nil end
   local member = id .. ':' .. execution
-  local origin = redis.call('HGET', job_key(id), 'origin')
+  local origin = found[2]
   if not origin or origin == '' then origin = queue end
-  redis.call('HDEL', job_key(id), 'ended_at', 'stop_requested')
   redis.call('HSET', job_key(id), 'status', 'started', 'started_at', moment, 'last_heartbeat',
-             moment, 'worker_name', worker, 'origin', origin)
+             moment, 'worker_name', worker, 'origin', origin, 'ended_at', '',
+             'stop_requested', '')
   redis.call('PERSIST', job_key(id))
   redis.call('ZADD', rq .. 'leases', clock() + lease, member)
   redis.call('ZADD', key('wip', origin), '+inf', member)
-  redis.call('DEL', key('executions', id))
   redis.call('HSET', key('execution', member), 'id', execution, 'job_id', id, 'created_at',
              timestamp, 'last_heartbeat', timestamp, 'worker_name', worker, 'origin', origin)
+  redis.call('DEL', key('executions', id))
   redis.call('ZADD', key('executions', id), '+inf', execution)
   redis.call('SADD', mine, member)
-  redis.call('HSET', key('worker', worker), 'state', 'busy')
   return {'job', queue, id, redis.call('HGETALL', job_key(id))}
 end
 
-for i = 7, #ARGV do enqueue_due(ARGV[i]) end
-for i = 7, #ARGV do
+if due == '1' then
+  for i = 9, #ARGV do enqueue_due(ARGV[i]) end
+end
+for i = 9, #ARGV do
   local id = redis.call('LPOP', key('queue', ARGV[i]))
   while id do
-    if waits(id) then return start(ARGV[i], id) end
+    local job = start(ARGV[i], id)
+    if job then return job end
     id = redis.call('LPOP', key('queue', ARGV[i]))
   end
 end
@@ -157,7 +161,7 @@ redis.call('ZADD', rq .. 'leases', clock() + lease, member)
 redis.call('HSET', key('execution', member), 'last_heartbeat', timestamp)
 if redis.call('EXISTS', job_key(id)) == 0 then return 'held' end  -- deleted under its worker
 redis.call('HSET', job_key(id), 'last_heartbeat', moment)
-return redis.call('HEXISTS', job_key(id), 'stop_requested') == 1 and 'stop' or 'held'
+return redis.call('HGET', job_key(id), 'stop_requested') == '1' and 'stop' or 'held'
 """
 )
 
@@ -196,8 +200,8 @@ _finish = Script(
     _COMMON
     + """
 local id, execution, worker, origin, moment, started, ended, result, ttl = unpack(ARGV, 2, 10)
-local expiry = redis.call('ZSCORE', rq .. 'leases', id .. ':' .. execution)
-if not expiry or tonumber(expiry) < clock() then return 'lost' end
+local expiry, time = redis.call('ZSCORE', rq .. 'leases', id .. ':' .. execution), clock()
+if not expiry or tonumber(expiry) < time then return 'lost' end
 forget_execution(id, execution, origin, worker)
 if redis.call('HGET', job_key(id), 'status') ~= 'started' then return 'lost' end
 redis.call('HSET', job_key(id), 'status', 'finished', 'ended_at', moment)
@@ -213,7 +217,7 @@ if ttl >= 0 then
   redis.call('EXPIRE', job_key(id), ttl)
   redis.call('EXPIRE', key('results', id), ttl)
 end
-redis.call('ZADD', key('finished', origin), ttl >= 0 and now() + ttl or '+inf', id)
+redis.call('ZADD', key('finished', origin), ttl >= 0 and time + ttl or '+inf', id)
 redis.call('HINCRBY', key('worker', worker), 'successful_job_count', 1)
 redis.call('HINCRBYFLOAT', key('worker', worker), 'total_working_time', ended - started)
 if redis.call('EXISTS', job_key(id) .. ':dependents') == 1 then
@@ -252,7 +256,7 @@ for _, member in ipairs(redis.call('ZRANGEBYSCORE', rq .. 'leases', 0, clock(), 
   forget_execution(id, execution, origin, worker)
   if job[1] == 'started' then
     local deaths = redis.call('HINCRBY', job_key(id), 'worker_deaths', 1)
-    local stopped = redis.call('HEXISTS', job_key(id), 'stop_requested') == 1
+    local stopped = redis.call('HGET', job_key(id), 'stop_requested') == '1'
     local dead = stopped or deaths >= tonumber(limit)
     redis.pcall('XADD', key('results', id), 'MAXLEN', 10, '*', 'type', 2, 'worker_name', worker,
                 'exc_string', dead and not stopped and poison or lost)
@@ -326,10 +330,20 @@ class Nothing:
 
 
 def take(
-    connection: Redis, worker: str, execution_id: str, seconds: float, queues: Sequence[str]
+    connection: Redis,
+    worker: str,
+    execution_id: str,
+    seconds: float,
+    queues: Sequence[str],
+    again: bool = False,
+    due: bool = True,
 ) -> Taken | Nothing:
-    """Start the next job of the queues, in their order. Safe to repeat with the same execution."""
-    arguments = [worker, execution_id, seconds, *_now(), *queues]
+    """Start the next job of the queues, in their order.
+
+    With `again`, after an answer was lost, the execution gets the job that it has been given.
+    With `due`, jobs whose time has come are enqueued first.
+    """
+    arguments = [worker, execution_id, seconds, *_now(), int(again), int(due), *queues]
     reply = _take(connection, arguments)
     if reply[0] != b'job':
         return Nothing(reply[0] == b'suspended', reply[1].decode())

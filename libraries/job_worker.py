@@ -38,6 +38,7 @@ from libraries.job_runner import TIMED_OUT, JobRunner
 from libraries.job_upkeep import Upkeep
 from libraries.settings import get_settings
 
+DUE_TICK = 0.5  # seconds, at least, between two looks for jobs whose time has come
 TICK = 0.2  # seconds between two looks at a running job
 IDLE_TICK = 1.0  # seconds, at most, after which jobs that did not ring are found too
 TIMEOUT_GRACE = 1.5  # seconds that a task has to end after its time-out
@@ -66,6 +67,7 @@ class JobWorker(JobRunner, Worker):
         self._lease_until = 0.0  # on this machine's monotonic clock
         self._doomed_execution: str | None = None
         self._stop_asked_at = 0.0
+        self._looked_for_due = 0.0
         self._forced = False
         self._give_up_at = _NO_LIMIT
 
@@ -179,30 +181,34 @@ class JobWorker(JobRunner, Worker):
         burst = timeout is None
         execution_id = uuid4().hex
         idle_since = time.monotonic()
+        unheard = False
         while not self._stop_requested:
             self._upkeep.do_what_is_due()
             if self.should_run_maintenance_tasks:
                 self.run_maintenance_tasks()
             try:
-                found = self._take(execution_id, burst)
+                found = self._take(execution_id, burst, unheard)
                 if found is not None or burst:
                     return found
             except RedisError as error:
-                # The next attempt has the same execution: if this one took a job unheard, it is
-                # handed out again.
+                unheard = True
                 self.log.error('Worker %s: Redis is away: %s', self.name, error)
                 time.sleep(0.5)
             if max_idle_time is not None and time.monotonic() - idle_since >= max_idle_time:
                 return None
         return None
 
-    def _take(self, execution_id: str, burst: bool) -> tuple[Job, Queue] | None:
+    def _take(self, execution_id: str, burst: bool, unheard: bool) -> tuple[Job, Queue] | None:
         """The next job, or None after a wait in which none came."""
         if self._horse is None or not self._horse.is_alive():
             self._horse = self._new_horse()  # before there is a job that would wait for it
         asked_at = time.monotonic()
         names = [queue.name for queue in self._ordered_queues]
-        found = take(self.connection, self.name, execution_id, self._settings.lease, names)
+        lease = self._settings.lease
+        due = burst or asked_at - self._looked_for_due >= DUE_TICK
+        if due:
+            self._looked_for_due = asked_at
+        found = take(self.connection, self.name, execution_id, lease, names, unheard, due)
         if isinstance(found, Nothing):
             self._upkeep.show_state('suspended' if found.suspended else 'idle')
             if not burst:
@@ -210,8 +216,8 @@ class JobWorker(JobRunner, Worker):
                 wait_for_ring(self.connection, found.last_ring, tick)
             return None
         self._taken = found
-        self._lease_until = asked_at + self._settings.lease
-        self._upkeep.state = 'busy'  # as `take` has written
+        self._lease_until = asked_at + lease
+        self._upkeep.show_state('busy')
         job = CheckedJob(connection=self.connection)
         job._id, job.origin = found.lease.job_id, found.lease.origin
         queue = next(queue for queue in self.queues if queue.name == found.queue)
