@@ -35,14 +35,20 @@ check: install
 	@ruff format --check .
 	@mypy
 
-# Beside RQ and, in an environment of its own, Celery.
-bench: install .venv/bench/bin/celery
+# Beside RQ, other SVG writers and, in an environment of its own, Celery.
+bench: .venv/benched .venv/celery/bin/celery
 	@python -m benchmarks.client
-	@python -m benchmarks.worker --celery .venv/bench/bin/celery
+	@python -m benchmarks.worker --celery .venv/celery/bin/celery
+	@python -m benchmarks.svg
 
-.venv/bench/bin/celery: benchmarks/requirements.txt
-	@python -m venv .venv/bench
-	@.venv/bench/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+.venv/celery/bin/celery: benchmarks/requirements-celery.txt
+	@python -m venv .venv/celery
+	@.venv/celery/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
+.venv/benched: .venv/installed benchmarks/requirements.txt
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check \
+		-r benchmarks/requirements.txt -c constraints.txt
 	@touch $@
 
 clean:

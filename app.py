@@ -3,6 +3,7 @@
 from flask import Flask, Response
 
 from components.artboard.main import artboard
+from components.artboard.page import page
 from components.problems import register_problems
 from libraries.job_store import reaching_redis
 from libraries.settings import get_settings
@@ -14,6 +15,7 @@ def create_app() -> Flask:
     app = Flask(__name__)
     app.config['MAX_CONTENT_LENGTH'] = 1024 * 1024
     app.register_blueprint(artboard)
+    app.register_blueprint(page)
     app.add_url_rule('/healthz', view_func=healthz)
     register_problems(app)
     return app

@@ -25,6 +25,7 @@ from tests.proxy import proxy_to
 HERE = Path(__file__).parent.parent
 RQ = str(Path(sys.executable).with_name('rq'))
 QUEUES = ['high', 'default', 'low']
+TASKS = 'benchmarks.bench_tasks,benchmarks.slow_tasks'
 LATENCIES = 100
 IDLE_SECONDS = 5
 
@@ -67,7 +68,7 @@ def running(command: list[str], url: str) -> Iterator[int]:
     process = subprocess.Popen(
         command,
         cwd=HERE,
-        env=os.environ | {'REDIS_URL': url, 'JOB_TASK_MODULES': 'benchmarks'},
+        env=os.environ | {'REDIS_URL': url, 'JOB_TASK_MODULES': TASKS},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
@@ -80,7 +81,7 @@ def running(command: list[str], url: str) -> Iterator[int]:
 
 def use(url: str) -> None:
     point_here(url)
-    os.environ['JOB_TASK_MODULES'] = 'benchmarks'
+    os.environ['JOB_TASK_MODULES'] = TASKS
     get_settings.cache_clear()
 
 

@@ -14,9 +14,12 @@ import click
 from libraries.embedded_redis import embedded_redis, point_here
 from libraries.job_manager import enqueue_background_job, get_job_statuses
 from libraries.job_status import ENDED, Status
+from libraries.svg_patterns import PATTERNS
 
 DRAW = 'workers.svg_tasks.generate_complex_svg'
 JOB_WORKER = 'libraries.job_worker.JobWorker'
+WRITE_CARD = 'workers.svg_tasks.generate_postcard_svg'
+SEED = 5
 DEADLINE = 60.0  # seconds
 COLOURS = {'started': 'cyan', 'finished': 'green', 'failed': 'red', 'scheduled': 'yellow'}
 
@@ -68,14 +71,16 @@ def enqueue_all(scratch: Path) -> dict[str, str]:
     jobs = {}
     for queue, pattern, paper, width, height in (
         ('low', 'spiral', 'A2', 420, 594),
-        ('default', 'grid', 'A4', 210, 297),
+        *(('default', pattern, 'A4', 210, 297) for pattern in PATTERNS if pattern != 'spiral'),
         ('high', 'spiral', 'A4', 210, 297),
     ):
         job = enqueue_background_job(
-            DRAW, width=width, height=height, pattern_type=pattern,
+            DRAW, width=width, height=height, pattern_type=pattern, seed=SEED,
             output_filename=f'demo/{pattern}-{paper}.svg', job_queue=queue,
         )  # fmt: skip
         jobs[job.id] = f'{pattern} on {paper}'
+    card = enqueue_background_job(WRITE_CARD, 'Zoë', 'May your ink never run dry!', 'birthday')
+    jobs[card.id] = 'a postcard'
     failing = enqueue_background_job('examples.demo_tasks.fail', 'width must be positive')
     jobs[failing.id] = 'a job that fails'
     retried = enqueue_background_job(

@@ -3,7 +3,17 @@
 from collections.abc import Iterable
 from typing import Self
 
-from libraries.svg_text import Attrs, Point, attributes, escape, length, number, points_text
+from libraries.hershey import DEFAULT_FONT, check_font, text_box, text_strokes
+from libraries.svg_text import (
+    Attrs,
+    Point,
+    attributes,
+    escape,
+    escape_attribute,
+    length,
+    number,
+    points_text,
+)
 
 DECLARATION = '<?xml version="1.0" encoding="UTF-8" standalone="no"?>'
 
@@ -27,6 +37,7 @@ class SVGBuilder:
         attributes(self._defaults)
         self._elements: list[str] = []
         self._open_groups: list[tuple[str, list[str]]] = []
+        self._font = DEFAULT_FONT
 
     @property
     def elements(self) -> list[str]:
@@ -73,12 +84,37 @@ class SVGBuilder:
 
     def path(self, d: str, attrs: Attrs | None = None) -> Self:
         """A path in SVG's own notation, which is escaped but not checked."""
-        return self._shape('path', {'d': d}, attrs)
+        return self._shape('path', {'d': escape_attribute(d)}, attrs)
 
     def text(self, x: float, y: float, content: str, attrs: Attrs | None = None) -> Self:
         """Text in a font of the viewer's, its baseline starting at x, y; pens need hershey_text."""
         opening = self._opening('text', {'x': number(x), 'y': number(y)}, attrs)
         return self._add(f'{opening}>{escape(content)}</text>')
+
+    def set_hershey_font(self, name: str) -> Self:
+        """The font of the hershey_text that follows; raises ValueError listing them all."""
+        self._font = check_font(name)
+        return self
+
+    def hershey_text(
+        self, x: float, y: float, content: str, scale: float = 1.0, attrs: Attrs | None = None
+    ) -> Self:
+        """One line of text as single strokes for a pen, its baseline starting at x, y.
+
+        `scale` is millimetres per font unit; capitals are 21 units high. Characters that the
+        font lacks are replaced by what reads alike, or by `?`.
+        """
+        number(x), number(y), length('scale', scale)
+        strokes = text_strokes(x, y, content, scale, self._font)
+        d = ' '.join('M' + points_text(stroke) for stroke in strokes)
+        styles = {'fill': 'none'} if self._has_stroke() else {'fill': 'none', 'stroke': 'black'}
+        return self.path(d, {**styles, **(attrs or {})})
+
+    def hershey_box(
+        self, x: float, y: float, content: str, scale: float = 1.0
+    ) -> tuple[float, float, float, float]:
+        """Left, top, right and bottom of what hershey_text would draw, pen width aside."""
+        return text_box(x, y, content, scale, self._font)
 
     def title(self, content: str) -> Self:
         """The name of the drawing, or of the group that is open."""
@@ -120,7 +156,14 @@ class SVGBuilder:
         styles = {**self._defaults, **(attrs or {})}
         if twice := geometry.keys() & styles.keys():
             raise ValueError(f'{tag} takes {", ".join(sorted(twice))} as arguments, not in attrs')
-        return f'<{tag}{attributes(geometry)}{attributes(styles)}'
+        # Escaped already, or numbers: a second look at a million points would cost a quarter.
+        placed = ''.join([f' {name}="{text}"' for name, text in geometry.items()])
+        return f'<{tag}{placed}{attributes(styles)}'
+
+    def _has_stroke(self) -> bool:
+        """Whether a shape inherits a stroke; without one its lines are invisible."""
+        openings = [opening for opening, _ in self._open_groups]
+        return 'stroke' in self._defaults or any(' stroke="' in text for text in openings)
 
     def _add(self, element: str) -> Self:
         self._current().append(element)

@@ -1,22 +1,37 @@
-"""Pattern name → polylines that a pen can draw, and the drawing made of them."""
+"""Pattern name → polylines that a pen can draw, and the drawing made of them.
+
+A pattern is a pure function of the area it may use and of a source of randomness. Lengths
+are millimetres; densities suit a pen of 0.3 to 0.5 mm.
+"""
 
 import logging
-import math
 from collections.abc import Callable, Mapping
 from random import Random
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Literal
 
 import msgspec
 
 from libraries.svg_builder import SVGBuilder
-from libraries.svg_strokes import Polyline, measure
+from libraries.svg_curves import grid, lissajous, spiral
+from libraries.svg_landscapes import contours, flow_field
+from libraries.svg_strokes import Area, Polyline, measure
 from libraries.svg_text import Attrs
+from libraries.svg_tilings import hilbert, phyllotaxis, truchet
 
 log = logging.getLogger(__name__)
 
-PatternName = Literal['spiral', 'grid']
-Millimetres = Annotated[float, msgspec.Meta(ge=20, le=1200)]
+PatternName = Literal[
+    'spiral',
+    'grid',
+    'hilbert',
+    'phyllotaxis',
+    'flow_field',
+    'truchet',
+    'lissajous',
+    'contours',
+]
 SMALLEST, LARGEST = 20, 1200
+Millimetres = Annotated[float, msgspec.Meta(ge=SMALLEST, le=LARGEST)]
 
 PEN: Attrs = {
     'fill': 'none',
@@ -25,76 +40,25 @@ PEN: Attrs = {
     'stroke-linecap': 'round',
     'stroke-linejoin': 'round',
 }
-
-
-class Area(NamedTuple):
-    """The part of the page that a pattern may use, in millimetres."""
-
-    left: float
-    top: float
-    right: float
-    bottom: float
-
-    @property
-    def width(self) -> float:
-        return self.right - self.left
-
-    @property
-    def height(self) -> float:
-        return self.bottom - self.top
-
-    @property
-    def pitch(self) -> float:
-        """A distance between lines that looks even: larger paper is seen from further away."""
-        return 0.16 * math.sqrt(min(self.width, self.height))
-
-
 Pattern = Callable[[Area, Random], list[Polyline]]
 
 
 def drawing_area(width: float, height: float) -> Area:
     """The page without its margin, 6 % of the shorter side."""
     margin = 0.06 * min(width, height)
-    return Area(margin, margin, width - margin, height - margin)
+    return Area(margin, margin, width - 2 * margin, height - 2 * margin)
 
 
-def spiral(area: Area, random: Random) -> list[Polyline]:
-    """One line from the middle outwards."""
-    cx, cy = (area.left + area.right) / 2, (area.top + area.bottom) / 2
-    turns = min(area.width, area.height) / 2 / area.pitch
-    start = random.uniform(0, math.tau)
-    steps = int(turns * 120)
-    stroke = []
-    for step in range(steps + 1):
-        grown = step / steps
-        angle = start + grown * turns * math.tau
-        stroke.append(
-            (
-                cx + grown * area.width / 2 * math.cos(angle),
-                cy + grown * area.height / 2 * math.sin(angle),
-            )
-        )
-    return [stroke]
-
-
-def grid(area: Area, random: Random) -> list[Polyline]:
-    """Lines along and across, each row running back where the last one ended."""
-    cell = area.pitch * random.uniform(2, 3)
-    columns, rows = (max(1, round(side / cell)) for side in (area.width, area.height))
-    across: Polyline = []
-    for row in range(rows + 1):
-        y = area.top + row * area.height / rows
-        line = [(area.left, y), (area.right, y)]
-        across += line if row % 2 == 0 else line[::-1]
-    along: Polyline = []
-    for column in range(columns + 1):
-        x = area.left + column * area.width / columns
-        line = [(x, area.top), (x, area.bottom)]
-        along += line if column % 2 == 0 else line[::-1]
-    return [across, along]
-
-
-PATTERNS: Mapping[PatternName, Pattern] = {'spiral': spiral, 'grid': grid}
+PATTERNS: Mapping[PatternName, Pattern] = {
+    'spiral': spiral,
+    'grid': grid,
+    'hilbert': hilbert,
+    'phyllotaxis': phyllotaxis,
+    'flow_field': flow_field,
+    'truchet': truchet,
+    'lissajous': lissajous,
+    'contours': contours,
+}
 
 
 def pattern_strokes(
@@ -105,10 +69,10 @@ def pattern_strokes(
     The same arguments give the same polylines. Raises ValueError, saying what is allowed,
     for an unknown pattern or a side outside 20 to 1200 mm.
     """
-    if pattern not in PATTERNS:
+    if pattern not in list(PATTERNS):
         raise ValueError(f'unknown pattern {pattern!r}: it is one of {", ".join(PATTERNS)}')
     for name, side in (('width', width), ('height', height)):
-        if not SMALLEST <= side <= LARGEST:
+        if not isinstance(side, int | float) or not SMALLEST <= side <= LARGEST:
             raise ValueError(f'{name} must be {SMALLEST} to {LARGEST} mm, got {side!r}')
     return PATTERNS[pattern](drawing_area(width, height), Random(f'{pattern} {seed}'))
 

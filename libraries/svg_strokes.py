@@ -1,12 +1,39 @@
-"""What a pen does with polylines: how often it lifts, how far it travels."""
+"""Strokes for a pen: joined where they touch, put in order, measured."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 from itertools import pairwise
-from math import dist
+from math import dist, sqrt
 from typing import NamedTuple
 
 Point = tuple[float, float]
 Polyline = list[Point]
+
+
+class Area(NamedTuple):
+    """The part of the page that a pattern may use, in millimetres."""
+
+    left: float
+    top: float
+    width: float
+    height: float
+
+    @property
+    def middle(self) -> Point:
+        return self.left + self.width / 2, self.top + self.height / 2
+
+    @property
+    def short_side(self) -> float:
+        return min(self.width, self.height)
+
+    @property
+    def pitch(self) -> float:
+        """A distance between lines that looks even: larger paper is seen from further away."""
+        return max(0.8, 0.128 * sqrt(sqrt(self.width * self.height)))
+
+    def holds(self, point: Point) -> bool:
+        x, y = point[0] - self.left, point[1] - self.top
+        return 0 <= x <= self.width and 0 <= y <= self.height
 
 
 class PenReport(NamedTuple):
@@ -17,14 +44,92 @@ class PenReport(NamedTuple):
     travel: float
 
     def __str__(self) -> str:
-        return (
-            f'{self.lifts} pen lifts, {self.drawn / 1000:.2f} m drawn,'
-            f' {self.travel / 1000:.2f} m pen-up travel'
-        )
+        lifts = {0: 'no pen lift', 1: '1 pen lift'}.get(self.lifts, f'{self.lifts} pen lifts')
+        drawn, travel = self.drawn / 1000, self.travel / 1000
+        return f'{lifts}, {drawn:.2f} m drawn, {travel:.2f} m pen-up travel'
 
 
 def measure(strokes: Sequence[Polyline]) -> PenReport:
-    """Count lifts and travel between strokes, in the order given."""
+    """Count the lifts between strokes and the travel from one to the next, as ordered."""
     drawn = sum(dist(a, b) for stroke in strokes for a, b in pairwise(stroke))
     travel = sum(dist(a[-1], b[0]) for a, b in pairwise(strokes))
     return PenReport(max(0, len(strokes) - 1), drawn, travel)
+
+
+def join_strokes(strokes: Sequence[Polyline]) -> list[Polyline]:
+    """Strokes that share an end, to a thousandth of a millimetre, become one."""
+    at_point: defaultdict[Point, list[int]] = defaultdict(list)
+    for index, stroke in enumerate(strokes):
+        at_point[_key(stroke[0])].append(index)
+        at_point[_key(stroke[-1])].append(index)
+    # Loose ends first: a line begun in its middle would become two.
+    loose = [touching[0] for touching in at_point.values() if len(touching) % 2]
+    used: set[int] = set()
+    joined = []
+    for index in [*loose, *range(len(strokes))]:
+        if index in used:
+            continue
+        used.add(index)
+        forward = list(strokes[index])
+        _extend(forward, strokes, at_point, used)
+        forward.reverse()
+        _extend(forward, strokes, at_point, used)
+        joined.append(forward)
+    return joined
+
+
+def order_strokes(strokes: Sequence[Polyline]) -> list[Polyline]:
+    """The same strokes, some reversed: each begins at the end nearest to where the pen is.
+
+    A loop is entered at its nearest point. The pen starts at the upper left corner of the page.
+    """
+    # Rounded, so that a last bit cannot decide between two strokes as near as each other.
+    waiting = [(_key(stroke[0]), _key(stroke[-1]), stroke) for stroke in strokes]
+    ordered: list[Polyline] = []
+    pen = (0.0, 0.0)
+
+    def approach(index: int) -> float:
+        """How far the pen is from the nearer end, squared."""
+        (ax, ay), (bx, by), _ = waiting[index]
+        x, y = pen
+        return min((ax - x) ** 2 + (ay - y) ** 2, (bx - x) ** 2 + (by - y) ** 2)
+
+    while waiting:
+        index = min(range(len(waiting)), key=approach)
+        start, end, stroke = waiting[index]
+        # The last fills the gap, so that taking one out costs nothing.
+        waiting[index] = waiting[-1]
+        waiting.pop()
+        if start == end:
+            stroke = _entered_near(stroke, pen)
+        elif dist(pen, end) < dist(pen, start):
+            stroke = stroke[::-1]
+        ordered.append(stroke)
+        pen = _key(stroke[-1])
+    return ordered
+
+
+def _extend(
+    line: Polyline,
+    strokes: Sequence[Polyline],
+    at_point: dict[Point, list[int]],
+    used: set[int],
+) -> None:
+    """Append to `line` what goes on from its end, until nothing does."""
+    while True:
+        end = _key(line[-1])
+        following = next((i for i in at_point[end] if i not in used), None)
+        if following is None:
+            return
+        used.add(following)
+        stroke = strokes[following]
+        line += stroke[1:] if _key(stroke[0]) == end else stroke[-2::-1]
+
+
+def _entered_near(loop: Polyline, pen: Point) -> Polyline:
+    nearest = min(range(len(loop)), key=lambda i: dist(_key(loop[i]), pen))
+    return loop[nearest:-1] + loop[: nearest + 1]
+
+
+def _key(point: Point) -> Point:
+    return round(point[0], 3) + 0.0, round(point[1], 3) + 0.0

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,6 +22,13 @@ from libraries.settings import get_settings
 
 ROOT = Path(__file__).parent.parent
 JOB_WORKER = 'libraries.job_worker.JobWorker'
+CHROMIUM = shutil.which('chromium') or shutil.which('chromium-browser')
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if CHROMIUM is None:
+        terminalreporter.section('NO CHROMIUM, SO THE PAGE IS NOT TESTED', red=True, bold=True)
+        terminalreporter.line("Install Debian's `chromium` to test it; CI does.", red=True)
 
 
 @pytest.fixture(scope='session')
@@ -36,6 +44,8 @@ def settings(
     """Every test has its own folders, an empty Redis, and the tests' tasks beside the real ones."""
     for name in [name for name in os.environ if name.startswith(('RQ_', 'JOB_'))]:
         monkeypatch.delenv(name)
+    # Hershey-Fonts installs a package `tests` of its own: workers must find ours before it.
+    monkeypatch.setenv('PYTHONPATH', str(ROOT))
     monkeypatch.setenv('REDIS_URL', redis_url)
     monkeypatch.setenv('JOB_TASK_MODULES', 'workers,tests.tasks')
     monkeypatch.setenv('UPLOAD_DIR', str(tmp_path / 'uploads'))

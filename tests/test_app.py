@@ -136,7 +136,7 @@ def test_a_message_of_any_text_is_valid_json(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    'path', ['/', '/no-such-page', '/healthz/', '/api/artboard/', '/api/artboard/jobs/', '/%00']
+    'path', ['/no-such-page', '/healthz/', '/api/artboard/', '/api/artboard/jobs/', '/%00']
 )
 def test_a_page_that_does_not_exist_is_a_problem_too(client: FlaskClient, path: str) -> None:
     assert_problem(client.get(path), 404)

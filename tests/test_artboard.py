@@ -17,6 +17,7 @@ from components.artboard.main import DRAW
 from libraries.embedded_redis import free_port
 from libraries.job_manager import enqueue_background_job, get_job_status
 from libraries.settings import QUEUES, get_settings
+from libraries.svg_patterns import PATTERNS, draw_pattern
 from tests.conftest import Worker, eventually
 
 CREATE = '/api/artboard/create'
@@ -52,7 +53,7 @@ def redis_is_away(settings: pytest.MonkeyPatch, client: FlaskClient) -> None:
 # At once
 
 
-@pytest.mark.parametrize('pattern', ['spiral', 'grid'])
+@pytest.mark.parametrize('pattern', PATTERNS)
 def test_a_simple_drawing_is_answered_at_once(
     client: FlaskClient, connection: Redis, pattern: str
 ) -> None:
@@ -138,6 +139,94 @@ def test_no_path_of_the_server_is_shown(
     assert str(tmp_path) not in client.get(answer.location).text
 
 
+# The drawing itself
+
+
+@pytest.fixture
+def drawn(client: FlaskClient, rq_worker: Worker) -> str:
+    """The address of a drawing that a worker has made."""
+    answer = create(client, pattern='hilbert', width=60, height=40, seed=5)
+    with rq_worker():
+        eventually(lambda: client.get(answer.location).get_json()['status'] == 'finished')
+    return f'{answer.location}/svg'
+
+
+def drawing_file(tmp_path: Path) -> Path:
+    return next((tmp_path / 'output').iterdir())
+
+
+def test_a_drawing_is_served_as_an_image_that_can_do_nothing(
+    client: FlaskClient, drawn: str
+) -> None:
+    with client.get(drawn) as answer:
+        assert answer.get_data(as_text=True) == draw_pattern('hilbert', 60, 40, seed=5)
+    assert (answer.status_code, answer.mimetype) == (200, 'image/svg+xml')
+    policy = "default-src 'none'; style-src 'unsafe-inline'; sandbox"
+    assert answer.headers['Content-Security-Policy'] == policy
+    assert answer.headers['X-Content-Type-Options'] == 'nosniff'
+    assert answer.headers['Content-Disposition'].startswith('inline')
+
+
+def test_a_drawing_is_saved_on_demand_under_the_name_of_its_job(
+    client: FlaskClient, drawn: str
+) -> None:
+    with client.get(f'{drawn}?download=1') as answer:
+        assert answer.status_code == 200
+    name = f'{drawn.split("/")[-2]}.svg'
+    assert answer.headers['Content-Disposition'] == f'attachment; filename={name}'
+    assert 'sandbox' in answer.headers['Content-Security-Policy']
+
+
+def test_a_drawing_is_sent_once(client: FlaskClient, drawn: str) -> None:
+    with client.get(drawn) as answer:
+        tag = answer.headers['ETag']
+    with client.get(drawn, headers={'If-None-Match': tag}) as answer:
+        assert answer.status_code == 304
+
+
+def test_there_is_no_drawing_before_its_job_has_finished(
+    client: FlaskClient, rq_worker: Worker
+) -> None:
+    queued = create(client).location
+    assert_problem(client.get(f'{queued}/svg'), 404, 'queued')
+    failing = enqueue_background_job(DRAW, 100, 100, 'grid', '../outside.svg')
+    with rq_worker():
+        eventually(lambda: get_job_status(failing.id)['status'] == 'failed')
+    assert_problem(client.get(f'{JOBS}/{failing.id}/svg'), 404, 'failed')
+
+
+def test_a_file_that_was_cleared_away_is_told(
+    client: FlaskClient, drawn: str, tmp_path: Path
+) -> None:
+    drawing_file(tmp_path).unlink()
+    assert_problem(client.get(drawn), 404, 'is gone')
+
+
+def test_a_result_that_leads_out_of_the_folder_is_not_followed(
+    client: FlaskClient, drawn: str, tmp_path: Path
+) -> None:
+    file = drawing_file(tmp_path)
+    secret = tmp_path / 'secret'
+    secret.write_text('hush-hush')
+    file.unlink()
+    file.symlink_to(secret)
+    answer = client.get(drawn)
+    assert_problem(answer, 404, 'is gone')
+    assert str(tmp_path) not in answer.text
+
+
+def test_what_another_task_has_written_is_not_served(
+    client: FlaskClient, rq_worker: Worker
+) -> None:
+    other = enqueue_background_job('workers.svg_tasks.generate_postcard_svg', 'Zoë', 'Hi', 'plain')
+    with rq_worker():
+        eventually(lambda: get_job_status(other.id)['status'] == 'finished')
+    unknown = client.get(f'{JOBS}/no-such-job/svg')
+    hidden = client.get(f'{JOBS}/{other.id}/svg')
+    assert_problem(hidden, 404)
+    assert hidden.text.replace(other.id, 'no-such-job') == unknown.text
+
+
 # Refusals
 
 BAD_BODIES = {
@@ -163,6 +252,7 @@ BAD_BODIES = {
     'urgent is text': '{"urgent": "false"}',
     'seed is a fraction': '{"seed": 1.5}',
     'complexity is a number': '{"complexity": 1}',
+    'unknown complexity': '{"complexity": "medium"}',
     'file name': '{"output_filename": "x.svg"}',
     'job option': '{"job_timeout": "9h"}',
     'unknown field': '{"colour": "red"}',

@@ -1,7 +1,21 @@
 """Drawings, written as SVG files to the output folder."""
 
+import hashlib
+from typing import NotRequired, TypedDict
+
 from libraries.file_store import write_output
 from libraries.svg_patterns import Millimetres, PatternName, draw_pattern
+from libraries.svg_postcards import PostcardTemplate, draw_postcard
+
+
+class Drawing(TypedDict):
+    """The arguments of one generate_complex_svg."""
+
+    width: Millimetres
+    height: Millimetres
+    pattern_type: PatternName
+    output_filename: str
+    seed: NotRequired[int]
 
 
 def generate_complex_svg(
@@ -17,3 +31,27 @@ def generate_complex_svg(
     ValueError for an unknown pattern, a side outside 20 to 1200 mm or an unsafe file name.
     """
     return str(write_output(output_filename, draw_pattern(pattern_type, width, height, seed)))
+
+
+def generate_postcard_svg(recipient: str, message: str, template_name: PostcardTemplate) -> str:
+    """Draw a postcard of 148 by 105 mm; return the file's path.
+
+    The same card always goes to the same file. Raises ValueError for an unknown template,
+    no recipient, or a text too long to be read on a card.
+    """
+    card = draw_postcard(recipient, message, template_name)
+    words = repr((recipient, message, template_name)).encode()
+    name = f'postcard-{template_name}-{hashlib.sha256(words).hexdigest()[:16]}.svg'
+    return str(write_output(name, card))
+
+
+def batch_generate_svgs(drawings: list[Drawing]) -> list[str]:
+    """Draw many patterns; return the files' paths in the order of the drawings.
+
+    Raises ValueError as generate_complex_svg does, and before it draws anything if two
+    drawings would go to one file. Files written before a failure stay.
+    """
+    names = [drawing['output_filename'] for drawing in drawings]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f'more than one drawing would be written to {", ".join(twice)}')
+    return [generate_complex_svg(**drawing) for drawing in drawings]

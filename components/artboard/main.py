@@ -1,20 +1,28 @@
 """Simple drawings at once, others as jobs. Knows the tasks by name only."""
 
-from typing import Any
+from typing import Any, Literal
 from uuid import uuid4
 
 import msgspec
-from flask import Blueprint, Response, request, url_for
-from werkzeug.exceptions import RequestEntityTooLarge, UnsupportedMediaType
+from flask import Blueprint, Response, request, send_file, url_for
+from werkzeug.exceptions import NotFound, RequestEntityTooLarge, UnsupportedMediaType
 
+from libraries.file_store import output_path
 from libraries.job_errors import InvalidJobError, JobNotFoundError
 from libraries.job_manager import enqueue_background_job, get_job_status
 from libraries.job_payload import to_json
+from libraries.job_status import Status
 from libraries.svg_patterns import Millimetres, PatternName, draw_pattern
 
 DRAW = 'workers.svg_tasks.generate_complex_svg'
 
 LARGEST_BODY = 16 * 1024  # bytes
+
+# A drawing opened by itself is a document of our origin: it must not act for us.
+IMAGE_HEADERS = {
+    'Content-Security-Policy': "default-src 'none'; style-src 'unsafe-inline'; sandbox",
+    'X-Content-Type-Options': 'nosniff',
+}
 
 artboard = Blueprint('artboard', __name__, url_prefix='/api/artboard')
 
@@ -26,7 +34,7 @@ class DrawingRequest(msgspec.Struct, forbid_unknown_fields=True):
     width: Millimetres = 210
     height: Millimetres = 297
     seed: int = 0
-    complexity: str = 'complex'  # only 'simple' means something: draw it at once
+    complexity: Literal['simple', 'complex'] = 'complex'  # drawn at once, or by a job
     urgent: bool = False
 
 
@@ -65,11 +73,35 @@ def create() -> Response:
 
 @artboard.get('/jobs/<job_id>')
 def show_job(job_id: str) -> Response:
+    job = _drawing_job(job_id)
+    shown = ('status', 'error', 'progress', 'created_at', 'started_at', 'ended_at')
+    return _json({'job_id': job['id']} | {name: job[name] for name in shown})  # type: ignore[literal-required]
+
+
+@artboard.get('/jobs/<job_id>/svg')
+def show_drawing(job_id: str) -> Response:
+    """The drawing itself, to look at or, with `?download=1`, to save."""
+    job = _drawing_job(job_id)
+    if job['status'] != 'finished':
+        raise NotFound(f'There is no drawing: its job is {job["status"]}.')
+    try:
+        answer = send_file(
+            output_path(job['result']),
+            'image/svg+xml',
+            as_attachment=request.args.get('download') == '1',
+            download_name=f'{job_id}.svg',
+        )
+    except (FileNotFoundError, ValueError):  # ValueError: OUTPUT_DIR is another one by now
+        raise NotFound('The file of this drawing is gone: ask for the drawing again.') from None
+    answer.headers.update(IMAGE_HEADERS)
+    return answer
+
+
+def _drawing_job(job_id: str) -> Status:
     job = get_job_status(job_id)
     if job['task'] != DRAW:  # other people's jobs are none of this page's business
         raise JobNotFoundError([job_id])
-    shown = ('status', 'error', 'progress', 'created_at', 'started_at', 'ended_at')
-    return _json({'job_id': job['id']} | {name: job[name] for name in shown})  # type: ignore[literal-required]
+    return job
 
 
 def _read_body() -> DrawingRequest:

@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from base64 import b64encode
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -263,8 +264,9 @@ def test_an_answer_that_is_lost_takes_or_records_the_job_once(
         job = enqueue_background_job(ADD, 1)
         assert wait_for_job(job.id, 20)['status'] == 'finished'
         proxy.max_cuts = 1
-        # What only the script's arguments have: the queues for `take`, an outcome for `record`.
-        proxy.cut_after = b'\r\ndefault\r\n$3\r\nlow' if step == 'take' else b'return_value'
+        # What only the script's arguments have: the queues for `take`, the result for `record`.
+        result = b64encode(PlainSerializer.dumps(3))
+        proxy.cut_after = b'\r\ndefault\r\n$3\r\nlow' if step == 'take' else result
         task = 'tests.tasks.append' if step == 'take' else 'tests.tasks.add'
         arguments = (str(lines), 'ran') if step == 'take' else (1,)
         job = enqueue_background_job(task, *arguments)

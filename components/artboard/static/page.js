@@ -1,0 +1,279 @@
+// The page: choices → a job → the drawing; and the list of those asked for before.
+
+import * as bed from './bed.js';
+import * as drawings from './drawings.js';
+import { Problem, lookUp, requestDrawing } from './server.js';
+
+const FIRST_PAUSE = 250; // milliseconds between two looks at a job
+const LONGEST_PAUSE = 2000;
+const LONG_WAIT = 15_000;
+
+const ENDED = new Set(['finished', 'failed', 'stopped', 'canceled', 'expired']);
+const STATES = {
+  queued: 'waiting for a worker',
+  scheduled: 'to be tried again soon',
+  deferred: 'waiting for another job',
+  started: 'being drawn',
+  finished: 'ready',
+  failed: 'failed',
+  stopped: 'was stopped',
+  canceled: 'was cancelled',
+  expired: 'no longer on the server',
+};
+
+const form = document.getElementById('choices');
+const seedField = document.getElementById('seed');
+const seedError = document.getElementById('seed-error');
+const list = document.querySelector('#drawings ol');
+
+const watched = new Set(); // ids of drawings that are asked after
+let shown = null; // the id of the drawing that the bed is about
+
+// Choosing
+
+function choices() {
+  const chosen = new FormData(form);
+  return {
+    pattern: chosen.get('pattern'),
+    paper: chosen.get('paper'),
+    orientation: chosen.get('orientation'),
+    seed: Number(chosen.get('seed')),
+  };
+}
+
+function choose(wanted) {
+  for (const name of ['pattern', 'paper', 'orientation']) {
+    const option = form.querySelector(`[name="${name}"][value="${CSS.escape(wanted[name])}"]`);
+    if (option) option.checked = true;
+  }
+  seedField.value = wanted.seed;
+  describe();
+}
+
+function describe() {
+  const { pattern } = choices();
+  for (const line of document.querySelectorAll('#about span')) {
+    line.classList.toggle('chosen', line.dataset.pattern === pattern);
+  }
+}
+
+function seedIsGood() {
+  const good = seedField.checkValidity();
+  seedField.setAttribute('aria-invalid', String(!good));
+  seedError.textContent = good
+    ? ''
+    : `The seed must be a whole number from ${seedField.min} to ${seedField.max}.`;
+  return good;
+}
+
+function chosen() {
+  describe();
+  if (!seedIsGood()) return;
+  mark(null);
+  bed.lay(choices());
+  bed.tell('Press “Draw it”, and a worker draws it in full.');
+}
+
+function throwDice() {
+  seedField.value = 1 + Math.floor(Math.random() * 9999);
+  chosen();
+}
+
+// Asking
+
+async function submit(event) {
+  event.preventDefault();
+  const button = document.getElementById('draw');
+  if (button.getAttribute('aria-disabled') === 'true') return;
+  if (!seedIsGood()) {
+    seedField.focus();
+    return;
+  }
+  button.setAttribute('aria-disabled', 'true'); // not `disabled`, which would lose the focus
+  try {
+    await order(choices());
+  } catch (error) {
+    if (!(error instanceof Problem)) throw error;
+    bed.tell('', { problem: error.message });
+  } finally {
+    button.removeAttribute('aria-disabled');
+  }
+}
+
+async function order(wanted) {
+  mark(null);
+  bed.lay(wanted);
+  bed.tell('Asking for the drawing …', { working: true });
+  bed.bringIntoView();
+  const id = await requestDrawing(jobArguments(wanted));
+  drawings.add({ id, choices: wanted, state: 'queued' });
+  mark(id);
+  report(drawings.find(id));
+  watch(id);
+}
+
+function jobArguments({ pattern, paper, orientation, seed }) {
+  const { short, long } = form.querySelector(`[value="${CSS.escape(paper)}"]`).dataset;
+  const sides = [Number(short), Number(long)];
+  const [width, height] = orientation === 'portrait' ? sides : sides.reverse();
+  return { pattern, width, height, seed };
+}
+
+// Waiting
+
+/** Ask after a drawing until its job has ended, whatever happens to server and network. */
+async function watch(id) {
+  if (watched.has(id)) return;
+  watched.add(id);
+  const since = Date.now();
+  for (let pause = FIRST_PAUSE; ; pause = Math.min(pause * 1.2, LONGEST_PAUSE)) {
+    const drawing = await inquire(id, Date.now() - since > LONG_WAIT);
+    if (!drawing || ENDED.has(drawing.state)) break;
+    await new Promise((resolve) => setTimeout(resolve, pause));
+  }
+  watched.delete(id);
+}
+
+async function inquire(id, long) {
+  const before = drawings.find(id)?.state;
+  try {
+    const job = await lookUp(id);
+    if (drawings.find(id)?.state === 'expired') return drawings.find(id); // its file is gone
+    drawings.change(id, { state: job.status, error: job.error });
+    if (id === shown) bed.showProgress(share(job.progress));
+  } catch (error) {
+    if (!(error instanceof Problem)) throw error;
+    if (error.status !== 404) {
+      const told = { working: true, problem: `${error.message} The page keeps asking.` };
+      if (id === shown && !ENDED.has(drawings.find(id)?.state)) bed.tell('', told);
+      return drawings.find(id);
+    }
+    drawings.change(id, { state: 'expired' });
+  }
+  listAll();
+  const drawing = drawings.find(id);
+  const isNews = drawing && !(ENDED.has(before) && drawing.state === before);
+  if (id === shown && isNews) report(drawing, long);
+  return drawing;
+}
+
+function share(progress) {
+  const { done, total } = progress ?? {};
+  return total > 0 ? Math.min(1, done / total) : null;
+}
+
+// Showing
+
+function report(drawing, long = false) {
+  const { state, error } = drawing;
+  if (state === 'finished') reveal(drawing);
+  else if (!ENDED.has(state)) bed.tell(waiting(state, long), { working: true });
+  else bed.tell('', { problem: ending(state, error) });
+}
+
+function waiting(state, long) {
+  if (state === 'started') return 'A worker is drawing it …';
+  if (long && state === 'queued') return 'Still waiting: is a worker running, or are all of them busy?';
+  return `In the queue, ${STATES[state] ?? state} …`;
+}
+
+function ending(state, error) {
+  if (state === 'expired') return 'The server no longer knows this drawing. Draw it again?';
+  return `The drawing ${STATES[state]}${error ? `: ${error}` : ''}. Draw it again?`;
+}
+
+async function reveal(drawing, atOnce = false) {
+  try {
+    const thumbnail = await bed.draw(drawing, atOnce);
+    if (thumbnail) drawings.change(drawing.id, { thumbnail });
+  } catch (error) {
+    if (!(error instanceof Problem)) throw error;
+    if (error.status === 404) drawings.change(drawing.id, { state: 'expired' });
+    if (shown === drawing.id) bed.tell('', { problem: error.message });
+  }
+  listAll();
+}
+
+/** Put a drawing of the list on the bed. */
+function open(drawing, atOnce = false) {
+  choose(drawing.choices);
+  mark(drawing.id);
+  if (drawing.state === 'finished') {
+    bed.tell('Fetching the drawing …', { working: true });
+    reveal(drawing, atOnce);
+    return;
+  }
+  bed.lay(drawing.choices);
+  report(drawing);
+  if (!ENDED.has(drawing.state)) watch(drawing.id);
+}
+
+function mark(id) {
+  shown = id;
+  bed.showProgress(null);
+  listAll();
+}
+
+// The list
+
+function listAll() {
+  const known = drawings.all();
+  document.getElementById('drawings').hidden = known.length === 0;
+  const items = new Map([...list.children].map((item) => [item.dataset.id, item]));
+  known.forEach((drawing, place) => {
+    const item = items.get(drawing.id) ?? makeItem(drawing);
+    items.delete(drawing.id);
+    fill(item, drawing);
+    // Moving an item that is in its place already would lose the focus.
+    if (list.children[place] !== item) list.insertBefore(item, list.children[place] ?? null);
+  });
+  items.forEach((item) => item.remove());
+}
+
+function makeItem({ id, choices: wanted }) {
+  const item = document.getElementById('entry').content.firstElementChild.cloneNode(true);
+  item.dataset.id = id;
+  item.querySelector('.leaf').classList.add(wanted.orientation);
+  item.querySelector('.name').textContent = bed.title(wanted);
+  item.querySelector('.open').addEventListener('click', () => {
+    bed.bringIntoView();
+    open(drawings.find(id));
+  });
+  const forget = item.querySelector('.forget');
+  forget.setAttribute('aria-label', `Forget ${bed.title(wanted)}`);
+  forget.addEventListener('click', () => forgetItem(id, item));
+  return item;
+}
+
+function fill(item, { id, state, thumbnail }) {
+  item.dataset.state = state;
+  item.toggleAttribute('data-shown', id === shown);
+  item.querySelector('.open').setAttribute('aria-current', String(id === shown));
+  item.querySelector('.state').textContent = STATES[state] ?? state;
+  const picture = item.querySelector('img');
+  picture.hidden = !thumbnail;
+  if (thumbnail && picture.src !== thumbnail) picture.src = thumbnail;
+}
+
+function forgetItem(id, item) {
+  const neighbour = item.nextElementSibling ?? item.previousElementSibling;
+  drawings.forget(id);
+  if (id === shown) chosen();
+  else listAll();
+  (neighbour?.querySelector('.forget') ?? document.getElementById('draw')).focus();
+}
+
+// From the start
+
+form.addEventListener('submit', submit);
+form.addEventListener('input', chosen);
+document.getElementById('dice').addEventListener('click', throwDice);
+drawings.onChange(listAll);
+
+const [newest] = drawings.all();
+if (newest) open(newest, true);
+else chosen();
+drawings
+  .all()
+  .filter(({ id, state }) => (state === 'finished' ? id !== shown : !ENDED.has(state)))
+  .forEach(({ id }) => watch(id));

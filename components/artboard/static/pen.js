@@ -1,0 +1,146 @@
+// Plays a drawing on a canvas as a pen would draw it. A frame adds to what is there already, so
+// that all frames together cost as much as drawing it once, whatever the number of strokes.
+
+const SHORTEST = 3; // seconds
+const LONGEST = 9;
+const PER_SECOND = 4000; // millimetres, between these bounds
+const LIFTED = 5; // how many times faster a lifted pen travels
+const MOST_PIXELS = 1800; // of a side
+
+/** Size in millimetres, pen width, strokes as flat lists of coordinates, and the `desc`. */
+export function readDrawing(text) {
+  const root = new DOMParser().parseFromString(text, 'image/svg+xml').documentElement;
+  const { width, height } = root.viewBox.baseVal;
+  const lines = [...root.querySelectorAll('polyline')];
+  return {
+    width,
+    height,
+    pen: Number(root.querySelector('g')?.getAttribute('stroke-width')) || 0.4,
+    strokes: lines.map((line) => line.getAttribute('points').split(/[\s,]+/).map(Number)),
+    about: root.querySelector('desc')?.textContent ?? '',
+  };
+}
+
+/** Start to draw; `ended` is called at the end, `moved(x, y)` with the pen's place, from 0 to 1. */
+export class Plot {
+  constructor(canvas, drawing, { moved, ended }) {
+    this.drawing = drawing;
+    this.moved = moved;
+    this.ended = ended;
+    this.context = prepare(canvas, drawing);
+    this.way = new Way(drawing.strokes);
+    this.done = 0;
+    const seconds = Math.min(LONGEST, Math.max(SHORTEST, this.way.length / PER_SECOND));
+    this.speed = this.way.length / seconds / 1000;
+    this.frame = requestAnimationFrame((now) => {
+      this.started = now;
+      this.step(now);
+    });
+  }
+
+  step(now) {
+    // By the clock: after a while in a hidden tab the rest is drawn in one frame.
+    const due = (now - this.started) * this.speed - this.done;
+    const [x, y] = this.draw(due);
+    this.done += due;
+    this.moved(x / this.drawing.width, y / this.drawing.height);
+    if (this.way.ended) this.ended();
+    else this.frame = requestAnimationFrame((later) => this.step(later));
+  }
+
+  draw(length) {
+    this.context.beginPath();
+    const place = this.way.advance(length, this.context);
+    this.context.stroke();
+    return place;
+  }
+
+  /** Draw the rest at once. */
+  finish() {
+    this.stop();
+    this.draw(Infinity);
+    this.ended();
+  }
+
+  stop() {
+    cancelAnimationFrame(this.frame);
+  }
+}
+
+/** The way of the pen through all strokes; `length` counts the lifted pen's as shorter. */
+class Way {
+  constructor(strokes) {
+    this.strokes = strokes.filter((stroke) => stroke.length >= 4);
+    this.stroke = 0;
+    this.next = 0; // index of the coordinate to go to
+    this.place = this.strokes[0]?.slice(0, 2) ?? [0, 0];
+    this.length = this.measure();
+  }
+
+  get ended() {
+    return this.stroke >= this.strokes.length;
+  }
+
+  measure() {
+    let [x, y] = this.place;
+    let length = 0;
+    for (const stroke of this.strokes) {
+      length += Math.hypot(stroke[0] - x, stroke[1] - y) / LIFTED;
+      for (let i = 2; i < stroke.length; i += 2) {
+        length += Math.hypot(stroke[i] - stroke[i - 2], stroke[i + 1] - stroke[i - 1]);
+      }
+      [x, y] = stroke.slice(-2);
+    }
+    return length;
+  }
+
+  /** Go on by `length` and trace what is drawn on the way; returns where the pen is then. */
+  advance(length, context) {
+    context.moveTo(...this.place);
+    while (!this.ended) {
+      const stroke = this.strokes[this.stroke];
+      const [x, y] = this.place;
+      const [toX, toY] = [stroke[this.next], stroke[this.next + 1]];
+      const lifted = this.next === 0;
+      const distance = Math.hypot(toX - x, toY - y) / (lifted ? LIFTED : 1);
+      const share = distance > length ? length / distance : 1;
+      this.place = share < 1 ? [x + (toX - x) * share, y + (toY - y) * share] : [toX, toY];
+      if (lifted) context.moveTo(...this.place);
+      else context.lineTo(...this.place);
+      if (share < 1) break;
+      length -= distance;
+      this.next += 2;
+      if (this.next >= stroke.length) {
+        this.stroke += 1;
+        this.next = 0;
+      }
+    }
+    return this.place;
+  }
+}
+
+function prepare(canvas, drawing) {
+  const wanted = canvas.parentElement.clientWidth * Math.min(devicePixelRatio, 2);
+  const most = MOST_PIXELS * Math.min(1, drawing.width / drawing.height);
+  canvas.width = Math.round(Math.min(wanted, most));
+  canvas.height = Math.round((canvas.width * drawing.height) / drawing.width);
+  const context = canvas.getContext('2d');
+  const scale = canvas.width / drawing.width;
+  context.scale(scale, scale);
+  context.lineWidth = drawing.pen;
+  context.lineCap = context.lineJoin = 'round';
+  return context;
+}
+
+/** A small picture of what a canvas shows, as a data: URL. */
+export function thumbnail(canvas, longest = 180) {
+  const scale = longest / Math.max(canvas.width, canvas.height);
+  const small = document.createElement('canvas');
+  small.width = Math.round(canvas.width * scale);
+  small.height = Math.round(canvas.height * scale);
+  const context = small.getContext('2d');
+  context.imageSmoothingQuality = 'high';
+  // Twice, since thin lines fade when they shrink.
+  for (let i = 0; i < 2; i += 1) context.drawImage(canvas, 0, 0, small.width, small.height);
+  return small.toDataURL('image/webp', 0.8);
+}
