@@ -4,6 +4,7 @@ import hashlib
 from typing import NotRequired, TypedDict
 
 from libraries.file_store import write_output
+from libraries.job_progress import track
 from libraries.svg_patterns import Millimetres, PatternName, draw_pattern
 from libraries.svg_postcards import PostcardTemplate, draw_postcard
 
@@ -46,7 +47,7 @@ def generate_postcard_svg(recipient: str, message: str, template_name: PostcardT
 
 
 def batch_generate_svgs(drawings: list[Drawing]) -> list[str]:
-    """Draw many patterns; return the files' paths in the order of the drawings.
+    """Draw many patterns, telling the progress; return the files' paths in their order.
 
     Raises ValueError as generate_complex_svg does, and before it draws anything if two
     drawings would go to one file. Files written before a failure stay.
@@ -54,4 +55,4 @@ def batch_generate_svgs(drawings: list[Drawing]) -> list[str]:
     names = [drawing['output_filename'] for drawing in drawings]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f'more than one drawing would be written to {", ".join(twice)}')
-    return [generate_complex_svg(**drawing) for drawing in drawings]
+    return [generate_complex_svg(**drawing) for drawing in track(drawings, message='drawing')]

@@ -1,0 +1,71 @@
+"""How far a task is: told by the task, read by whoever asks for the job's status.
+
+Outside a job nothing is told and nothing is needed, so a task can be called like any function.
+"""
+
+import logging
+import time
+from collections.abc import Iterable, Iterator, Sized
+from dataclasses import dataclass
+from typing import TypeVar
+
+from redis.exceptions import RedisError
+from rq import get_current_job
+from rq.job import Job
+
+INTERVAL = 0.3  # seconds, at least, between two times that one job writes its progress
+
+Row = TypeVar('Row')
+
+log = logging.getLogger(__name__)
+_written: dict[str, float] = {}  # the job that runs, and when it last wrote
+
+
+@dataclass(frozen=True)
+class CurrentJob:
+    """The job that calls: its id, and the number of this attempt, from 1."""
+
+    id: str
+    attempt: int
+
+
+def current_job() -> CurrentJob | None:
+    """The job that this code runs in, or None outside a job."""
+    job = get_current_job()
+    if job is None:
+        return None
+    return CurrentJob(job.id, len(job.retry_intervals or ()) - (job.retries_left or 0) + 1)
+
+
+def track(rows: Iterable[Row], total: int | None = None, message: str = '') -> Iterator[Row]:
+    """Pass on the rows, and tell how many are done; `total` is their number if they know it."""
+    if total is None and isinstance(rows, Sized):
+        total = len(rows)
+    done = 0
+    report_progress(done, total, message)
+    for done, row in enumerate(rows, start=1):
+        yield row
+        report_progress(done, total, message)
+    if done != total:
+        report_progress(done, done, message)
+
+
+def report_progress(done: int, total: int | None = None, message: str = '') -> None:
+    """Tell how far the task is; the first and the last are written at once, others now and then."""
+    job = get_current_job()
+    if job is None:
+        return
+    moment = time.monotonic()
+    if 0 < done != total and moment - _written.get(job.id, 0.0) < INTERVAL:
+        return
+    _written.clear()  # one job runs at a time
+    _written[job.id] = moment
+    _write(job, {'done': done, 'total': total, 'message': message})
+
+
+def _write(job: Job, progress: dict[str, object]) -> None:
+    job.meta['progress'] = progress
+    try:
+        job.save_meta()
+    except RedisError as error:  # the work is worth more than the telling
+        log.warning('The progress of job %s was not written: %s', job.id, error)
