@@ -6,6 +6,7 @@ worker, and whatever it dies of, only the job that it was running is hurt.
 
 import contextlib
 import ctypes
+import mmap
 import multiprocessing
 import os
 import signal
@@ -42,6 +43,7 @@ class Horse:
     def __init__(self, prepare: Callable[[], None], run: Callable[[bytes], bytes]) -> None:
         """Returns once the process is ready. Raises HorseDied if `prepare` fails."""
         self.jobs = 0
+        self._begun = mmap.mmap(-1, 8)  # shared: the number of jobs that the horse has begun
         self._connection, far_end = multiprocessing.Pipe()
         parent = os.getpid()
         sys.stdout.flush()
@@ -49,7 +51,7 @@ class Horse:
         self.pid = os.fork()
         if self.pid == 0:
             self._connection.close()
-            _live(parent, far_end, prepare, run)
+            _live(parent, far_end, self._begun, prepare, run)
         far_end.close()
         with contextlib.suppress(OSError):  # it may have done so itself, or be gone
             os.setpgid(self.pid, self.pid)
@@ -74,6 +76,11 @@ class Horse:
         if pid and not self._connection.poll():
             self._bury(status)
         return None
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether it has begun the job that it was handed last; also once it is dead."""
+        return int.from_bytes(self._begun[:]) == self.jobs
 
     def is_alive(self) -> bool:
         """Whether it can be given a job; look before taking one."""
@@ -122,7 +129,11 @@ class Horse:
 
 
 def _live(
-    parent: int, connection: Connection, prepare: Callable[[], None], run: Callable[[bytes], bytes]
+    parent: int,
+    connection: Connection,
+    begun: mmap.mmap,
+    prepare: Callable[[], None],
+    run: Callable[[bytes], bytes],
 ) -> None:
     """The whole life of the process. Never returns."""
     code = 1
@@ -138,7 +149,9 @@ def _live(
         connection.send_bytes(_READY)
         with contextlib.suppress(EOFError, OSError):  # the worker is done with us
             while os.getpid() == own:  # a task may fork, and its child come back to here
-                answer = run(connection.recv_bytes())
+                message = connection.recv_bytes()
+                begun[:] = (int.from_bytes(begun[:]) + 1).to_bytes(8)
+                answer = run(message)
                 if os.getpid() == own:
                     connection.send_bytes(answer)
         code = 0

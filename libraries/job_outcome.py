@@ -49,6 +49,7 @@ def write_failed(
     _register(pipe, 'failed', job, ttl)
     if ttl >= 0:
         pipe.expire(job.key, ttl)
+        pipe.expire(job.dependents_key, ttl)
 
 
 def write_retry(

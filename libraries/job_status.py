@@ -113,11 +113,10 @@ def _error(outcome: Mapping[str, bytes]) -> str:
 
 
 def _attempts(outcomes: Sequence[Any]) -> list[Attempt]:
-    failed = [str(kind.value).encode() for kind in (Result.Type.FAILED, Result.Type.RETRIED)]
     attempts = []
     for entry in reversed(outcomes):
         outcome = _outcome(entry)
-        if outcome.get('type') in failed and 'exc_string' in outcome:
+        if 'exc_string' in outcome:
             milliseconds = int(entry[0].split(b'-')[0])
             attempts.append(
                 Attempt(

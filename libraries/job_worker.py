@@ -220,7 +220,7 @@ class JobWorker(JobRunner, Worker):
         self._upkeep.show_state('busy')
         job = CheckedJob(connection=self.connection)
         job._id, job.origin = found.lease.job_id, found.lease.origin
-        queue = next(queue for queue in self.queues if queue.name == found.queue)
+        queue = next((q for q in self.queues if q.name == found.queue), self.queues[0])
         self.reorder_queues(queue)
         described = found.fields.get(b'description', b'')[:500].decode(errors='replace')
         shown = f'{described} ({job.id})' if self.log_job_description else job.id
@@ -251,12 +251,15 @@ class JobWorker(JobRunner, Worker):
         self._horse_pid = horse.pid
         horse.send(pickle.dumps(taken))
         try:
-            if self._watch(horse, taken) and horse.jobs < self._settings.horse_max_jobs:
-                return
-            horse.retire()
+            if self._watch(horse, taken):
+                if horse.jobs < self._settings.horse_max_jobs:
+                    return
+                horse.retire()
         except HorseDied as died:
             if self._stopped_job_id == taken.lease.job_id:
                 self.record_stopped(taken)
+            elif not horse.has_begun:
+                self._give_back(taken.lease)
             else:
                 self.record_crash(taken, f'HorseDied: {died} while it ran the job', died)
         self._horse = None
@@ -296,7 +299,6 @@ class JobWorker(JobRunner, Worker):
                 if moment < self._lease_until - self._settings.lease / 3:  # Redis is there
                     self._upkeep.do_what_is_due()
                 continue
-            self._horse = None
             return False
         return True
 

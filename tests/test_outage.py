@@ -185,7 +185,7 @@ def own_server(settings: pytest.MonkeyPatch) -> Iterator[Redis]:
     [
         (('CONFIG', 'SET', 'maxmemory', '1'), 'maxmemory'),
         (('REPLICAOF', '127.0.0.1', '1'), 'read only'),
-        (('CONFIG', 'SET', 'requirepass', 'secret'), 'uthentication'),
+        (('CONFIG', 'SET', 'requirepass', 'secret'), 'uthenticat'),
         (('CONFIG', 'SET', 'min-replicas-to-write', '3'), 'NOREPLICAS'),
     ],
 )

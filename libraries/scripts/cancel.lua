@@ -1,0 +1,33 @@
+-- ARGV: prefix, job id, moment (RQ's format), seconds to keep it. Returns nil if there is no such
+-- job, 'limited' if it waits under RQ's rate limit and was left alone, else the status that it had;
+-- 'canceled' also if it has just become that.
+local id, job = ARGV[2], job_key(ARGV[2])
+local found = redis.call('HMGET', job, 'status', 'origin', 'worker_name', 'rate_limit_key')
+local status, origin, worker = found[1], found[2] or '', found[3]
+if not status or ENDED[status] then return status end
+if status == 'started' then
+  redis.call('HSET', job, 'stop_requested', 1)  -- for a worker that misses the command
+  local command = cjson.encode({command = 'stop-job', job_id = id})
+  redis.call('PUBLISH', key('pubsub', worker or ''), command)
+  return status
+end
+if found[4] then return 'limited' end
+redis.call('LREM', key('queue', origin), 0, id)
+for _, registry in ipairs({'scheduled', 'deferred', 'ready'}) do
+  redis.call('ZREM', key(registry, origin), id)
+end
+redis.call('HSET', job, 'status', 'canceled', 'ended_at', ARGV[3])
+redis.call('EXPIRE', job, ARGV[4])
+-- RQ never cleans this registry, and gives what it cancels itself no expiry: tidy as we pass.
+local registry = key('canceled', origin)
+for _, old in ipairs(redis.call('ZRANGEBYSCORE', registry, 0, now(), 'LIMIT', 0, 100)) do
+  if redis.call('HGET', job_key(old), 'status') == 'canceled'
+     and redis.call('TTL', job_key(old)) == -1 then
+    redis.call('EXPIRE', job_key(old), ARGV[4])
+    redis.call('ZADD', registry, now() + ARGV[4], old)
+  else
+    redis.call('ZREM', registry, old)
+  end
+end
+redis.call('ZADD', registry, now() + ARGV[4], id)
+return 'canceled'

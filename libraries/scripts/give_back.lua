@@ -1,0 +1,7 @@
+-- ARGV: prefix, job id, execution, worker, origin, moment. Puts a job back to the front as if it
+-- had never been taken. Returns 1, or 0 if the lease was lost.
+local id, execution, worker, origin, moment = unpack(ARGV, 2, 6)
+if not redis.call('ZSCORE', rq .. 'leases', id .. ':' .. execution) then return 0 end
+forget_execution(id, execution, origin, worker)
+put_back(id, origin, moment)
+return 1

@@ -1,0 +1,13 @@
+-- ARGV: prefix, queue, first index, last index. Keeps alive what waits: a job that another tool
+-- has requeued still has the expiry of its last end. (A `ttl` is the sender's own wish.)
+local ids = redis.call('LRANGE', key('queue', ARGV[2]), ARGV[3], ARGV[4])
+for _, id in ipairs(redis.call('ZRANGE', key('scheduled', ARGV[2]), ARGV[3], ARGV[4])) do
+  ids[#ids + 1] = id
+end
+for _, id in ipairs(ids) do
+  if redis.call('TTL', job_key(id)) > 0 and redis.call('HEXISTS', job_key(id), 'ttl') == 0 then
+    redis.call('PERSIST', job_key(id))
+    redis.call('PERSIST', key('results', id))
+  end
+end
+return #ids

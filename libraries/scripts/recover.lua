@@ -1,0 +1,35 @@
+-- ARGV: prefix, limit of deaths, moment, packed error of a lost attempt, packed error of the last,
+-- seconds to keep a failure. Returns the ids that were put back, and those that have failed.
+local limit, moment, lost, poison, ttl = unpack(ARGV, 2, 6)
+local back, failed = {}, {}
+for _, member in ipairs(redis.call('ZRANGEBYSCORE', rq .. 'leases', 0, clock(), 'LIMIT', 0, 100)) do
+  local id, execution = string.match(member, '^(.*):(.*)$')
+  local job = redis.call('HMGET', job_key(id), 'status', 'origin', 'failure_ttl')
+  local run = redis.call('HMGET', key('execution', member), 'worker_name', 'origin')
+  local worker, origin = run[1] or '', run[2] or job[2] or ''
+  forget_execution(id, execution, origin, worker)
+  if job[1] == 'started' then
+    local deaths = redis.call('HINCRBY', job_key(id), 'worker_deaths', 1)
+    local stopped = redis.call('HGET', job_key(id), 'stop_requested') == '1'
+    local dead = stopped or deaths >= tonumber(limit)
+    redis.pcall('XADD', key('results', id), 'MAXLEN', 10, '*', 'type', 2, 'worker_name', worker,
+                'exc_string', dead and not stopped and poison or lost)
+    if dead then
+      local keep = tonumber(job[3]) or tonumber(ttl)
+      if keep < 0 then keep = tonumber(ttl) end
+      local status = stopped and 'stopped' or 'failed'
+      redis.call('HSET', job_key(id), 'status', status, 'ended_at', moment)
+      redis.call('EXPIRE', job_key(id), keep)
+      redis.call('EXPIRE', key('results', id), keep)
+      redis.call('ZADD', key('failed', origin), now() + keep, id)
+      if redis.call('EXISTS', job_key(id) .. ':dependents') == 1 then
+        redis.call('ZADD', rq .. 'pending-dependents', now(), id)
+      end
+      failed[#failed + 1] = id
+    else
+      put_back(id, origin, moment)
+      back[#back + 1] = id
+    end
+  end
+end
+return {back, failed}
