@@ -35,16 +35,17 @@ def get_connection() -> Redis:
 
 @lru_cache(maxsize=1)
 def _connect(url: str) -> Redis:
+    # The older protocol begins without a handshake of several more waits. Not over TLS, where
+    # redis-py takes what the server says first for an answer that nobody has read.
+    short: dict[str, Any] = {'protocol': 2, 'driver_info': None}
     return Redis.from_url(
         url,
+        **({} if url.startswith('rediss://') else short),
         socket_connect_timeout=_CONNECT_TIMEOUT,
         socket_timeout=_ANSWER_TIMEOUT,
         # redis-py would send a command up to ten times more: an enqueue must not be
         # repeated behind its caller's back.
         retry=Retry(NoBackoff(), 0),
-        # The older protocol begins without a handshake of several more waits.
-        protocol=2,
-        driver_info=None,
     )
 
 
