@@ -9,6 +9,7 @@ import ctypes
 import mmap
 import multiprocessing
 import os
+import select
 import signal
 import sys
 import threading
@@ -53,6 +54,8 @@ class Horse:
             self._connection.close()
             _live(parent, far_end, self._begun, prepare, run)
         far_end.close()
+        self._poll = select.poll()  # `Connection.poll` would make a new one for each job
+        self._poll.register(self._connection.fileno(), select.POLLIN)
         with contextlib.suppress(OSError):  # it may have done so itself, or be gone
             os.setpgid(self.pid, self.pid)
         while self.wait(60) != _READY:
@@ -67,13 +70,13 @@ class Horse:
     def wait(self, seconds: float) -> bytes | None:
         """The answer to the message, or None after so many seconds. Raises HorseDied."""
         try:
-            if self._connection.poll(seconds):
+            if self._poll.poll(seconds * 1000):
                 return self._connection.recv_bytes()
         except (EOFError, ConnectionResetError):
             self._bury(self._end_after_pipe())
         # A process that the task has left behind may hold the pipe open: look at the horse too.
         pid, status = os.waitpid(self.pid, os.WNOHANG)
-        if pid and not self._connection.poll():
+        if pid and not self._poll.poll(0):
             self._bury(status)
         return None
 

@@ -14,6 +14,7 @@ from contextvars import copy_context
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from redis import Redis
 from redis.client import Pipeline
 from redis.exceptions import RedisError
 from rq.callbacks import execute_stopped_callback
@@ -43,8 +44,10 @@ DELETED_AFTER = 60  # seconds that a job with no time to live is kept for what f
 class JobRunner(BaseWorker):
     """Runs jobs in the work horse, and records how they end."""
 
+    log_result_lifespan = False  # the same line for every job
     _lease: Lease | None = None
     _app: 'Flask | None' = None
+    own_connection: Redis  # one for every job, without the pool's work for each command
     _permanent = False
     _timed_out = False
 
@@ -54,6 +57,7 @@ class JobRunner(BaseWorker):
         """Once in each horse: a Redis connection of its own, and the application."""
         self._is_horse = True
         self.connection.connection_pool.reset()  # the worker's sockets are the worker's
+        self.own_connection = self.connection.client()
         os.environ['RQ_WORKER_ID'] = self.name
         if path := get_settings().app:
             module, _, factory = path.partition(':')
@@ -124,7 +128,7 @@ class JobRunner(BaseWorker):
         result = pack_result(job._result)
         answer = self._persist(
             lambda lease: finish(
-                self.connection, lease, started, ended, result, result_ttl or DELETED_AFTER
+                self.own_connection, lease, started, ended, result, result_ttl or DELETED_AFTER
             )
         )
         self._follow_up(answer, job, queue)

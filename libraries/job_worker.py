@@ -104,6 +104,7 @@ class JobWorker(JobRunner, Worker):
             setup_loghandlers(logging_level, date_format, log_format, name=name)
         self._import_tasks()
         self._horse = self._new_horse()  # before RQ starts its thread, and before any job is ours
+        self.own_connection = self.connection.client()
         super().bootstrap(logging_level, date_format, log_format)
 
     def _import_tasks(self) -> None:
@@ -208,7 +209,7 @@ class JobWorker(JobRunner, Worker):
         due = burst or asked_at - self._looked_for_due >= DUE_TICK
         if due:
             self._looked_for_due = asked_at
-        found = take(self.connection, self.name, execution_id, lease, names, unheard, due)
+        found = take(self.own_connection, self.name, execution_id, lease, names, unheard, due)
         if isinstance(found, Nothing):
             self._upkeep.show_state('suspended' if found.suspended else 'idle')
             if not burst:
