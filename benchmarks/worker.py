@@ -164,10 +164,13 @@ def main(celery: str | None) -> None:
         click.echo(
             f'{row.name:24}{row.empty_rate:>9,.0f}/s{row.empty_rate / stock.empty_rate:>7.1f} ×'
             f'{row.slow_rate:>9,.0f}/s{row.slow_rate / stock.slow_rate:>7.1f} ×'
-            f'{row.requests:>8.1f}{row.p50:>9.1f} ms{row.p99:>7.1f} ms{row.idle:>6.1f}/s'
+            f'{row.requests or "–":>8.4}{row.p50:>9.1f} ms{row.p99:>7.1f} ms{row.idle:>6.1f}/s'
             f'{row.memory:>6.0f} MB'
         )
-    click.echo('trips: round trips to Redis per job. start: from enqueue to start, worker idle.')
+    click.echo(
+        'trips: round trips to Redis per job (of Celery: not counted). '
+        'start: from enqueue to start, worker idle.'
+    )
 
 
 if __name__ == '__main__':
