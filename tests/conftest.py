@@ -47,7 +47,7 @@ def settings(
     # Hershey-Fonts installs a package `tests` of its own: workers must find ours before it.
     monkeypatch.setenv('PYTHONPATH', str(ROOT))
     monkeypatch.setenv('REDIS_URL', redis_url)
-    monkeypatch.setenv('JOB_TASK_MODULES', 'workers,tests.tasks,tests.progress_tasks')
+    monkeypatch.setenv('JOB_TASK_MODULES', 'workers,tests.tasks')
     monkeypatch.setenv('UPLOAD_DIR', str(tmp_path / 'uploads'))
     monkeypatch.setenv('OUTPUT_DIR', str(tmp_path / 'output'))
     get_settings.cache_clear()

@@ -2,11 +2,19 @@
 
 from pathlib import Path
 
+import pytest
 from redis import Redis
 
 from libraries.job_manager import enqueue_background_job, get_job_status, wait_for_job
 from libraries.job_progress import current_job, report_progress, track
+from libraries.settings import get_settings
 from tests.conftest import Worker, eventually
+
+
+@pytest.fixture(autouse=True)
+def tasks(settings: pytest.MonkeyPatch) -> None:
+    settings.setenv('JOB_TASK_MODULES', 'workers,tests.tasks,tests.progress_tasks')
+    get_settings.cache_clear()
 
 
 def test_outside_a_job_rows_are_passed_on_and_nothing_is_told(connection: Redis) -> None:
