@@ -47,9 +47,16 @@ class JobRunner(BaseWorker):
     log_result_lifespan = False  # the same line for every job
     _lease: Lease | None = None
     _app: 'Flask | None' = None
-    own_connection: Redis  # one for every job, without the pool's work for each command
+    _own_connection: Redis | None = None
     _permanent = False
     _timed_out = False
+
+    @property
+    def own_connection(self) -> Redis:
+        """One connection for every job, without the pool's work for each command."""
+        if self._own_connection is None:  # not sooner: Redis may be away when a horse is born
+            self._own_connection = self.connection.client()
+        return self._own_connection
 
     # -- in the horse ----------------------------------------------------------------------------
 
@@ -57,7 +64,7 @@ class JobRunner(BaseWorker):
         """Once in each horse: a Redis connection of its own, and the application."""
         self._is_horse = True
         self.connection.connection_pool.reset()  # the worker's sockets are the worker's
-        self.own_connection = self.connection.client()
+        self._own_connection = None
         os.environ['RQ_WORKER_ID'] = self.name
         if path := get_settings().app:
             module, _, factory = path.partition(':')

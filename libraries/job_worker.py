@@ -104,7 +104,6 @@ class JobWorker(JobRunner, Worker):
             setup_loghandlers(logging_level, date_format, log_format, name=name)
         self._import_tasks()
         self._horse = self._new_horse()  # before RQ starts its thread, and before any job is ours
-        self.own_connection = self.connection.client()
         super().bootstrap(logging_level, date_format, log_format)
 
     def _import_tasks(self) -> None:
