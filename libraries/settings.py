@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import overload
@@ -21,7 +21,7 @@ MAX_DURATION = 366 * _DAY  # seconds: nothing is kept or awaited for ever
 class Settings:
     """What an operator can set. Web and worker processes must see the same values."""
 
-    redis_url: str
+    redis_url: str = field(repr=False)  # which can hold a password
     task_modules: tuple[str, ...]  # packages or modules whose functions may be tasks
     upload_dir: Path
     output_dir: Path
@@ -33,6 +33,11 @@ class Settings:
     shutdown_grace: int | None  # seconds that a deploy waits for a running job; None: for ever
     horse_max_jobs: int  # jobs after which a work horse is replaced, against leaks
     webhook_hosts: tuple[str, ...]  # to which a job's webhooks may go
+    smtp_url: str | None = field(repr=False)  # where mail goes; None: it cannot be sent
+    mail_from: str  # the sender of every mail
+    api_token: str | None = field(repr=False)  # of the HTTP API; None: there is no API
+    metrics_token: str | None = field(repr=False)  # of /metrics; None: there is no /metrics
+    dashboard_login: tuple[str, str] | None = field(repr=False)  # user, password; None: no /rq
 
 
 @lru_cache(maxsize=1)
@@ -58,6 +63,11 @@ def _read(env: Mapping[str, str]) -> Settings:
         shutdown_grace=_whole(env, 'JOB_SHUTDOWN_GRACE', None),
         horse_max_jobs=_whole(env, 'JOB_HORSE_MAX_JOBS', 1000),
         webhook_hosts=_names(env.get('JOB_WEBHOOK_HOSTS', '')),
+        smtp_url=env.get('SMTP_URL') or None,
+        mail_from=env.get('MAIL_FROM') or 'noreply@localhost',
+        api_token=_token(env, 'JOBS_API_TOKEN'),
+        metrics_token=_token(env, 'METRICS_TOKEN'),
+        dashboard_login=_login(env),
     )
 
 
@@ -85,6 +95,26 @@ def _task_modules(text: str) -> tuple[str, ...]:
 
 def _names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(',') if name.strip())
+
+
+def _token(env: Mapping[str, str], name: str) -> str | None:
+    token = env.get(name) or None
+    # Anything else could not stand in a header: nobody would ever be let in.
+    if token and not all('!' <= character <= '~' for character in token):
+        raise ValueError(f'{name} must be of visible ASCII characters, without spaces.')
+    return token
+
+
+def _login(env: Mapping[str, str]) -> tuple[str, str] | None:
+    user, password = env.get('DASHBOARD_USERNAME'), env.get('DASHBOARD_PASSWORD')
+    if not user and not password:
+        return None
+    if not user or not password or ':' in user:
+        raise ValueError(
+            'DASHBOARD_USERNAME, without a colon, and DASHBOARD_PASSWORD belong together: '
+            'set both, or neither for no dashboard.'
+        )
+    return user, password
 
 
 @overload

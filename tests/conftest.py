@@ -42,7 +42,8 @@ def settings(
     redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[pytest.MonkeyPatch]:
     """Every test has its own folders, an empty Redis, and the tests' tasks beside the real ones."""
-    for name in [name for name in os.environ if name.startswith(('RQ_', 'JOB_'))]:
+    ours = ('RQ_', 'JOB_', 'JOBS_', 'SMTP_', 'MAIL_', 'METRICS_', 'DASHBOARD_')
+    for name in [name for name in os.environ if name.startswith(ours)]:
         monkeypatch.delenv(name)
     # Hershey-Fonts installs a package `tests` of its own: workers must find ours before it.
     monkeypatch.setenv('PYTHONPATH', str(ROOT))

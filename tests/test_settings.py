@@ -32,6 +32,11 @@ def test_an_empty_environment_has_defaults() -> None:
         shutdown_grace=None,
         horse_max_jobs=1000,
         webhook_hosts=(),
+        smtp_url=None,
+        mail_from='noreply@localhost',
+        api_token=None,
+        metrics_token=None,
+        dashboard_login=None,
     )
 
 
@@ -56,6 +61,12 @@ def test_every_setting_can_be_set() -> None:
             'JOB_SHUTDOWN_GRACE': '5',
             'JOB_HORSE_MAX_JOBS': '6',
             'JOB_WEBHOOK_HOSTS': 'a.example, b.example',
+            'SMTP_URL': 'smtps://user:hidden@mail.example',
+            'MAIL_FROM': 'Plotter <plotter@example.com>',
+            'JOBS_API_TOKEN': 'hidden-a',
+            'METRICS_TOKEN': 'hidden-m',
+            'DASHBOARD_USERNAME': 'anna',
+            'DASHBOARD_PASSWORD': 'hidden-d',
         }
     )
     assert settings == Settings(
@@ -71,7 +82,14 @@ def test_every_setting_can_be_set() -> None:
         shutdown_grace=5,
         horse_max_jobs=6,
         webhook_hosts=('a.example', 'b.example'),
+        smtp_url='smtps://user:hidden@mail.example',
+        mail_from='Plotter <plotter@example.com>',
+        api_token='hidden-a',
+        metrics_token='hidden-m',
+        dashboard_login=('anna', 'hidden-d'),
     )
+    assert 'hidden' not in repr(settings)
+    assert 'secret' not in repr(settings)
 
 
 def test_the_worker_command_and_we_read_the_same_url() -> None:
@@ -110,6 +128,13 @@ BAD = [
         for name in ('JOB_RESULT_TTL', 'JOB_FAILURE_TTL')
         for text in ('99999999999', '9' * 30, '9' * 5000)
     ],
+    *[
+        (name, text)
+        for name in ('JOBS_API_TOKEN', 'METRICS_TOKEN')
+        for text in ('two words', 'line\n', 'é')
+    ],
+    ('DASHBOARD_USERNAME', 'without a password'),
+    ('DASHBOARD_PASSWORD', 'without a user'),
 ]
 
 
