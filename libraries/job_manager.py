@@ -3,32 +3,27 @@
 Every function raises QueueUnavailableError within two seconds if Redis is away.
 """
 
-import json
-import math
 import time
-import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Any
 from uuid import uuid4
 
-import msgspec
 from rq.exceptions import InvalidJobOperation
-from rq.job import Job, JobStatus
+from rq.job import Job
 from rq.utils import utcformat
 
 from libraries import job_store
+from libraries.job_enqueue import enqueue
 from libraries.job_errors import InvalidJobError, JobNotFoundError, show
 from libraries.job_listing import iterate_jobs, read_statuses
 from libraries.job_options import (
-    JobOptions,
     is_job_id,
     parse_options,
-    retry_delays,
     split_options,
 )
-from libraries.job_payload import PlainSerializer, dump_checked
+from libraries.job_payload import PlainSerializer
 from libraries.job_status import ENDED, Status
 from libraries.job_store import reaching_redis
 from libraries.job_task import Task, resolve_task
@@ -40,7 +35,6 @@ STATUSES = (
     'failed', 'stopped', 'canceled', 'finished',
 )  # fmt: skip
 MAX_LISTED = 1000
-_OWN_FIELDS = ('data', 'description', 'retry_intervals')  # of each job its own
 MAX_CALLS = 5000  # jobs that one step queues: Redis serves nobody else meanwhile
 
 
@@ -59,7 +53,7 @@ def enqueue_background_job(dotted_path: str, /, *args: Any, **kwargs: Any) -> Jo
     options = parse_options(given, get_settings())
     task.check(args, arguments)
     job_id = options.job_id or str(uuid4())
-    return _enqueue(task, options, [(job_id, args, arguments)], job_id)[0]
+    return enqueue(task, options, [(job_id, args, arguments)], job_id)[0]
 
 
 def enqueue_background_jobs(
@@ -79,7 +73,7 @@ def enqueue_background_jobs(
         (f'{batch_id}-{number}', (), _check_call(task, number, call))
         for number, call in enumerate(_bounded(calls))
     ]
-    return _enqueue(task, options, batch, batch_id) if batch else []
+    return enqueue(task, options, batch, batch_id) if batch else []
 
 
 def get_job_status(job_id: str) -> Status:
@@ -213,58 +207,6 @@ def _check_call(task: Task, number: int, call: Mapping[str, Any]) -> dict[str, A
     except InvalidJobError as error:
         raise InvalidJobError(f'Call {number}, {show(call)}: {error}') from error
     return arguments
-
-
-def _enqueue(
-    task: Task,
-    options: JobOptions,
-    calls: Sequence[tuple[str, tuple[Any, ...], dict[str, Any]]],
-    repeat_id: str,
-) -> list[Job]:
-    with reaching_redis(repeat_id) as connection:
-        jobs = [_make_job(task, options, call) for call in calls]
-        shared = ['task', task.path]
-        for field, value in jobs[0].to_dict().items():
-            if field not in _OWN_FIELDS and value != '':
-                shared += (field, str(value) if type(value) is int else value)
-        score = '' if options.start_at is None else str(math.ceil(options.start_at.timestamp()))
-        ids, descriptions = [job.id for job in jobs], [job.description for job in jobs]
-        # Delays of each job's own: what is queued together must not come back together.
-        delays = [json.dumps(job.retry_intervals) if job.retry_intervals else None for job in jobs]
-        request = msgspec.msgpack.encode((options.queue, score, shared, ids, descriptions, delays))
-        data = [zlib.compress(job.data) for job in jobs]
-        replies = job_store.enqueue(connection, [request, *data])
-    for job, existing in zip(jobs, replies, strict=True):
-        if existing:
-            job.restore(dict(zip(existing[::2], existing[1::2], strict=True)))
-    return jobs
-
-
-def _make_job(
-    task: Task, options: JobOptions, call: tuple[str, tuple[Any, ...], dict[str, Any]]
-) -> Job:
-    job_id, args, kwargs = call
-    job = Job(job_id, job_store.get_connection())
-    job.serializer = PlainSerializer  # as an argument, RQ would inspect the class for each job
-    job.data = dump_checked((task.path, None, args, kwargs))
-    job.description = _describe(task.path, args, kwargs)
-    job.origin = options.queue
-    job.timeout = options.timeout
-    job.result_ttl = options.result_ttl
-    job.failure_ttl = options.failure_ttl
-    job._status = JobStatus.SCHEDULED if options.start_at else JobStatus.QUEUED
-    job.enqueued_at = None if options.start_at else job.created_at
-    if options.max_retries:
-        job.retries_left = options.max_retries
-        job.retry_intervals = retry_delays(options)  # type: ignore[assignment]  # RQ takes floats
-    return job
-
-
-def _describe(path: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
-    """The call in one short line, for logs and the dashboard."""
-    shown = [show(value) for value in args[:10]]
-    shown += [f'{name}={show(value)}' for name, value in islice(kwargs.items(), 10)]
-    return f'{path}({", ".join(shown)})'.encode(errors='backslashreplace').decode()
 
 
 def _one_of(name: str, value: str | None, known: Sequence[str]) -> Sequence[str]:

@@ -1,14 +1,14 @@
 """JobWorker: RQ's worker, without the windows in which it loses a job, and warm.
 
 `rq worker --worker-class libraries.job_worker.JobWorker high default low`, or RQ_WORKER_CLASS. The
-worker takes a job, started and leased, in one step; a work horse that lives on runs it and
-records the outcome in one step; meanwhile the worker renews the lease and watches both.
-Each method here takes the place of RQ's, and says why. docs/reliability.md has the whole.
+worker takes a job, started and leased, in one step (here); a work horse that lives on runs it
+(`job_runner`) and records the outcome in one step (`job_recorder`); meanwhile the worker renews the
+lease and watches both (`job_watcher`). Each method takes the place of RQ's, and says why.
+docs/reliability.md has the whole.
 """
 
 import contextlib
 import importlib
-import pickle
 import pkgutil
 import signal
 import time
@@ -20,34 +20,28 @@ from redis import Redis
 from redis.exceptions import RedisError
 from rq import Worker
 from rq.defaults import (
-    CALLBACK_TIMEOUT,
     DEFAULT_LOGGING_DATE_FORMAT,
     DEFAULT_LOGGING_FORMAT,
 )
-from rq.executions import Execution
 from rq.job import Job
 from rq.logutils import setup_loghandlers
 from rq.queue import Queue
 from rq.utils import now
 
-from libraries.job_horse import Horse, HorseDied
-from libraries.job_lease import Lease, Nothing, Taken, give_back, renew, take, wait_for_ring
+from libraries.job_horse import Horse
+from libraries.job_lease import Nothing, take, wait_for_ring
 from libraries.job_payload import PlainSerializer
 from libraries.job_record import CheckedJob, TimeLimit
-from libraries.job_runner import TIMED_OUT, JobRunner
 from libraries.job_upkeep import Upkeep
+from libraries.job_watcher import JobWatcher
 from libraries.settings import get_settings
 
 DUE_TICK = 0.5  # seconds, at least, between two looks for jobs whose time has come
-TICK = 0.2  # seconds between two looks at a running job
 IDLE_TICK = 1.0  # seconds, at most, after which jobs that did not ring are found too
-TIMEOUT_GRACE = 1.5  # seconds that a task has to end after its time-out
 SOCKET_TIMEOUT = 5.0  # seconds, at most, after which a connection that hangs is given up
 
-_NO_LIMIT = float('inf')
 
-
-class JobWorker(JobRunner, Worker):
+class JobWorker(JobWatcher, Worker):
     """The worker of this project; see the module."""
 
     job_class = CheckedJob
@@ -62,14 +56,8 @@ class JobWorker(JobRunner, Worker):
         self._ordered_queues = self.queues[:]
         self._settings = get_settings()
         self._upkeep = Upkeep(self)
-        self._horse: Horse | None = None
-        self._taken: Taken | None = None
-        self._lease_until = 0.0  # on this machine's monotonic clock
-        self._doomed_execution: str | None = None
         self._stop_asked_at = 0.0
         self._looked_for_due = 0.0
-        self._forced = False
-        self._give_up_at = _NO_LIMIT
 
     def _trusting_nobody(self, queue: Queue) -> Queue:
         queue.job_class, queue.serializer = CheckedJob, PlainSerializer
@@ -226,125 +214,3 @@ class JobWorker(JobRunner, Worker):
         shown = f'{described} ({job.id})' if self.log_job_description else job.id
         self.log.info('Worker %s: %s: %s', self.name, queue.name, shown)
         return job, queue
-
-    # -- running it ------------------------------------------------------------------------------
-
-    def execute_job(self, job: Job, queue: Queue) -> None:
-        # RQ forks here, for each job.
-        assert self._taken is not None
-        taken, self._taken = self._taken, None
-        execution = Execution(taken.lease.execution_id, job.id, self.connection, self.name)
-        self._stopped_job_id = None
-        self.executions[execution.id] = execution  # RQ's commands look here for what runs
-        try:
-            if self._stop_requested:
-                self._give_back(taken.lease)
-            else:
-                self._run(taken)
-        finally:
-            self._horse_pid = 0
-            self.executions.clear()
-
-    def _run(self, taken: Taken) -> None:
-        assert self._horse is not None
-        horse = self._horse
-        self._horse_pid = horse.pid
-        horse.send(pickle.dumps(taken))
-        try:
-            if self._watch(horse, taken):
-                if horse.jobs < self._settings.horse_max_jobs:
-                    return
-                horse.retire()
-        except HorseDied as died:
-            if self._stopped_job_id == taken.lease.job_id:
-                self.record_stopped(taken)
-            elif not horse.has_begun:
-                self._give_back(taken.lease)
-            else:
-                self.record_crash(taken, f'HorseDied: {died} while it ran the job', died)
-        self._horse = None
-
-    def _watch(self, horse: Horse, taken: Taken) -> bool:
-        """Until the job has ended, or must. False if the horse has been killed for it."""
-        lease = taken.lease
-        timeout = _seconds(taken.fields.get(b'timeout'), self.queue_class.DEFAULT_TIMEOUT)
-        must_end_at = time.monotonic() + timeout + _callbacks(taken.fields) + TIMEOUT_GRACE
-        done = lease.execution_id.encode()
-        while (answer := horse.wait(TICK)) != done:
-            self._renew_when_due(lease)
-            moment = time.monotonic()
-            if answer == done + TIMED_OUT:
-                horse.kill()  # with whatever the task has left running
-            elif moment >= self._lease_until:
-                self.log.error('Worker %s: job %s is lost to another', self.name, lease.job_id)
-                horse.kill()
-            elif self._stopped_job_id == lease.job_id:
-                horse.kill()
-                self.record_stopped(taken)
-            elif self._doomed_execution == lease.execution_id:
-                horse.kill()
-                self.record_crash(taken, 'HorseDied: the work horse was killed by a command')
-            elif self._forced or moment >= self._give_up_at:
-                self.log.warning('Worker %s: puts job %s back to end', self.name, lease.job_id)
-                horse.kill()
-                self._give_back(lease)
-            elif moment >= must_end_at:
-                horse.kill()
-                self.record_crash(
-                    taken,
-                    f'JobTimeoutException: Task exceeded maximum timeout value ({timeout:g} '
-                    'seconds) and did not end; its process was killed',
-                )
-            else:
-                if moment < self._lease_until - self._settings.lease / 3:  # Redis is there
-                    self._upkeep.do_what_is_due()
-                continue
-            return False
-        return True
-
-    def _renew_when_due(self, lease: Lease) -> None:
-        length = self._settings.lease
-        if time.monotonic() < self._lease_until - length * 2 / 3:
-            return
-        asked_at = time.monotonic()
-        try:
-            answer = renew(self.connection, lease, length)
-        except RedisError as error:
-            self.log.warning('Worker %s: cannot renew its lease: %s', self.name, error)
-            return
-        if answer == 'lost':
-            self._lease_until = 0.0
-            return
-        self._lease_until = asked_at + length
-        if answer == 'stop':
-            self._stopped_job_id = lease.job_id
-
-    def _give_back(self, lease: Lease) -> None:
-        try:
-            give_back(self.connection, lease)
-        except RedisError as error:  # its lease will end
-            self.log.error('Worker %s: cannot put job %s back: %s', self.name, lease.job_id, error)
-
-    def kill_horse(self, sig: signal.Signals = signal.SIGKILL) -> None:
-        # Called by RQ's thread for commands, and RQ's own signals whatever group it finds, the
-        # worker's included. `_watch` does it, for the job that was meant.
-        if self._stopped_job_id is None:
-            self._doomed_execution = next(iter(self.executions), None)
-
-
-def _callbacks(fields: dict[bytes, bytes]) -> float:
-    """Seconds that the callbacks of a job may take after it."""
-    return sum(
-        _seconds(fields.get(b'%b_callback_timeout' % kind), CALLBACK_TIMEOUT)
-        for kind in (b'success', b'failure')
-        if fields.get(b'%b_callback_name' % kind)
-    )
-
-
-def _seconds(text: bytes | None, default: float) -> float:
-    """A time-out as it stands in a record; the horse will complain if it is none."""
-    try:
-        seconds = float(text) if text else default
-    except ValueError:
-        return default
-    return seconds if seconds > 0 else _NO_LIMIT

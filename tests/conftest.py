@@ -19,6 +19,7 @@ from app import create_app
 from libraries.embedded_redis import embedded_redis
 from libraries.job_store import get_connection
 from libraries.settings import get_settings
+from tests.proxy import Proxy, proxy_to
 
 ROOT = Path(__file__).parent.parent
 JOB_WORKER = 'libraries.job_worker.JobWorker'
@@ -78,6 +79,12 @@ def dump(connection: Redis) -> Callable[[], dict[bytes, tuple[bytes | None, int]
         }
 
     return read
+
+
+@pytest.fixture
+def proxy(redis_url: str) -> Iterator[Proxy]:
+    with proxy_to(redis_url) as proxy:
+        yield proxy
 
 
 Worker = Callable[..., AbstractContextManager[subprocess.Popen[bytes]]]

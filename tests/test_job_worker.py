@@ -47,7 +47,7 @@ from libraries.job_store import get_connection
 from libraries.settings import get_settings
 from tests.conftest import ROOT, Worker, eventually
 from tests.faults.test_windows import alive, horse_of
-from tests.proxy import Proxy, proxy_to
+from tests.proxy import Proxy
 from tests.test_stock_tools import rq
 
 ADD = 'tests.tasks.add'
@@ -982,12 +982,6 @@ def test_the_name_of_a_living_worker_is_refused(connection: Redis, job_worker: W
         with job_worker('--name', 'w', **CALM) as second:
             assert second.wait(20) not in (0, None)
         require_living(first)
-
-
-@pytest.fixture
-def proxy(redis_url: str) -> Iterator[Proxy]:
-    with proxy_to(redis_url) as proxy:
-        yield proxy
 
 
 @pytest.mark.parametrize('moment', ['idle', 'busy'])

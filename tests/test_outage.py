@@ -29,7 +29,7 @@ from libraries.job_manager import (
 )
 from libraries.job_store import get_connection
 from libraries.settings import get_settings
-from tests.proxy import Proxy, proxy_to
+from tests.proxy import Proxy
 
 ADD = 'tests.tasks.add'
 PROMISED = 2.0  # seconds
@@ -53,10 +53,10 @@ def use_redis(settings: pytest.MonkeyPatch, url: str) -> None:
 
 
 @pytest.fixture
-def proxy(redis_url: str, settings: pytest.MonkeyPatch) -> Iterator[Proxy]:
-    with proxy_to(redis_url) as proxy:
-        use_redis(settings, proxy.url)
-        yield proxy
+def proxy(proxy: Proxy, settings: pytest.MonkeyPatch) -> Proxy:
+    """The proxy, and everything of this module goes through it."""
+    use_redis(settings, proxy.url)
+    return proxy
 
 
 @pytest.fixture

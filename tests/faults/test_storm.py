@@ -21,7 +21,7 @@ from libraries.job_manager import enqueue_background_job, get_job_statuses
 from libraries.settings import get_settings
 from tests.conftest import JOB_WORKER
 from tests.faults.storm import Storm, drain, enqueue_everywhere, lost, rq_s_tools_beside
-from tests.proxy import Proxy, proxy_to
+from tests.proxy import Proxy
 
 SECONDS = float(os.environ.get('FAULT_SECONDS', '6'))
 SLEEP = 'tests.tasks.sleep'
@@ -104,12 +104,6 @@ def test_nothing_acknowledged_is_lost_when_redis_dies(
         counts = drain(ids, storm, 60)
         assert all(worker.poll() is None for worker in storm.workers)
     assert counts == {'finished': len(ids)}
-
-
-@pytest.fixture
-def proxy(redis_url: str) -> Iterator[Proxy]:
-    with proxy_to(redis_url) as proxy:
-        yield proxy
 
 
 def test_no_job_is_lost_when_connections_are_cut_after_redis_has_executed(

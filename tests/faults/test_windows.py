@@ -4,7 +4,6 @@ import os
 import signal
 import time
 from base64 import b64encode
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,7 +21,7 @@ from libraries.job_manager import (
 )
 from libraries.job_payload import PlainSerializer
 from tests.conftest import Worker, eventually
-from tests.proxy import Proxy, proxy_to
+from tests.proxy import Proxy
 
 ADD = 'tests.tasks.add'
 DYING = 'tests.faults.workers.DyingJobWorker'
@@ -247,12 +246,6 @@ def test_what_another_tool_requeues_cannot_expire(connection: Redis, job_worker:
         eventually(lambda: connection.ttl(job.key) == -1)
         connection.delete('rq:suspended')
         eventually(lambda: get_job_status(job.id)['status'] == 'failed')
-
-
-@pytest.fixture
-def proxy(redis_url: str) -> Iterator[Proxy]:
-    with proxy_to(redis_url) as proxy:
-        yield proxy
 
 
 @pytest.mark.parametrize('step', ['take', 'record'])
