@@ -20,6 +20,9 @@ demo: install
 # Everything of Procfile.dev, restarted when code changes. Ctrl-C stops all of it.
 up: export REDIS_PORT ?= 6399
 up: export WEB_PORT ?= 8000
+up: export MAIL_PORT ?= 8025
+# Whatever the shell says: development writes to no customer.
+up: export SMTP_URL = smtp://127.0.0.1:$(MAIL_PORT)
 up: install
 	@env -u RQ_REDIS_URL REDIS_URL=redis://127.0.0.1:$(REDIS_PORT)/0 honcho start -f Procfile.dev
 

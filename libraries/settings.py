@@ -10,6 +10,7 @@ from typing import overload
 from redis import Redis
 
 from libraries.job_errors import show
+from libraries.mail_server import SmtpUrl, read_smtp_url
 
 QUEUES = ('high', 'default', 'low')  # in the order in which workers serve them
 
@@ -33,8 +34,8 @@ class Settings:
     shutdown_grace: int | None  # seconds that a deploy waits for a running job; None: for ever
     horse_max_jobs: int  # jobs after which a work horse is replaced, against leaks
     webhook_hosts: tuple[str, ...]  # to which a job's webhooks may go
-    smtp_url: str | None = field(repr=False)  # where mail goes; None: it cannot be sent
-    mail_from: str  # the sender of every mail
+    smtp_url: SmtpUrl | None  # where mail goes; None: it cannot be sent
+    mail_from: tuple[str, str]  # the sender of every mail: name, address
     api_token: str | None = field(repr=False)  # of the HTTP API; None: there is no API
     metrics_token: str | None = field(repr=False)  # of /metrics; None: there is no /metrics
     dashboard_login: tuple[str, str] | None = field(repr=False)  # user, password; None: no /rq
@@ -63,8 +64,8 @@ def _read(env: Mapping[str, str]) -> Settings:
         shutdown_grace=_whole(env, 'JOB_SHUTDOWN_GRACE', None),
         horse_max_jobs=_whole(env, 'JOB_HORSE_MAX_JOBS', 1000),
         webhook_hosts=_names(env.get('JOB_WEBHOOK_HOSTS', '')),
-        smtp_url=env.get('SMTP_URL') or None,
-        mail_from=env.get('MAIL_FROM') or 'noreply@localhost',
+        smtp_url=_smtp_url(env),
+        mail_from=_mail_from(env),
         api_token=_token(env, 'JOBS_API_TOKEN'),
         metrics_token=_token(env, 'METRICS_TOKEN'),
         dashboard_login=_login(env),
@@ -95,6 +96,26 @@ def _task_modules(text: str) -> tuple[str, ...]:
 
 def _names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(',') if name.strip())
+
+
+def _smtp_url(env: Mapping[str, str]) -> SmtpUrl | None:
+    text = env.get('SMTP_URL')
+    try:
+        return read_smtp_url(text) if text else None
+    except ValueError as error:
+        raise ValueError(f'SMTP_URL {error}') from None
+
+
+def _mail_from(env: Mapping[str, str]) -> tuple[str, str]:
+    text = env.get('MAIL_FROM')
+    if not text:
+        return '', 'noreply@localhost'
+    from libraries.mail_message import read_sender  # whose validator takes a while to import
+
+    try:
+        return read_sender(text)
+    except ValueError as error:
+        raise ValueError(f'MAIL_FROM cannot be the sender of a mail: {error}') from None
 
 
 def _token(env: Mapping[str, str], name: str) -> str | None:

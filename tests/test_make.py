@@ -4,11 +4,14 @@ import os
 import re
 import signal
 import subprocess
-import time
 import urllib.request
 from pathlib import Path
 
+import pytest
+
 from libraries.embedded_redis import embedded_redis, free_port
+from libraries.job_manager import enqueue_background_job, wait_for_job
+from libraries.settings import get_settings
 from tests.conftest import ROOT, eventually, kill_group
 
 
@@ -43,24 +46,35 @@ def test_the_demo_shows_each_state_twice_at_once_and_beside_another_redis() -> N
             assert re.search(r'tried twice +default +finished', output)
 
 
-def test_ctrl_c_in_make_up_leaves_no_process_behind() -> None:
+def test_make_up_shows_mails_and_ctrl_c_leaves_no_process_behind(
+    settings: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     mark = f'MAKE_UP_TEST_{os.getpid()}'
-    web, redis = free_port(), free_port()
-    environment = os.environ | {'WEB_PORT': str(web), 'REDIS_PORT': str(redis), mark: '1'}
-    # What the shell happens to say of another Redis is not to be believed.
+    ports = {name: str(free_port()) for name in ('WEB_PORT', 'REDIS_PORT', 'MAIL_PORT')}
+    # What the shell happens to say of other servers is not to be believed.
+    environment = os.environ | ports | {mark: '1', 'SMTP_URL': 'smtp://127.0.0.1:1'}
     environment |= dict.fromkeys(('REDIS_URL', 'RQ_REDIS_URL'), 'redis://127.0.0.1:1/0')
-    up = subprocess.Popen(
-        ['make', 'up'], cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, start_new_session=True
-    )
+    web, shown = ports['WEB_PORT'], tmp_path / 'shown'
+    with shown.open('wb') as output:
+        up = subprocess.Popen(
+            ['make', 'up'], cwd=ROOT, env=environment, stdout=output, start_new_session=True
+        )
     try:
         eventually(lambda: answers(f'http://127.0.0.1:{web}/healthz'), timeout=60)
         eventually(lambda: any('rq worker' in line for line in processes_with(mark)), timeout=60)
-        time.sleep(1)  # the worker is at its queues
-        os.killpg(up.pid, signal.SIGINT)
-        up.wait(30)
-        eventually(lambda: not processes_with(mark))
+        settings.setenv('REDIS_URL', f'redis://127.0.0.1:{ports["REDIS_PORT"]}/0')
+        get_settings.cache_clear()
+        mail = {'to': 'zoe@example.com', 'subject': 'Hello', 'body': 'from make up'}
+        job = enqueue_background_job('workers.email_tasks.send_email', **mail)
+        assert wait_for_job(job.id, 20)['error'] is None
+        eventually(lambda: 'from make up' in shown.read_text())
     finally:
-        kill_group(up.pid)
+        os.killpg(up.pid, signal.SIGINT)  # what it runs has sessions of its own: it alone stops it
+        try:
+            up.wait(30)
+        finally:
+            kill_group(up.pid)
+    eventually(lambda: not processes_with(mark))
 
 
 def answers(url: str) -> bool:

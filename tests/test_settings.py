@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis
 from hypothesis import strategies as st
 
+from libraries.mail_server import SmtpUrl
 from libraries.settings import QUEUES, Settings, _read, get_settings
 from tests.conftest import ROOT
 
@@ -33,7 +34,7 @@ def test_an_empty_environment_has_defaults() -> None:
         horse_max_jobs=1000,
         webhook_hosts=(),
         smtp_url=None,
-        mail_from='noreply@localhost',
+        mail_from=('', 'noreply@localhost'),
         api_token=None,
         metrics_token=None,
         dashboard_login=None,
@@ -82,8 +83,8 @@ def test_every_setting_can_be_set() -> None:
         shutdown_grace=5,
         horse_max_jobs=6,
         webhook_hosts=('a.example', 'b.example'),
-        smtp_url='smtps://user:hidden@mail.example',
-        mail_from='Plotter <plotter@example.com>',
+        smtp_url=SmtpUrl('smtps', 'mail.example', 465, ('user', 'hidden')),
+        mail_from=('Plotter', 'plotter@example.com'),
         api_token='hidden-a',
         metrics_token='hidden-m',
         dashboard_login=('anna', 'hidden-d'),
@@ -133,6 +134,50 @@ BAD = [
         for name in ('JOBS_API_TOKEN', 'METRICS_TOKEN')
         for text in ('two words', 'line\n', 'é')
     ],
+    *[
+        ('SMTP_URL', url)
+        for url in (
+            'mail.example',
+            'http://mail.example',
+            'smtp://',
+            'smtp://:25',
+            'smtp://h:0',
+            'smtp://h:99999',
+            'smtp://h:abc',
+            'smtp://h/path',
+            'smtp://h?tls=no',
+            'smtp://h#x',
+            'smtp://a b',
+            'smtp://h\n',
+            'smtp://a..b',
+            'smtp://bücher.example',
+            'smtp://[::1',
+            f'smtp://{"h" * 64}',
+            'smtps://user@h',
+            'smtps://:hidden@h',
+            'smtps://user:hid den@h',
+            'smtps://user:hid%20den@h',
+            'smtps://user:hid%00den@h',
+            'smtps://user:hid%C3%A9den@h',
+            'smtps://user:hid%ffden@h',
+            'smtps://user:hid/den@h',
+            'smtp://user:hidden@mail.example',
+            'smtp://user:hidden@10.0.0.1',
+            'smtp://user:hidden@localhost.example',
+        )
+    ],
+    *[
+        ('MAIL_FROM', sender)
+        for sender in (
+            'nobody',
+            'a@b.example, c@d.example',
+            'A <a@b.example',
+            'A <a@b.example> B',
+            'A\r\nBcc: b <a@b.example>',
+            'A <a@b.example\n>',
+            'é@b.example',
+        )
+    ],
     ('DASHBOARD_USERNAME', 'without a password'),
     ('DASHBOARD_PASSWORD', 'without a user'),
 ]
@@ -144,6 +189,49 @@ def test_a_bad_value_names_its_variable(name: str, value: str) -> None:
         _read({name: value})
 
 
+@pytest.mark.parametrize(
+    ('url', 'parsed'),
+    [
+        ('smtp://mail.example', SmtpUrl('smtp', 'mail.example', 25)),
+        ('smtp://mail.example:2525/', SmtpUrl('smtp', 'mail.example', 2525)),
+        ('SMTPS://Mail.example', SmtpUrl('smtps', 'mail.example', 465)),
+        ('smtp+starttls://smtp_relay', SmtpUrl('smtp+starttls', 'smtp_relay', 587)),
+        ('smtps://a%40b:p%3A%2F%25@h', SmtpUrl('smtps', 'h', 465, ('a@b', 'p:/%'))),
+        ('smtp://a:p@[::1]', SmtpUrl('smtp', '::1', 25, ('a', 'p'))),
+        ('smtp://a:p@127.0.0.2', SmtpUrl('smtp', '127.0.0.2', 25, ('a', 'p'))),
+        ('smtp://a:p@localhost', SmtpUrl('smtp', 'localhost', 25, ('a', 'p'))),
+    ],
+)
+def test_a_mail_server_is_named_by_a_url(url: str, parsed: SmtpUrl) -> None:
+    assert _read({'SMTP_URL': url}).smtp_url == parsed
+
+
+def test_a_mail_server_is_shown_without_its_login() -> None:
+    assert str(SmtpUrl('smtps', 'h', 465, ('a', 'hidden'))) == 'h:465'
+    assert str(SmtpUrl('smtp', '::1', 25)) == '[::1]:25'
+
+
+@pytest.mark.parametrize(
+    ('text', 'sender'),
+    [
+        ('a@b.example', ('', 'a@b.example')),
+        ('<a@localhost>', ('', 'a@localhost')),
+        ('"Plotter, Inc." <a@b.example>', ('Plotter, Inc.', 'a@b.example')),
+        ('Zoë’s <a@bücher.example>', ('Zoë’s', 'a@xn--bcher-kva.example')),
+    ],
+)
+def test_a_sender_may_have_a_name(text: str, sender: tuple[str, str]) -> None:
+    assert _read({'MAIL_FROM': text}).mail_from == sender
+
+
+@pytest.mark.parametrize('url', [value for name, value in BAD if name == 'SMTP_URL'])
+def test_a_bad_mail_server_does_not_tell_its_password(url: str) -> None:
+    with pytest.raises(ValueError, match='SMTP_URL') as refusal:
+        _read({'SMTP_URL': url})
+    assert 'hid' not in str(refusal.value)
+    assert refusal.value.__cause__ is None
+
+
 def test_a_bad_url_does_not_tell_its_password() -> None:
     with pytest.raises(ValueError, match='REDIS_URL') as refusal:
         _read({'REDIS_URL': 'redsi://:secret@host'})
@@ -153,7 +241,7 @@ def test_a_bad_url_does_not_tell_its_password() -> None:
 @unhurried
 @given(st.text(st.characters(exclude_characters='\0', exclude_categories=['Cs']), min_size=1))
 def test_any_text_is_taken_or_refused_by_name(text: str) -> None:
-    for name in ('REDIS_URL', 'JOB_TASK_MODULES', 'JOB_RESULT_TTL', 'JOB_FAILURE_TTL'):
+    for name in ('REDIS_URL', 'JOB_TASK_MODULES', 'JOB_RESULT_TTL', 'SMTP_URL', 'MAIL_FROM'):
         try:
             _read({name: text})
         except ValueError as error:
@@ -202,6 +290,8 @@ GARBAGE = {
     'JOB_TASK_MODULES': '!',
     'JOB_RESULT_TTL': 'x',
     'JOB_FAILURE_TTL': 'x',
+    'SMTP_URL': 'x',
+    'MAIL_FROM': 'x',
 }
 
 
@@ -217,7 +307,14 @@ def run(code: str, **env: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize(
-    'module', ['libraries.job_manager', 'libraries.file_store', 'app', 'components.artboard.main']
+    'module',
+    [
+        'libraries.job_manager',
+        'libraries.file_store',
+        'workers.email_tasks',
+        'app',
+        'components.artboard.main',
+    ],
 )
 def test_importing_reads_no_setting_and_opens_no_socket(module: str) -> None:
     done = run(f'import {module}; print(opened)', **GARBAGE)
@@ -234,7 +331,7 @@ def test_an_application_is_made_without_a_socket() -> None:
     assert (done.returncode, done.stdout) == (0, '[]\n'), done.stderr
 
 
-@pytest.mark.parametrize('name', ['REDIS_URL', 'JOB_TASK_MODULES', 'JOB_RESULT_TTL'])
+@pytest.mark.parametrize('name', ['REDIS_URL', 'JOB_TASK_MODULES', 'JOB_RESULT_TTL', 'SMTP_URL'])
 def test_an_application_is_not_made_with_a_bad_setting(name: str) -> None:
     done = run('from app import create_app; create_app()', **{name: '!'})
     assert done.returncode == 1

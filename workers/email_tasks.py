@@ -1,0 +1,85 @@
+"""Mails, sent by the server of `SMTP_URL` in the name of `MAIL_FROM`."""
+
+from functools import cache
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError, select_autoescape
+
+from libraries.job_errors import PermanentJobError, show
+from libraries.job_progress import current_job
+from libraries.mail_message import plain_address, write_message
+from libraries.mail_server import deliver
+from libraries.settings import get_settings
+
+Sent = dict[str, str]  # message_id, and to: the address in ASCII that the server accepted
+
+
+def send_notification(recipient: str, subject: str, template: str, **context: object) -> Sent:
+    """Send a mail from `templates/email/<template>.txt` and, if there is one, its `.html`.
+
+    The templates see the context, and `recipient` and `subject`. Returns and raises what
+    send_email does; PermanentJobError also for a template that is none, or that needs more.
+    """
+    if template not in _template_names():
+        known = ', '.join(_template_names())
+        raise PermanentJobError(f'{show(template)} is no mail template: there are {known}.')
+    if 'self' in context:
+        raise PermanentJobError("Jinja keeps the name 'self' for itself: rename that argument.")
+    values = context | {'recipient': recipient, 'subject': subject}
+    text = _render(f'{template}.txt', values)
+    has_html = f'{template}.html' in _templates().list_templates()
+    return _send(
+        recipient, subject, text, _render(f'{template}.html', values) if has_html else None
+    )
+
+
+def send_email(to: str, subject: str, body: str) -> Sent:
+    """Send a mail of plain text to one address; return its `message_id` and its `to`.
+
+    Raises PermanentJobError for an address or a text that no mail can have, without SMTP_URL,
+    and if the server refuses for good; MailServerError if it may take the mail another time.
+    """
+    return _send(to, subject, body)
+
+
+def email_notification(email: str, subject: str, body: str) -> Sent:
+    """send_email, with `email` for the address."""
+    return _send(email, subject, body)
+
+
+def _send(to: str, subject: str, text: str, html: str | None = None) -> Sent:
+    settings = get_settings()
+    if settings.smtp_url is None:
+        raise PermanentJobError('No mail can be sent without a server: set SMTP_URL.')
+    job = current_job()
+    job_id = job.id if job else None
+    try:
+        recipient = plain_address(to)
+        message = write_message(settings.mail_from, recipient, subject, text, html, job_id)
+    except ValueError as error:
+        raise PermanentJobError(str(error)) from None
+    deliver(settings.smtp_url, settings.mail_from[1], recipient, message.as_bytes())
+    return {'message_id': str(message['Message-ID']), 'to': recipient}
+
+
+@cache
+def _templates() -> Environment:
+    return Environment(
+        loader=FileSystemLoader(Path(__file__).parent / 'templates' / 'email'),
+        autoescape=select_autoescape(['html']),
+        undefined=StrictUndefined,
+    )
+
+
+def _template_names() -> list[str]:
+    return [name.removesuffix('.txt') for name in _templates().list_templates(['txt'])]
+
+
+def _render(name: str, values: dict[str, object]) -> str:
+    try:
+        return _templates().get_template(name).render(values)
+    except (TemplateError, ArithmeticError, LookupError, TypeError, ValueError) as error:
+        # A template is a pure function of its values.
+        raise PermanentJobError(
+            f'The mail template {name} cannot be filled in: {error}.'
+        ) from error
