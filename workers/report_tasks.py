@@ -1,0 +1,153 @@
+"""Reports: A4 PDFs with a table and drawings, written to the output folder's `reports`."""
+
+import hashlib
+import pprint
+from collections.abc import Sequence
+from datetime import UTC, date, datetime
+from random import Random
+from typing import Annotated, Any, Literal, NotRequired, TypedDict, get_args
+
+import msgspec
+
+from libraries.file_store import write_output
+from libraries.job_errors import PermanentJobError, show
+from libraries.job_hints import HintCheck
+from libraries.job_progress import track
+from libraries.pdf_report import Figure, render_report
+from libraries.pdf_table import Table
+from libraries.svg_patterns import Millimetres, PatternName, pattern_strokes
+from libraries.svg_strokes import measure
+
+ReportType = Literal['drawings', 'table']
+Title = Annotated[str, msgspec.Meta(min_length=1, max_length=120)]
+Heading = Annotated[str, msgspec.Meta(min_length=1, max_length=60)]
+Text = Annotated[str, msgspec.Meta(max_length=400)]
+Whole = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+Cell = Text | Whole | float | None
+UserId = (
+    Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+    | Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+)
+
+HEADINGS = ('No.', 'Pattern', 'Width mm', 'Height mm', 'Seed', 'Pen lifts', 'Drawn m', 'Pen-up m')
+
+
+class TableParams(TypedDict):
+    """Rows of as many cells as there are columns; without a `date` it is that of the run."""
+
+    title: Title
+    columns: Annotated[list[Heading], msgspec.Meta(min_length=1, max_length=12)]
+    rows: Annotated[list[list[Cell]], msgspec.Meta(max_length=2000)]
+    date: NotRequired[date]
+
+
+class Drawing(TypedDict):
+    """The arguments of generate_complex_svg that decide what is drawn."""
+
+    width: Millimetres
+    height: Millimetres
+    pattern_type: PatternName
+    seed: NotRequired[int]
+
+
+class DrawingsParams(TypedDict):
+    """A set of drawings: they are shown, and how a pen draws them is told."""
+
+    title: Title
+    drawings: Annotated[list[Drawing], msgspec.Meta(min_length=1, max_length=24)]
+    date: NotRequired[date]
+
+
+PARAMS: dict[str, Any] = {'drawings': DrawingsParams, 'table': TableParams}
+
+
+def generate_report(report_type: ReportType, params: TableParams | DrawingsParams) -> str:
+    """Write an A4 report as PDF; return the file's path.
+
+    The same arguments go to the same file, no others do; on one day, or with a `date`, they
+    give the same document. Raises PermanentJobError, naming the field, for `params` that do
+    not fit the type, and for characters that the font lacks (it has Latin, Greek, Cyrillic,
+    Armenian and Georgian).
+    """
+    # Annotations say so already, but of a job that was not enqueued by us they say nothing.
+    if report_type not in PARAMS:
+        raise PermanentJobError(
+            f'there is no report {show(report_type)}: report_type is one of {", ".join(PARAMS)}'
+        )
+    if problem := HintCheck((PARAMS[report_type],), frozenset()).problem(params):
+        raise PermanentJobError(f'params do not fit a report of type {report_type!r}: {problem}')
+    given: Any = params
+    table, figures = _MAKERS[report_type](given)
+    return _write(f'{report_type}-{_digest(report_type, params)}', given, table, figures)
+
+
+def generate_pdf(user_id: UserId) -> str:
+    """Write a user's own sheet, a drawing that no other user has, as PDF; return its path.
+
+    Raises PermanentJobError for an id that is no number, no text, or cannot be written.
+    """
+    if problem := HintCheck(get_args(UserId), frozenset()).problem(user_id):
+        raise PermanentJobError(f'user_id: {problem}')
+    # Which users there are is not known here: the id alone decides what is drawn.
+    random = Random(f'user {user_id!r}')
+    pattern: PatternName = random.choice(get_args(PatternName))
+    drawing: Drawing = {
+        'width': 174,
+        'height': 174,
+        'pattern_type': pattern,
+        'seed': random.randrange(10**6),
+    }
+    params: DrawingsParams = {'title': f'A drawing for {user_id}', 'drawings': [drawing]}
+    table, figures = _drawings(params)
+    return _write(f'user-{_digest(user_id)}', params, table, figures)
+
+
+def _write(
+    name: str, params: TableParams | DrawingsParams, table: Table, figures: Sequence[Figure]
+) -> str:
+    day = params.get('date', datetime.now(UTC).date())
+    try:
+        document = render_report(params['title'], day, table, figures)
+    except ValueError as error:
+        raise PermanentJobError(str(error)) from error
+    return str(write_output(f'reports/{name}.pdf', document))
+
+
+def _table(params: TableParams) -> tuple[Table, Sequence[Figure]]:
+    columns = params['columns']
+    for number, row in enumerate(params['rows'], start=1):
+        if len(row) != len(columns):
+            raise PermanentJobError(
+                f'params: row {number} has {len(row)} cells, but there are {len(columns)} columns'
+            )
+    numeric = [_is_numeric([row[place] for row in params['rows']]) for place in range(len(columns))]
+    rows = [['' if cell is None else str(cell) for cell in row] for row in params['rows']]
+    return Table(list(zip(columns, numeric, strict=True)), rows), ()
+
+
+def _drawings(params: DrawingsParams) -> tuple[Table, Sequence[Figure]]:
+    rows, figures = [], []
+    for number, drawing in enumerate(track(params['drawings'], message='drawing'), start=1):
+        pattern, width, height = drawing['pattern_type'], drawing['width'], drawing['height']
+        seed = drawing.get('seed', 0)
+        strokes = pattern_strokes(pattern, width, height, seed)
+        pen = measure(strokes)
+        sizes = [f'{width:g}', f'{height:g}', str(seed), str(pen.lifts)]
+        lengths = [f'{pen.drawn / 1000:.2f}', f'{pen.travel / 1000:.2f}']
+        rows.append([str(number), pattern, *sizes, *lengths])
+        figures.append(Figure(strokes, width, height, f'{number}  {pattern}'))
+    return Table([(heading, heading != 'Pattern') for heading in HEADINGS], rows), figures
+
+
+_MAKERS: dict[str, Any] = {'drawings': _drawings, 'table': _table}
+
+
+def _is_numeric(cells: Sequence[Cell]) -> bool:
+    """Whether a column holds numbers, and nothing else beside gaps."""
+    held = [cell for cell in cells if cell is not None]
+    return bool(held) and not any(isinstance(cell, str) for cell in held)
+
+
+def _digest(*arguments: object) -> str:
+    # Of what Python would write for them, keys sorted: 7 is not '7'.
+    return hashlib.sha256(pprint.saferepr(arguments).encode()).hexdigest()[:16]
