@@ -1,9 +1,11 @@
 """The Flask application: settings first, then the components. Opens no socket."""
 
+import click
 from flask import Flask, Response
 
 from components.artboard.main import artboard
 from components.artboard.page import page
+from components.jobs.cli import jobs
 from components.problems import register_problems
 from libraries.job_store import reaching_redis
 from libraries.settings import get_settings
@@ -11,12 +13,22 @@ from libraries.settings import get_settings
 
 def create_app() -> Flask:
     """A new application. Raises ValueError, naming the variable, for a bad setting."""
-    get_settings()
+    try:
+        settings = get_settings()
+    except ValueError as error:
+        if click.get_current_context(silent=True) is None:
+            raise
+        raise click.ClickException(str(error)) from None  # which `flask` tells in one line
     app = Flask(__name__)
     app.config['MAX_CONTENT_LENGTH'] = 1024 * 1024
     app.register_blueprint(artboard)
     app.register_blueprint(page)
     app.add_url_rule('/healthz', view_func=healthz)
+    if settings.metrics_token:
+        from components.metrics import make_metrics  # only who uses it waits for its library
+
+        app.add_url_rule('/metrics', view_func=make_metrics(settings.metrics_token))
+    app.cli.add_command(jobs)
     register_problems(app)
     return app
 

@@ -1,5 +1,6 @@
 """A parameter's type hint, checked by msgspec as strictly as a task deserves."""
 
+import contextlib
 import inspect
 import types
 import typing
@@ -71,6 +72,23 @@ class HintCheck:
                 return None
             problems.append(problem)
         return ' / '.join(problems)
+
+    @property
+    def takes_anything(self) -> bool:
+        """Whether the hint is none."""
+        return Any in self.hints
+
+    def convert(self, value: Any) -> Any:
+        """What JSON has no form for, such as a date, from the form that `to_json` writes.
+
+        Returns the value itself if it fits no hint: `problem` says why.
+        """
+        for hint in self.hints:
+            with contextlib.suppress(ValueError):
+                converted = msgspec.convert(value, hint, str_keys=True)
+                if not _dropped(value, converted):
+                    return converted
+        return value
 
 
 def make_check(path: str, parameter: inspect.Parameter, names: dict[str, Any]) -> HintCheck:
@@ -144,6 +162,16 @@ def _changed(before: Any, after: Any, alike: frozenset[type]) -> str | None:
     elif kind is not wanted and (kind, wanted) != (int, float):
         return f'Expected {wanted.__name__}, got {kind.__name__}'
     return next(filter(None, (_changed(*pair, alike) for pair in pairs)), None)
+
+
+def _dropped(before: Any, after: Any) -> bool:
+    """Whether msgspec has dropped a key, since a TypedDict does not have it."""
+    if isinstance(before, dict) and isinstance(after, dict):
+        pairs = zip(before.values(), after.values(), strict=False)
+        return len(before) != len(after) or any(_dropped(*pair) for pair in pairs)
+    if isinstance(before, list) and isinstance(after, (list, tuple)):
+        return any(_dropped(*pair) for pair in zip(before, after, strict=True))
+    return False
 
 
 def _spell(hint: Any) -> str:

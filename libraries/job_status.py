@@ -66,9 +66,9 @@ def make_status(job_id: str, reply: Sequence[Any]) -> Status:
         error=error,
         progress=_progress(fields['meta']),
         attempts=_attempts(outcomes),
-        created_at=_moment(fields['created_at']),
-        started_at=_moment(fields['started_at']),
-        ended_at=_moment(fields['ended_at']),
+        created_at=parse_moment(fields['created_at']),
+        started_at=parse_moment(fields['started_at']),
+        ended_at=parse_moment(fields['ended_at']),
     )
 
 
@@ -145,7 +145,8 @@ def _task_of(data: bytes | None) -> str | None:
     return path if isinstance(path, str) else None
 
 
-def _moment(text: bytes | None) -> datetime | None:
+def parse_moment(text: bytes | None) -> datetime | None:
+    """An aware datetime, or None for what is none; RQ writes UTC."""
     try:
         moment = datetime.fromisoformat(_text(text)) if text else None
     except ValueError:

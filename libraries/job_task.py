@@ -70,12 +70,11 @@ def _find(path: str, allowed: tuple[str, ...]) -> types.FunctionType:
             f'{path!r} is outside the allowed task modules ({", ".join(allowed)}): '
             'define the task there, or add its module to JOB_TASK_MODULES.'
         )
-    module = _import(module_name, path)
+    module = import_module(module_name, path)
     function = getattr(module, name, None)
     if name.startswith('_') or not inspect.isfunction(function):
-        raise UnknownTaskError(
-            f'{path!r} names no public function: {module_name} has {_choices(module)}.'
-        )
+        choices = ', '.join(public_functions(module)) or 'none'
+        raise UnknownTaskError(f'{path!r} names no public function: {module_name} has {choices}.')
     if function.__module__ != module_name:
         raise UnknownTaskError(
             f'{path!r} is only imported there: name it where it is defined, '
@@ -84,7 +83,8 @@ def _find(path: str, allowed: tuple[str, ...]) -> types.FunctionType:
     return function
 
 
-def _import(module_name: str, path: str) -> types.ModuleType:
+def import_module(module_name: str, path: str) -> types.ModuleType:
+    """Raise UnknownTaskError, with the cause and naming the `path` that asks, if it cannot be."""
     try:
         return importlib.import_module(module_name)
     except ModuleNotFoundError as error:
@@ -99,13 +99,13 @@ def _import(module_name: str, path: str) -> types.ModuleType:
         ) from error
 
 
-def _choices(module: types.ModuleType) -> str:
-    names = [
+def public_functions(module: types.ModuleType) -> list[str]:
+    """The names of the functions that a module defines for others."""
+    return [
         name
         for name, member in inspect.getmembers(module, inspect.isfunction)
         if member.__module__ == module.__name__ and not name.startswith('_')
     ]
-    return ', '.join(names) or 'none'
 
 
 def _describe(path: str, function: types.FunctionType) -> Task:

@@ -63,6 +63,11 @@ class JobWorker(JobWatcher, Worker):
         queue.job_class, queue.serializer = CheckedJob, PlainSerializer
         return queue
 
+    def serialize(self) -> dict[Any, Any]:
+        # RQ writes nothing by which a stock worker could be told from this one.
+        kind = type(self)
+        return super().serialize() | {'worker_class': f'{kind.__module__}.{kind.__qualname__}'}
+
     def _set_connection(self, connection: Redis) -> Redis:
         # RQ waits seven minutes for an answer, since it blocks so long. We must know in time that
         # a lease cannot be renewed.

@@ -18,3 +18,7 @@ local function put_back(id, queue, moment)
   redis.call('LPUSH', key('queue', queue), id)
   ring()
 end
+
+-- For ever, since a rate of failures cannot be told from registries, which forget. It must not keep
+-- an outcome from being written.
+local function count_failure(queue) redis.pcall('HINCRBY', rq .. 'failures', queue, 1) end

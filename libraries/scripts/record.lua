@@ -15,6 +15,7 @@ while i <= #ARGV do
 end
 local status = redis.call('HGET', job_key(id), 'status')
 if status == 'queued' then ring() end
+if status == 'failed' then count_failure(origin) end
 if ENDED[status] and redis.call('EXISTS', job_key(id) .. ':dependents') == 1 then
   redis.call('ZADD', rq .. 'pending-dependents', now(), id)
   return 'dependents'

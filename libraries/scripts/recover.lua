@@ -25,6 +25,7 @@ for _, member in ipairs(redis.call('ZRANGEBYSCORE', rq .. 'leases', 0, clock(), 
       if redis.call('EXISTS', job_key(id) .. ':dependents') == 1 then
         redis.call('ZADD', rq .. 'pending-dependents', now(), id)
       end
+      if status == 'failed' then count_failure(origin) end
       failed[#failed + 1] = id
     else
       put_back(id, origin, moment)

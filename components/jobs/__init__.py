@@ -1,0 +1,1 @@
+"""The jobs themselves, for people and programs outside: the `flask jobs` commands."""

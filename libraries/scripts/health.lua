@@ -1,0 +1,67 @@
+-- ARGV: prefix, ids of each list to look at, seconds after which a due job is late, queues…
+-- Changes nothing, and costs the same however many jobs there are. Returns the time, 1 if the
+-- workers are suspended, the number of leases that are past, for each queue (see below), and the
+-- fields of each worker.
+local depth, late, time = tonumber(ARGV[2]), tonumber(ARGV[3]), now()
+
+-- What RQ's clean-up would remove is not counted, and not removed.
+local function unexpired(registry, queue)
+  return redis.call('ZCOUNT', key(registry, queue), time, '+inf')
+end
+
+-- The number of jobs that look started and that nobody runs or will put back: without a lease,
+-- and without a stock worker that still vouches for them.
+local function abandoned(queue)
+  local found, entries = 0, redis.call('ZRANGE', key('wip', queue), 0, depth - 1, 'WITHSCORES')
+  for i = 1, #entries, 2 do
+    local until_when = tonumber(entries[i + 1])
+    local vouched = until_when >= time and until_when ~= math.huge
+    if not vouched and not redis.call('ZSCORE', rq .. 'leases', entries[i]) then
+      found = found + 1
+    end
+  end
+  return found
+end
+
+-- Of the next to run: how many have no record, and when the oldest began to wait. What was put
+-- back stands before what is older, so the first alone would not tell.
+local function waiting(queue)
+  local missing, oldest = 0, ''
+  for _, id in ipairs(redis.call('LRANGE', key('queue', queue), 0, depth - 1)) do
+    local job = redis.pcall('HMGET', job_key(id), 'status', 'enqueued_at')
+    if not job[1] then
+      missing = missing + 1
+    elseif job[2] and (oldest == '' or job[2] < oldest) then
+      oldest = job[2]
+    end
+  end
+  return missing, oldest
+end
+
+local queues, workers = {}, {}
+for i = 4, #ARGV do
+  local queue = ARGV[i]
+  local missing, oldest = waiting(queue)
+  queues[#queues + 1] = {
+    redis.call('LLEN', key('queue', queue)),
+    redis.call('ZCARD', key('scheduled', queue)),
+    redis.call('ZCARD', key('deferred', queue)),
+    redis.call('ZCARD', key('ready', queue)),
+    redis.call('ZCARD', key('wip', queue)),
+    unexpired('finished', queue),
+    unexpired('failed', queue),
+    unexpired('canceled', queue),
+    redis.call('ZCOUNT', key('scheduled', queue), 0, time - late),
+    abandoned(queue),
+    missing,
+    oldest,
+    tonumber(redis.call('HGET', rq .. 'failures', queue) or 0),
+  }
+end
+for _, worker in ipairs(redis.call('SMEMBERS', rq .. 'workers')) do
+  local fields = redis.call('HMGET', worker, 'birth', 'state', 'queues', 'hostname',
+                            'worker_class', 'last_heartbeat')
+  if fields[1] then workers[#workers + 1] = {worker, unpack(fields, 2, 6)} end
+end
+return {time, redis.call('EXISTS', rq .. 'suspended'),
+        redis.call('ZCOUNT', rq .. 'leases', '-inf', time), queues, workers}
