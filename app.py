@@ -1,14 +1,19 @@
 """The Flask application: settings first, then the components. Opens no socket."""
 
+import logging
+
 import click
 from flask import Flask, Response
 
 from components.artboard.main import artboard
 from components.artboard.page import page
+from components.dashboard.main import dashboard
 from components.jobs.cli import jobs
 from components.problems import register_problems
 from libraries.job_store import reaching_redis
 from libraries.settings import get_settings
+
+log = logging.getLogger(__name__)
 
 
 def create_app() -> Flask:
@@ -23,6 +28,10 @@ def create_app() -> Flask:
     app.config['MAX_CONTENT_LENGTH'] = 1024 * 1024
     app.register_blueprint(artboard)
     app.register_blueprint(page)
+    if settings.dashboard_login:
+        app.register_blueprint(dashboard)
+    else:
+        log.info('There is no /rq: DASHBOARD_USERNAME and DASHBOARD_PASSWORD are not set.')
     app.add_url_rule('/healthz', view_func=healthz)
     if settings.metrics_token:
         from components.metrics import make_metrics  # only who uses it waits for its library

@@ -13,7 +13,7 @@ from libraries.job_status import Status, make_status
 from libraries.job_store import reaching_redis
 
 # Where the jobs of a queue stand, by status: a list for the waiting, else a sorted set.
-_REGISTRIES = {
+REGISTRIES = {
     'queued': 'queue',
     'started': 'wip',
     'deferred': 'deferred',
@@ -69,9 +69,9 @@ def _keys(status: str, queues: Sequence[str]) -> list[str]:
         with reaching_redis() as connection:
             limits = sorted(map(as_text, connection.smembers(f'{RQ_KEY_PREFIX}:rl-keys')))
         return [f'{RQ_KEY_PREFIX}:rl:{limit}:rate_limited' for limit in limits]
-    if status not in _REGISTRIES:  # `created`: RQ keeps no list of what was never enqueued
+    if status not in REGISTRIES:  # `created`: RQ keeps no list of what was never enqueued
         return []
-    return [f'{RQ_KEY_PREFIX}:{_REGISTRIES[status]}:{queue}' for queue in queues]
+    return [f'{RQ_KEY_PREFIX}:{REGISTRIES[status]}:{queue}' for queue in queues]
 
 
 def _pages(key: str, size: int) -> Iterator[list[str]]:

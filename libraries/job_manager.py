@@ -4,13 +4,13 @@ Every function raises QueueUnavailableError within two seconds if Redis is away.
 """
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Any
 from uuid import uuid4
 
-from rq.exceptions import InvalidJobOperation
+from rq.exceptions import InvalidJobOperation, NoSuchJobError
 from rq.job import Job
 from rq.utils import utcformat
 
@@ -125,9 +125,22 @@ def cancel_job(job_id: str) -> str:
         if before is None:
             raise JobNotFoundError([job_id])
         if before == b'limited':  # RQ's own, with bookkeeping of its own
-            Job.fetch(job_id, connection, PlainSerializer).cancel()
+            _rate_limited(job_id, Job.cancel)
             return 'canceled'
-    return 'stopping' if before == b'started' else str(before.decode())
+    return 'stopping' if before == b'started' else _status(before)
+
+
+def delete_job(job_id: str) -> str:
+    """Forget a job that has ended, with its outcome; one that has not is cancelled or stopped.
+
+    Returns 'deleted', or what `cancel_job` returns: nothing that might still run is forgotten.
+    Raises JobNotFoundError.
+    """
+    _require_id(job_id)
+    with reaching_redis() as connection:
+        if job_store.delete(connection, [job_id]) == b'deleted':
+            return 'deleted'
+    return cancel_job(job_id)
 
 
 def retry_job(job_id: str) -> Job:
@@ -141,9 +154,10 @@ def retry_job(job_id: str) -> Job:
         reply = job_store.retry(connection, [job_id, utcformat(datetime.now(UTC))])
         if reply is None:
             raise JobNotFoundError([job_id])
-        before = reply[0].decode()
+        before = _status(reply[0])
         if before == 'limited':
-            return _retry_rate_limited(job_id)
+            requeued: Job = _rate_limited(job_id, Job.requeue)
+            return requeued
     if before not in ENDED or before == 'finished':
         raise InvalidJobError(
             f'Job {job_id!r} is {before}: only a job that failed, was stopped or cancelled can be '
@@ -154,14 +168,16 @@ def retry_job(job_id: str) -> Job:
     return job
 
 
-def _retry_rate_limited(job_id: str) -> Job:
-    """RQ's own way, since the job must queue for its slot again."""
+def _rate_limited(job_id: str, change: Callable[[Job], Any]) -> Any:
+    """Change a job in RQ's own way, since it has to queue for its slot."""
     try:
-        return Job.fetch(job_id, job_store.get_connection(), PlainSerializer).requeue()
+        return change(Job.fetch(job_id, job_store.get_connection(), PlainSerializer))
     except InvalidJobOperation as error:  # RQ requeues from its dead letters only
         raise InvalidJobError(
             f'Job {job_id!r} was cancelled under a rate limit: enqueue it again instead.'
         ) from error
+    except (NoSuchJobError, ValueError, TypeError, LookupError, AttributeError) as error:
+        raise InvalidJobError(f'The record of job {job_id!r} cannot be read.') from error
 
 
 def wait_for_job(job_id: str, timeout: float) -> Status:
@@ -185,6 +201,10 @@ def wait_for_job(job_id: str, timeout: float) -> Status:
 def _require_id(job_id: str) -> None:
     if not is_job_id(job_id):
         raise JobNotFoundError([job_id])
+
+
+def _status(text: bytes) -> str:
+    return text.decode(errors='replace')
 
 
 def _bounded(calls: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

@@ -18,6 +18,7 @@ ENDED = frozenset(('finished', 'failed', 'stopped', 'canceled'))
 
 _MAX_TRACEBACK = 1024 * 1024  # bytes of it that are unpacked to find its last line
 _MAX_ERROR = 500  # characters
+_LAST_MOMENT = 253_402_300_799_000  # milliseconds: the end of the year 9999, as of datetime
 _MODULE = re.compile(r'^(?:\w+\.)+(?=\w+(?::|$))')  # of an error's class
 
 
@@ -72,6 +73,15 @@ def make_status(job_id: str, reply: Sequence[Any]) -> Status:
     )
 
 
+def read_traceback(reply: Sequence[Any]) -> str | None:
+    """The traceback of the latest outcome in what `read_statuses` returned for a job, if any."""
+    outcome = _outcome(reply[2][0]) if reply[2] else {}
+    try:
+        return _traceback(outcome) or None
+    except (InvalidJobError, binascii.Error) as error:
+        return f'The traceback cannot be read: {error}'
+
+
 def last_line(traceback: str) -> str:
     """The line of a traceback that says what happened, such as `ValueError: too wide`."""
     lines = traceback.strip().splitlines() or ['no error was recorded']
@@ -106,10 +116,14 @@ def _error(outcome: Mapping[str, bytes]) -> str:
     if outcome.get('type') == str(Result.Type.MAX_RETRIES_EXCEEDED.value).encode():
         return 'The task asked to be tried again more often than it may.'
     try:
-        packed = b64decode(outcome.get('exc_string', b''))
-        return last_line(decompress(packed, _MAX_TRACEBACK).decode(errors='replace'))
+        return last_line(_traceback(outcome))
     except (InvalidJobError, binascii.Error) as error:
         return f'The error of the job cannot be read: {error}'
+
+
+def _traceback(outcome: Mapping[str, bytes]) -> str:
+    packed = b64decode(outcome.get('exc_string', b''))
+    return decompress(packed, _MAX_TRACEBACK).decode(errors='replace')
 
 
 def _attempts(outcomes: Sequence[Any]) -> list[Attempt]:
@@ -117,7 +131,7 @@ def _attempts(outcomes: Sequence[Any]) -> list[Attempt]:
     for entry in reversed(outcomes):
         outcome = _outcome(entry)
         if 'exc_string' in outcome:
-            milliseconds = int(entry[0].split(b'-')[0])
+            milliseconds = min(int(entry[0].split(b'-')[0]), _LAST_MOMENT)
             attempts.append(
                 Attempt(
                     at=datetime.fromtimestamp(milliseconds / 1000, UTC),

@@ -57,13 +57,14 @@ def reaching_redis(job_id: str | None = None) -> Iterator[Redis]:
     except RedisError as error:
         reason = str(error).rstrip('.')
         raise QueueUnavailableError(
-            f'Redis at {_address()} does not answer or does not accept: {reason}. '
+            f'Redis at {address()} does not answer or does not accept: {reason}. '
             'Is it running, and is it the one that REDIS_URL names?',
             job_id,
         ) from error
 
 
-def _address() -> str:
+def address() -> str:
+    """Where Redis is, without the name and the password in its URL."""
     url = urlsplit(get_settings().redis_url)
     return f'{url.hostname}:{url.port or 6379}' if url.hostname else url.path
 
@@ -91,6 +92,7 @@ enqueue = Script('enqueue')
 read_statuses = Script('read_statuses')
 cancel = Script('cancel')
 retry = Script('retry')
+delete = Script('delete')
 
 # What `read_statuses` reads of a job's hash, in its order.
 STATUS_FIELDS = ('status', 'origin', 'created_at', 'started_at', 'ended_at', 'meta', 'task')

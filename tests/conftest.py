@@ -6,14 +6,18 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
+from flask import Flask
 from flask.testing import FlaskClient
+from playwright.sync_api import Browser, expect, sync_playwright
 from redis import Redis
+from werkzeug.serving import make_server
 
 from app import create_app
 from libraries.embedded_redis import embedded_redis
@@ -24,12 +28,23 @@ from tests.proxy import Proxy, proxy_to
 ROOT = Path(__file__).parent.parent
 JOB_WORKER = 'libraries.job_worker.JobWorker'
 CHROMIUM = shutil.which('chromium') or shutil.which('chromium-browser')
+ARGUMENTS = [
+    '--no-sandbox',  # which root cannot have; the pages are our own
+    '--disable-gpu',
+    '--disable-quic',
+    '--no-first-run',
+    '--disable-background-networking',
+    '--disable-component-update',
+    '--disable-sync',
+]
+
+expect.set_options(timeout=20_000)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if CHROMIUM is None:
-        terminalreporter.section('NO CHROMIUM, SO THE PAGE IS NOT TESTED', red=True, bold=True)
-        terminalreporter.line("Install Debian's `chromium` to test it; CI does.", red=True)
+        terminalreporter.section('NO CHROMIUM, SO THE PAGES ARE NOT TESTED', red=True, bold=True)
+        terminalreporter.line("Install Debian's `chromium` to test them; CI does.", red=True)
 
 
 @pytest.fixture(scope='session')
@@ -85,6 +100,31 @@ def dump(connection: Redis) -> Callable[[], dict[bytes, tuple[bytes | None, int]
 def proxy(redis_url: str) -> Iterator[Proxy]:
     with proxy_to(redis_url) as proxy:
         yield proxy
+
+
+@pytest.fixture(scope='module')
+def browser() -> Iterator[Browser]:
+    if CHROMIUM is None:
+        missing = 'There is no Chromium: the pages are not tested.'
+        pytest.fail(missing) if os.environ.get('CI') == 'true' else pytest.skip(missing)
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield chromium
+        chromium.close()
+
+
+@contextmanager
+def serving(app: Flask) -> Iterator[str]:
+    """An application behind a real server, in a thread that shares the settings of the test."""
+    server = make_server('127.0.0.1', 0, app, threaded=True)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f'http://127.0.0.1:{server.port}/'
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
 
 
 Worker = Callable[..., AbstractContextManager[subprocess.Popen[bytes]]]

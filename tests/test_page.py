@@ -3,16 +3,14 @@
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 import pytest
 from flask.testing import FlaskClient
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 from redis import Redis
-from werkzeug.serving import make_server
 
 from app import create_app
 from components.artboard.main import DRAW
@@ -20,44 +18,16 @@ from libraries.embedded_redis import free_port
 from libraries.job_manager import enqueue_background_job
 from libraries.settings import get_settings
 from libraries.svg_patterns import PATTERNS, draw_pattern
-from tests.conftest import CHROMIUM, ROOT, Worker
+from tests.conftest import ROOT, Worker, serving
 
-ARGUMENTS = [
-    '--no-sandbox',  # which root cannot have; the pages are our own
-    '--disable-gpu',
-    '--disable-quic',
-    '--no-first-run',
-    '--disable-background-networking',
-    '--disable-component-update',
-    '--disable-sync',
-]
 PHONE = {'width': 320, 'height': 640}
 KEY = 'artboard.drawings'
-
-expect.set_options(timeout=20_000)
-
-
-@pytest.fixture(scope='module')
-def browser() -> Iterator[Browser]:
-    if CHROMIUM is None:
-        missing = 'There is no Chromium: the page is not tested.'
-        pytest.fail(missing) if os.environ.get('CI') == 'true' else pytest.skip(missing)
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture
 def address() -> Iterator[str]:
-    """The application behind a real server, in a thread that shares the settings of the test."""
-    server = make_server('127.0.0.1', 0, create_app(), threaded=True)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f'http://127.0.0.1:{server.port}/'
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serving(create_app()) as address:
+        yield address
 
 
 Visit = Callable[..., Page]
