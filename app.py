@@ -1,7 +1,5 @@
 """The Flask application: settings first, then the components. Opens no socket."""
 
-import logging
-
 import click
 from flask import Flask, Response
 
@@ -12,8 +10,6 @@ from components.jobs.cli import jobs
 from components.problems import register_problems
 from libraries.job_store import reaching_redis
 from libraries.settings import get_settings
-
-log = logging.getLogger(__name__)
 
 
 def create_app() -> Flask:
@@ -30,8 +26,6 @@ def create_app() -> Flask:
     app.register_blueprint(page)
     if settings.dashboard_login:
         app.register_blueprint(dashboard)
-    else:
-        log.info('There is no /rq: DASHBOARD_USERNAME and DASHBOARD_PASSWORD are not set.')
     app.add_url_rule('/healthz', view_func=healthz)
     if settings.metrics_token:
         from components.metrics import make_metrics  # only who uses it waits for its library

@@ -12,7 +12,7 @@ from libraries.job_errors import JobError, QueueUnavailableError
 from libraries.job_health import LATE, Health, WorkerHealth, read_health
 from libraries.job_store import reaching_redis
 from libraries.job_task import import_module, public_functions, resolve_task
-from libraries.settings import QUEUES, get_settings
+from libraries.settings import QUEUES, Settings, get_settings
 
 DEPTH = 1000  # entries of each list that are looked at
 PATIENCE = 300  # seconds that a job may wait before there are too few workers
@@ -45,6 +45,7 @@ def examine() -> Iterator[Finding]:
         yield from _examine_jobs(health)
     for module in settings.task_modules:
         yield from _examine_tasks(module)
+    yield from _examine_doors(settings)
 
 
 def _examine_redis() -> Iterator[Finding]:
@@ -176,6 +177,16 @@ def _examine_tasks(module_name: str) -> Iterator[Finding]:
     for inner in pkgutil.iter_modules(getattr(module, '__path__', []), f'{module_name}.'):
         if not inner.name.endswith('.__main__'):  # which would run
             yield from _examine_tasks(inner.name)
+
+
+def _examine_doors(settings: Settings) -> Iterator[Finding]:
+    for door, key, names in (
+        ('/rq', settings.dashboard_login, 'DASHBOARD_USERNAME and DASHBOARD_PASSWORD'),
+        ('/api/jobs', settings.api_token, 'JOBS_API_TOKEN'),
+        ('/metrics', settings.metrics_token, 'METRICS_TOKEN'),
+    ):
+        if key is None:
+            yield Finding('note', f'There is no {door} without {names}.')
 
 
 def _count(number: int, noun: str) -> str:

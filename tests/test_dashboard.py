@@ -150,19 +150,14 @@ def running(connection: Redis, job_id: str) -> None:
 
 @pytest.mark.parametrize('method', ['GET', 'HEAD', 'OPTIONS', 'POST', 'PUT', 'DELETE'])
 def test_without_a_login_in_the_settings_there_is_no_dashboard(
-    settings: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, method: str
+    settings: pytest.MonkeyPatch, method: str
 ) -> None:
     for name in ('DASHBOARD_USERNAME', 'DASHBOARD_PASSWORD'):
         settings.delenv(name)
     get_settings.cache_clear()
     client = create_app().test_client()
-    assert 'DASHBOARD_USERNAME and DASHBOARD_PASSWORD' in caplog.text
     for path in ('/rq', '/rq/', '/rq/0/data/queues.json', '/rq/requeue/default'):
         assert client.open(path, buffered=True, method=method, headers=OURS).status_code == 404
-
-
-def test_with_one_nothing_is_said(app: Flask, caplog: pytest.LogCaptureFixture) -> None:
-    assert 'DASHBOARD' not in caplog.text
 
 
 def test_every_route_asks_for_the_login(app: Flask, connection: Redis) -> None:

@@ -88,10 +88,20 @@ def use_modules(settings: pytest.MonkeyPatch, folder: Path, **modules: str) -> N
     get_settings.cache_clear()
 
 
+DOORS = {
+    '/rq': ('DASHBOARD_USERNAME', 'DASHBOARD_PASSWORD'),
+    '/api/jobs': ('JOBS_API_TOKEN',),
+    '/metrics': ('METRICS_TOKEN',),
+}
+
+
 # All is well
 
 
-def test_all_is_well(job_worker: Worker, connection: Redis) -> None:
+def test_all_is_well(job_worker: Worker, connection: Redis, settings: pytest.MonkeyPatch) -> None:
+    for name in (name for names in DOORS.values() for name in names):
+        settings.setenv(name, 'a-key')
+    get_settings.cache_clear()
     with job_worker():
         eventually(lambda: has_worker(connection))
         report = Report()
@@ -121,7 +131,7 @@ def test_redis_is_away_and_the_tasks_are_examined_all_the_same(
     report = Report()
     assert report.marks('does not answer', 'REDIS_URL') == '✗'
     assert report.marks('workers.svg_tasks has') == '✓'
-    assert len(report.lines) == 3
+    assert not [line for line in report.lines if 'orker ' in line or 'queue' in line]
     assert report.code == 1
     assert 'hush-hush' not in report.text
 
@@ -378,3 +388,14 @@ def test_text_from_redis_does_not_steer_the_terminal(connection: Redis) -> None:
     report = Report()
     assert report.marks('stock worker') == '!'
     assert '\x1b' not in report.text
+
+
+@pytest.mark.parametrize('door', DOORS)
+def test_a_door_without_a_key_is_closed_and_that_is_told(
+    settings: pytest.MonkeyPatch, door: str
+) -> None:
+    assert Report().marks(f'There is no {door}', *DOORS[door]) == '·'
+    for name in DOORS[door]:
+        settings.setenv(name, 'a-key')
+    get_settings.cache_clear()
+    assert f'There is no {door}' not in Report().text
