@@ -7,7 +7,9 @@ from components.artboard.main import artboard
 from components.artboard.page import page
 from components.dashboard.main import dashboard
 from components.jobs.cli import jobs
+from components.jobs.names import name_tasks
 from components.problems import register_problems
+from libraries.job_queue import JobQueue
 from libraries.job_store import reaching_redis
 from libraries.settings import get_settings
 
@@ -26,6 +28,7 @@ def create_app() -> Flask:
     app.register_blueprint(page)
     if settings.dashboard_login:
         app.register_blueprint(dashboard)
+    name_tasks(JobQueue(app, url_prefix='/api/jobs'))
     app.add_url_rule('/healthz', view_func=healthz)
     if settings.metrics_token:
         from components.metrics import make_metrics  # only who uses it waits for its library

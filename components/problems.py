@@ -2,8 +2,8 @@
 
 import logging
 
-from flask import Flask, Response
-from werkzeug.exceptions import HTTPException
+from flask import Blueprint, Flask, Response
+from werkzeug.exceptions import BadRequest, HTTPException, default_exceptions
 
 from libraries.job_errors import (
     InvalidJobError,
@@ -27,10 +27,24 @@ _STATUS: dict[type[JobError], tuple[int, str]] = {
 log = logging.getLogger(__name__)
 
 
-def register_problems(app: Flask) -> None:
-    """Answer every JobError and every HTTP error of `app` with problem details."""
-    app.register_error_handler(JobError, _job_problem)
-    app.register_error_handler(HTTPException, _http_problem)
+class FieldProblem(BadRequest):
+    """A request that cannot be used for its `field`, such as `params.width`."""
+
+    def __init__(self, field: str, detail: str) -> None:
+        super().__init__(detail)
+        self.field = field[:200]  # the client may have made it up, of any length
+
+
+def register_problems(site: Flask | Blueprint) -> None:
+    """Answer every JobError and every HTTP error of an application, or of a blueprint in one of
+    somebody else's, with problem details.
+    """
+    site.register_error_handler(JobError, _job_problem)
+    site.register_error_handler(HTTPException, _http_problem)
+    if isinstance(site, Blueprint):
+        # Its application's handler of one code would go before the blueprint's for all.
+        for code in default_exceptions:
+            site.register_error_handler(code, _http_problem)
 
 
 def _job_problem(error: JobError) -> Response:
@@ -40,20 +54,23 @@ def _job_problem(error: JobError) -> Response:
     if status == 503:
         log.error('%s', error)
         # What stands in the message is for the operator, not for whoever asked.
-        answer = _problem(status, title, 'Nothing is wrong with the request: repeat it later.')
+        detail = 'Nothing is wrong with the request: repeat it later.'
+        answer = _problem(status, title, detail, job_id=getattr(error, 'job_id', None))
         answer.headers['Retry-After'] = str(RETRY_AFTER)
         return answer
-    return _problem(status, title, str(error))
+    return _problem(status, title, str(error), field=getattr(error, 'argument', None))
 
 
 def _http_problem(error: HTTPException) -> Response:
-    answer = _problem(error.code or 500, error.name, error.description or '')
+    field = getattr(error, 'field', None)
+    answer = _problem(error.code or 500, error.name, error.description or '', field=field)
     for name, value in error.get_headers():
         if name not in ('Content-Type', 'Content-Length'):
             answer.headers[name] = value  # such as Allow
     return answer
 
 
-def _problem(status: int, title: str, detail: str) -> Response:
+def _problem(status: int, title: str, detail: str, **more: str | None) -> Response:
     body = {'type': 'about:blank', 'title': title, 'status': status, 'detail': detail}
+    body |= {name: value for name, value in more.items() if value is not None}
     return Response(to_json(body), status, mimetype='application/problem+json')

@@ -1,4 +1,4 @@
-"""Two tasks for the demo: one that fails for good, one that fails once."""
+"""Tasks for the demo and the examples: they fail for good, once, or until something is mended."""
 
 from pathlib import Path
 
@@ -14,3 +14,10 @@ def succeed_at_second_attempt(marker: str) -> str:
     if first_attempt:
         raise ConnectionError('the first attempt always fails')
     return 'done at the second attempt'
+
+
+def print_label(cable: str) -> str:
+    """`cable` is a file that stands for one."""
+    if not Path(cable).exists():
+        raise ConnectionError('the printer does not answer')
+    return 'the label is printed'

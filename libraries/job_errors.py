@@ -17,11 +17,18 @@ class JobError(Exception):
 
 
 class UnknownTaskError(JobError):
-    """The dotted path names no task: no such function, or one outside the allowed modules."""
+    """The name or path names no task: none such, or one outside the allowed modules."""
 
 
 class InvalidJobError(JobError):
-    """The job cannot be accepted as asked for: arguments, options, data or its present state."""
+    """The job cannot be accepted as asked for: arguments, options, data or its present state.
+
+    `argument` is the name of the one argument that is at fault, where it is one.
+    """
+
+    def __init__(self, message: str, argument: str | None = None) -> None:
+        super().__init__(message)
+        self.argument = argument
 
 
 class JobNotFoundError(JobError):

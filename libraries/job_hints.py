@@ -1,6 +1,5 @@
 """A parameter's type hint, checked by msgspec as strictly as a task deserves."""
 
-import contextlib
 import inspect
 import types
 import typing
@@ -64,30 +63,30 @@ class HintCheck:
             try:
                 converted = msgspec.convert(value, hint, builtin_types=_NOT_CONVERTED)
                 problem = None if converted is value else _changed(value, converted, self.alike)
-            except ValueError as error:  # msgspec's own, or Python's for huge integers
-                problem = str(error).replace('`', '').replace(' - at', ' at')
-                if 'enum' in problem:
-                    problem = f'Expected {_spell(hint)}, got {show(value)}'
+            except (ValueError, TypeError) as error:  # TypeError: a list has no place in a set
+                problem = _say(error, hint, value)
             if problem is None:
                 return None
             problems.append(problem)
         return ' / '.join(problems)
 
-    @property
-    def takes_anything(self) -> bool:
-        """Whether the hint is none."""
-        return Any in self.hints
+    def read_json(self, value: Any) -> Any:
+        """A value as JSON has it → as a hint wants it: strings become dates, arrays sets …
 
-    def convert(self, value: Any) -> Any:
-        """What JSON has no form for, such as a date, from the form that `to_json` writes.
-
-        Returns the value itself if it fits no hint: `problem` says why.
+        What fits already stays as it is. Raises ValueError, saying why, for what cannot fit.
         """
-        for hint in self.hints:
-            with contextlib.suppress(ValueError):
+        problem = self.problem(value)
+        for hint in self.hints if problem else ():
+            try:
                 converted = msgspec.convert(value, hint, str_keys=True)
-                if not _dropped(value, converted):
-                    return converted
+            except (ValueError, TypeError) as error:
+                problem = _say(error, hint, value)
+                continue
+            if (dropped := _dropped(value, converted)) is None:
+                return converted
+            problem = f'Unexpected key {show(dropped)}'
+        if problem:
+            raise ValueError(problem)
         return value
 
 
@@ -164,14 +163,21 @@ def _changed(before: Any, after: Any, alike: frozenset[type]) -> str | None:
     return next(filter(None, (_changed(*pair, alike) for pair in pairs)), None)
 
 
-def _dropped(before: Any, after: Any) -> bool:
-    """Whether msgspec has dropped a key, since a TypedDict does not have it."""
+def _dropped(before: Any, after: Any) -> Any:
+    """A key that msgspec has left out on its way, or None."""
+    pairs: Iterable[tuple[Any, Any]] = ()
     if isinstance(before, dict) and isinstance(after, dict):
-        pairs = zip(before.values(), after.values(), strict=False)
-        return len(before) != len(after) or any(_dropped(*pair) for pair in pairs)
-    if isinstance(before, list) and isinstance(after, (list, tuple)):
-        return any(_dropped(*pair) for pair in zip(before, after, strict=True))
-    return False
+        if len(before) != len(after):
+            return next((key for key in before if key not in after), 'twice')
+        pairs = zip(before.values(), after.values(), strict=True)
+    elif isinstance(before, list) and isinstance(after, (list, tuple)):
+        pairs = zip(before, after, strict=True)
+    return next((key for pair in pairs if (key := _dropped(*pair)) is not None), None)
+
+
+def _say(error: Exception, hint: Any, value: Any) -> str:
+    problem = str(error).replace('`', '').replace(' - at', ' at')
+    return f'Expected {_spell(hint)}, got {show(value)}' if 'enum' in problem else problem
 
 
 def _spell(hint: Any) -> str:

@@ -1,6 +1,8 @@
 """Reads statuses, by id or from where RQ keeps them; bounded, and without RQ's cleanup."""
 
+import re
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 from redis import Redis
@@ -8,6 +10,7 @@ from rq.defaults import RQ_KEY_PREFIX
 from rq.utils import as_text
 
 from libraries import job_store
+from libraries.job_errors import InvalidJobError, show
 from libraries.job_options import is_job_id
 from libraries.job_status import Status, make_status
 from libraries.job_store import reaching_redis
@@ -26,6 +29,8 @@ REGISTRIES = {
 }
 MAX_SCANNED = 10_000  # ids of one registry that a listing looks at
 
+_CURSOR = re.compile(r'(\w+)\.(\d{1,5})\.(\d{1,5})', re.ASCII)  # status, its list, place in it
+_START = ('', 0, 0)
 _PAGE = 200  # ids that one step of a listing reads
 _TOGETHER = 1000  # jobs that are read in one round trip, so that Redis serves others between
 
@@ -46,22 +51,55 @@ def read_statuses(job_ids: Sequence[str], results: bool = True) -> list[Status |
     return [found.get(job_id) if is_job_id(job_id) else None for job_id in job_ids]
 
 
-def iterate_jobs(statuses: Sequence[str], queues: Sequence[str], limit: int) -> Iterator[Status]:
-    """Jobs of these statuses and queues, status by status, queue by queue, each job once.
+def read_page(
+    statuses: Sequence[str], queues: Sequence[str], limit: int, cursor: str | None
+) -> tuple[list[Status], str | None]:
+    """At most `limit` jobs of these statuses and queues, status by status, queue by queue, and the
+    cursor of the next one, or None. Raises InvalidJobError for a cursor that is none of theirs.
 
     Their results are left out: a listing of a hundred jobs must not carry a hundred results.
     """
-    page = min(limit, _PAGE)
+    place = _START if cursor is None else _parse_cursor(cursor, statuses)
+    found = list(islice(_iterate(statuses, queues, limit, place), limit + 1))
+    rest = found[limit:]
+    return [job for _, job in found[:limit]], rest[0][0] if rest else None
+
+
+def _iterate(
+    statuses: Sequence[str], queues: Sequence[str], limit: int, place: tuple[str, int, int]
+) -> Iterator[tuple[str, Status]]:
+    """Each job once, with the cursor of its place."""
     seen: set[str] = set()
-    for status in statuses:
-        for key in _keys(status, queues):
-            for job_ids in _pages(key, page):
-                new = [job_id for job_id in job_ids if job_id not in seen]
-                for job in read_statuses(new, results=False):
-                    # A registry may lag behind the job, and some are shared.
-                    if job and job['status'] == status and job['queue'] in queues:
-                        seen.add(job['id'])
-                        yield job
+    for status, number, key, begin in _lists(statuses, queues, place):
+        for start, job_ids in _pages(key, begin, min(limit + 1, _PAGE)):
+            new = {job_id: at for at, job_id in enumerate(job_ids, start) if job_id not in seen}
+            for job in read_statuses(list(new), results=False):
+                # A registry may lag behind the job, and some are shared.
+                if job and job['status'] == status and job['queue'] in queues:
+                    seen.add(job['id'])
+                    yield f'{status}.{number}.{new[job["id"]]}', job
+
+
+def _lists(
+    statuses: Sequence[str], queues: Sequence[str], place: tuple[str, int, int]
+) -> Iterator[tuple[str, int, str, int]]:
+    """Where to read from that place on: status, number among its lists, key, index."""
+    first, skipped, start = place
+    for status in statuses[statuses.index(first) :] if first else statuses:
+        for number, key in enumerate(_keys(status, queues)):
+            if status != first or number > skipped:
+                yield status, number, key, 0
+            elif number == skipped:
+                yield status, number, key, start
+
+
+def _parse_cursor(cursor: str, statuses: Sequence[str]) -> tuple[str, int, int]:
+    match = _CURSOR.fullmatch(cursor)
+    if match is None or match[1] not in statuses:
+        raise InvalidJobError(
+            f'cursor must be what the page before has named, not {show(cursor)}.', 'cursor'
+        )
+    return match[1], int(match[2]), int(match[3])
 
 
 def _keys(status: str, queues: Sequence[str]) -> list[str]:
@@ -74,13 +112,14 @@ def _keys(status: str, queues: Sequence[str]) -> list[str]:
     return [f'{RQ_KEY_PREFIX}:{REGISTRIES[status]}:{queue}' for queue in queues]
 
 
-def _pages(key: str, size: int) -> Iterator[list[str]]:
-    for start in range(0, MAX_SCANNED, size):
+def _pages(key: str, begin: int, size: int) -> Iterator[tuple[int, list[str]]]:
+    """The ids that stand there, page by page, each page with the place of its first."""
+    for start in range(begin, MAX_SCANNED, size):
         with reaching_redis() as connection:
             job_ids = _read_page(connection, key, start, size)
         if not job_ids:
             return
-        yield job_ids
+        yield start, job_ids
 
 
 def _read_page(connection: Redis, key: str, start: int, size: int) -> list[str]:

@@ -17,8 +17,9 @@ from rq.utils import utcformat
 from libraries import job_store
 from libraries.job_enqueue import enqueue
 from libraries.job_errors import InvalidJobError, JobNotFoundError, show
-from libraries.job_listing import iterate_jobs, read_statuses
+from libraries.job_listing import read_page, read_statuses
 from libraries.job_options import (
+    JobOptions,
     is_job_id,
     parse_options,
     split_options,
@@ -50,7 +51,7 @@ def enqueue_background_job(dotted_path: str, /, *args: Any, **kwargs: Any) -> Jo
     """
     arguments, given = split_options(kwargs)
     task = resolve_task(dotted_path)
-    options = parse_options(given, get_settings())
+    options = _parse_options(given)
     task.check(args, arguments)
     job_id = options.job_id or str(uuid4())
     return enqueue(task, options, [(job_id, args, arguments)], job_id)[0]
@@ -67,7 +68,7 @@ def enqueue_background_jobs(
     `enqueue_background_job`.
     """
     task = resolve_task(dotted_path)
-    options = parse_options(job_options, get_settings())
+    options = _parse_options(job_options)
     batch_id = options.job_id or str(uuid4())
     batch = [
         (f'{batch_id}-{number}', (), _check_call(task, number, call))
@@ -104,11 +105,25 @@ def list_jobs(status: str | None = None, queue: str | None = None, limit: int = 
     first. Changes nothing, reads a registry page by page, and looks at no more than its first
     10,000 jobs. Raises InvalidJobError for a status or queue that does not exist.
     """
+    return list_jobs_page(status, queue, limit)[0]
+
+
+def list_jobs_page(
+    status: str | None = None, queue: str | None = None, limit: int = 50, cursor: str | None = None
+) -> tuple[list[Status], str | None]:
+    """The jobs of `list_jobs`, and the cursor to read on from with the same status and queue, or
+    None if these are all.
+
+    A cursor is a place in a registry, and jobs move between registries: one that moves while
+    somebody reads page by page can be told twice, or not at all.
+    """
     statuses = _one_of('status', status, STATUSES)
     queues = _one_of('queue', queue, QUEUES)
     if type(limit) is not int or not 1 <= limit <= MAX_LISTED:
-        raise InvalidJobError(f'limit must be a number from 1 to {MAX_LISTED}, not {show(limit)}.')
-    return list(islice(iterate_jobs(statuses, queues, limit), limit))
+        raise InvalidJobError(
+            f'limit must be a number from 1 to {MAX_LISTED}, not {show(limit)}.', 'limit'
+        )
+    return read_page(statuses, queues, limit, cursor)
 
 
 def cancel_job(job_id: str) -> str:
@@ -198,6 +213,11 @@ def wait_for_job(job_id: str, timeout: float) -> Status:
     return status
 
 
+def _parse_options(given: Mapping[str, Any]) -> JobOptions:
+    settings = get_settings()
+    return parse_options(given, result_ttl=settings.result_ttl, failure_ttl=settings.failure_ttl)
+
+
 def _require_id(job_id: str) -> None:
     if not is_job_id(job_id):
         raise JobNotFoundError([job_id])
@@ -233,5 +253,5 @@ def _one_of(name: str, value: str | None, known: Sequence[str]) -> Sequence[str]
     if value is None:
         return known
     if value not in known:
-        raise InvalidJobError(f'{name} must be one of {", ".join(known)}, not {show(value)}.')
+        raise InvalidJobError(f'{name} must be one of {", ".join(known)}, not {show(value)}.', name)
     return (value,)

@@ -6,11 +6,11 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Literal, TypedDict
 
 from libraries.job_errors import InvalidJobError, show
 from libraries.job_task import OPTION_PREFIX
-from libraries.settings import MAX_DURATION, QUEUES, Settings
+from libraries.settings import MAX_DURATION, QUEUES
 
 MAX_RETRIES = 100
 MAX_RETRY_DELAY = 3600.0  # seconds: however often a job failed, it is tried again within the hour
@@ -19,6 +19,25 @@ MAX_ID_LENGTH = 200
 _UNITS = {'': 1, 's': 1, 'm': 60, 'h': 3600, 'd': 86_400}
 _DURATION = re.compile(r'(\d{1,12}(?:\.\d{1,6})?)([smhd]?)', re.ASCII)
 _JOB_ID = re.compile(r'[A-Za-z0-9_-]+')  # what RQ itself accepts
+
+
+Duration = int | float | str | timedelta
+
+
+class Options(TypedDict, total=False):
+    """The options as a caller writes them."""
+
+    job_queue: Literal['high', 'default', 'low']
+    job_timeout: Duration
+    job_max_retries: int
+    job_retry_delay: Duration
+    job_delay: Duration
+    job_at: datetime
+    job_id: str
+    job_result_ttl: Duration
+
+
+_KNOWN = Options.__optional_keys__
 
 
 @dataclass(frozen=True)
@@ -44,15 +63,23 @@ def split_options(kwargs: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, 
     return arguments, options
 
 
-def parse_options(given: Mapping[str, Any], settings: Settings) -> JobOptions:
-    """Raise InvalidJobError, naming the option and what it takes, for any that cannot be used."""
+def check_options(given: Mapping[str, Any]) -> None:
+    """Raise as `parse_options` does, where options are written down for jobs to come."""
+    parse_options(given, result_ttl=1, failure_ttl=1)
+
+
+def parse_options(given: Mapping[str, Any], *, result_ttl: int, failure_ttl: int) -> JobOptions:
+    """Raise InvalidJobError, naming the option and what it takes, for any that cannot be used.
+
+    The two lifetimes, in seconds, are those of jobs that ask for none.
+    """
     unknown = sorted(set(given) - _KNOWN)
     if unknown:
         raise InvalidJobError(
             f'{unknown[0]} is no option of a job; there are {", ".join(sorted(_KNOWN))}. '
             'Arguments of a task must not begin with job_.'
         )
-    result_ttl = _whole_seconds('job_result_ttl', given.get('job_result_ttl', settings.result_ttl))
+    result_ttl = _whole_seconds('job_result_ttl', given.get('job_result_ttl', result_ttl))
     return JobOptions(
         queue=_queue(given.get('job_queue', 'default')),
         timeout=_whole_seconds('job_timeout', given.get('job_timeout', '5m')),
@@ -62,7 +89,7 @@ def parse_options(given: Mapping[str, Any], settings: Settings) -> JobOptions:
         job_id=_job_id(given.get('job_id')),
         result_ttl=result_ttl,
         # Whoever asks for an outcome for longer means a failure too; never for less long.
-        failure_ttl=max(settings.failure_ttl, result_ttl),
+        failure_ttl=max(failure_ttl, result_ttl),
     )
 
 
@@ -74,18 +101,6 @@ def retry_delays(options: JobOptions) -> list[float]:
         round(min(options.retry_delay * 2**attempt, MAX_RETRY_DELAY) * random.uniform(0.75, 1), 3)
         for attempt in range(options.max_retries)
     ]
-
-
-_KNOWN = {
-    'job_queue',
-    'job_timeout',
-    'job_max_retries',
-    'job_retry_delay',
-    'job_delay',
-    'job_at',
-    'job_id',
-    'job_result_ttl',
-}
 
 
 def _queue(name: Any) -> str:

@@ -37,6 +37,31 @@ class Task:
             if check is not None and (problem := check.problem(value)):
                 raise InvalidJobError(f'{self.path}: {where}: {problem}.')
 
+    def read_json(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Keyword arguments as JSON has them → as the hints want them.
+
+        Raises InvalidJobError, naming the argument, for one that is missing, unknown or does
+        not fit.
+        """
+        named, others = _keywords(self.signature)
+        for name, required in named.items():
+            if required and name not in arguments:
+                raise InvalidJobError(f'{self.path}: argument {name!r} is missing.', name)
+        read = {}
+        for name, value in arguments.items():
+            parameter = name if name in named else others
+            if parameter is None:
+                raise InvalidJobError(f'{self.path} has no argument {show(name)}.', name)
+            check_plain(value, f'{self.path}: argument {show(name)}')  # of a bounded depth
+            check = self.checks.get(parameter)
+            try:
+                read[name] = value if check is None else check.read_json(value)
+            except ValueError as error:
+                raise InvalidJobError(
+                    f'{self.path}: argument {show(name)}: {error}.', name
+                ) from None
+        return read
+
 
 def resolve_task(path: str) -> Task:
     """The task of a dotted path, such as `workers.svg_tasks.generate_complex_svg`.
@@ -62,14 +87,24 @@ def resolve_function(path: str) -> types.FunctionType:
     return _find(path, get_settings().task_modules)
 
 
-@cache
-def _find(path: str, allowed: tuple[str, ...]) -> types.FunctionType:
-    module_name, _, name = path.rpartition('.')
+def require_allowed(path: str) -> None:
+    """Raise UnknownTaskError unless the path's module is an allowed one; imports nothing."""
+    _require_allowed(path, get_settings().task_modules)
+
+
+def _require_allowed(path: str, allowed: tuple[str, ...]) -> None:
+    module_name = path.rpartition('.')[0]
     if not any(module_name == top or module_name.startswith(f'{top}.') for top in allowed):
         raise UnknownTaskError(
             f'{path!r} is outside the allowed task modules ({", ".join(allowed)}): '
             'define the task there, or add its module to JOB_TASK_MODULES.'
         )
+
+
+@cache
+def _find(path: str, allowed: tuple[str, ...]) -> types.FunctionType:
+    module_name, _, name = path.rpartition('.')
+    _require_allowed(path, allowed)
     module = import_module(module_name, path)
     function = getattr(module, name, None)
     if name.startswith('_') or not inspect.isfunction(function):
@@ -127,6 +162,18 @@ def _describe(path: str, function: types.FunctionType) -> Task:
         if parameter.annotation is not parameter.empty
     }
     return Task(path, function, signature, checks)
+
+
+def _keywords(signature: inspect.Signature) -> tuple[dict[str, bool], str | None]:
+    """What can be passed by keyword: name → whether it must be, and where all others go."""
+    parameters = signature.parameters.values()
+    named = {
+        parameter.name: parameter.default is parameter.empty
+        for parameter in parameters
+        if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+    }
+    others = (parameter.name for parameter in parameters if parameter.kind is parameter.VAR_KEYWORD)
+    return named, next(others, None)
 
 
 def _spread(bound: inspect.BoundArguments) -> Iterator[tuple[str, str, Any]]:

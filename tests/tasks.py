@@ -11,10 +11,11 @@ import sys
 import time
 from collections import deque
 from contextvars import ContextVar
-from datetime import datetime
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, NotRequired, TypedDict
+from uuid import UUID
 
 from redis import Redis
 from rq import Retry
@@ -30,6 +31,11 @@ MODULE_OBJECT = os
 class Point(TypedDict):
     x: int
     y: int
+
+
+class DatedPoint(TypedDict):
+    x: int
+    day: NotRequired[date]
 
 
 class NotATask:
@@ -56,6 +62,25 @@ def typed(
     point: Point | None = None,
     price: Decimal | None = None,
 ) -> None: ...
+
+
+def convert(
+    moment: datetime | None = None,
+    day: date | None = None,
+    span: timedelta | None = None,
+    key: UUID | None = None,
+    price: Decimal | None = None,
+    data: bytes = b'',
+    pair: tuple[int, str] = (0, ''),
+    tags: set[str] | None = None,
+    things: set[Any] | None = None,
+    counts: dict[int, int] | None = None,
+    points: list[DatedPoint] | None = None,
+    either: date | str = '',
+    anything: Any = None,
+    **others: date,
+) -> None:
+    """Of many hints, most of which JSON has no form for."""
 
 
 def options_collide(job_name: str) -> None: ...

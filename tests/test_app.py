@@ -23,7 +23,7 @@ from libraries.settings import get_settings
 def assert_problem(answer: TestResponse, status: int) -> None:
     assert (answer.status_code, answer.mimetype) == (status, 'application/problem+json')
     problem = json.loads(answer.data)
-    assert set(problem) == {'type', 'title', 'status', 'detail'}
+    assert set(problem) - {'job_id'} == {'type', 'title', 'status', 'detail'}
     assert (problem['type'], problem['status']) == ('about:blank', status)
     assert problem['title']
     assert problem['detail']
@@ -120,6 +120,7 @@ def test_every_error_of_a_job_has_its_answer(error: JobError, status: int) -> No
     answer = raising(error).get('/raise')
     assert_problem(answer, status)
     assert ('Retry-After' in answer.headers) is (status == 503)
+    assert json.loads(answer.data).get('job_id') == ('some-job' if status == 503 else None)
     assert (str(error) in json.loads(answer.data)['detail']) is (status != 503)
 
 

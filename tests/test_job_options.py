@@ -25,7 +25,8 @@ NAIVE = datetime(2030, 1, 1)  # noqa: DTZ001
 
 
 def parse(**given: Any) -> JobOptions:
-    return parse_options(given, get_settings())
+    settings = get_settings()
+    return parse_options(given, result_ttl=settings.result_ttl, failure_ttl=settings.failure_ttl)
 
 
 def test_the_defaults_are_those_of_the_contract() -> None:

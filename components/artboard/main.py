@@ -5,8 +5,9 @@ from uuid import uuid4
 
 import msgspec
 from flask import Blueprint, Response, request, send_file, url_for
-from werkzeug.exceptions import NotFound, RequestEntityTooLarge, UnsupportedMediaType
+from werkzeug.exceptions import NotFound
 
+from components.body import read_json_body
 from libraries.file_store import output_path
 from libraries.job_errors import InvalidJobError, JobNotFoundError
 from libraries.job_manager import enqueue_background_job, get_job_status
@@ -105,15 +106,8 @@ def _drawing_job(job_id: str) -> Status:
 
 
 def _read_body() -> DrawingRequest:
-    # A form of another site can post text, but not JSON.
-    request.max_content_length = LARGEST_BODY
-    if not request.is_json:
-        raise UnsupportedMediaType('Send a JSON object as application/json.')
-    body = request.get_data()
-    if len(body) >= LARGEST_BODY:  # without a length, Werkzeug cuts a body off in silence
-        raise RequestEntityTooLarge
     try:
-        return msgspec.json.decode(body, type=DrawingRequest)
+        return msgspec.json.decode(read_json_body(LARGEST_BODY), type=DrawingRequest)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidJobError(f'The body does not describe a drawing: {error}.') from None
 

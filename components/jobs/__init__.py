@@ -1,1 +1,1 @@
-"""The jobs themselves, for people and programs outside: the `flask jobs` commands."""
+"""Jobs by HTTP and from the shell."""

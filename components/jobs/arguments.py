@@ -1,5 +1,6 @@
 """`key=value` on a command line → the arguments of a task and the options of its job."""
 
+import contextlib
 import inspect
 from collections.abc import Iterable
 from datetime import datetime
@@ -52,12 +53,11 @@ def _read(check: HintCheck | None, text: str) -> Any:
         value = msgspec.json.decode(text)
     except ValueError:
         value = text
-    if check is None or check.takes_anything:
+    if check is None or Any in check.hints:
         return value
     if not isinstance(value, str) and check.problem(value) is None:
         return value
     for candidate in (text, value):  # the text first: it keeps the digits of 1.10
-        converted = check.convert(candidate)
-        if check.problem(converted) is None:
-            return converted
+        with contextlib.suppress(ValueError):  # which the enqueueing will tell
+            return check.read_json(candidate)
     return value

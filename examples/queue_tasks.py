@@ -1,0 +1,35 @@
+"""Three named tasks, in a module that the worker can import too."""
+
+import time
+from datetime import date
+from typing import TypedDict
+
+from libraries.job_progress import track
+from libraries.job_queue import JobQueue
+
+queue = JobQueue(url_prefix='/jobs')  # where the HTTP API stands, if there is a token for it
+
+
+class Item(TypedDict):
+    name: str
+    cents: int
+
+
+@queue.task('send_receipt', job_max_retries=3, job_queue='high')
+def send_receipt(to: str, items: list[Item], day: date) -> str:
+    total = sum(item['cents'] for item in items) / 100
+    return f'To {to}, on {day:%d %B %Y}: {len(items)} items, {total:.2f} euros.'
+
+
+@queue.task('count_words')
+def count_words(text: str) -> dict[str, int]:
+    words = text.lower().split()
+    return {word: words.count(word) for word in sorted(set(words))}
+
+
+@queue.task('take_stock', job_timeout='1m', job_queue='low')
+def take_stock(shelves: int, seconds_each: float = 0.1) -> int:
+    """Slow, and tells how far it is."""
+    for _ in track(range(shelves), message='counting'):
+        time.sleep(seconds_each)
+    return shelves * 12

@@ -1,0 +1,102 @@
+"""The examples, run as their first lines say."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import requests
+
+from libraries.embedded_redis import free_port
+from tests.conftest import ROOT, eventually, kill_group
+
+
+def run(module: str, **environment: str) -> str:
+    """What `python -m module` writes, once it has ended well."""
+    done = subprocess.run(
+        [sys.executable, '-m', module],
+        cwd=ROOT,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=90,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@contextmanager
+def job_queue(log: Path) -> Iterator[dict[str, str]]:
+    """examples.job_queue, and the variables that it says to export."""
+    command = [sys.executable, '-m', 'examples.job_queue', '--port', str(free_port())]
+    with log.open('w') as output:
+        process = subprocess.Popen(
+            command, cwd=ROOT, stdout=output, stderr=output, start_new_session=True
+        )
+    try:
+        eventually(lambda: 'Running on' in log.read_text(), timeout=60)
+        first = log.read_text().splitlines()[0]
+        yield dict(word.split('=', 1) for word in first.removeprefix('export ').split())
+        process.send_signal(signal.SIGINT)  # as Ctrl-C
+        assert process.wait(30) in (0, 1, -signal.SIGINT), log.read_text()
+    finally:
+        kill_group(process.pid)
+        process.wait()
+
+
+def test_the_named_tasks_and_a_client_of_a_hundred_jobs(tmp_path: Path) -> None:
+    log = tmp_path / 'log'
+    with job_queue(log) as variables:
+        assert set(variables) == {'JOBS_API_TOKEN', 'JOBS_URL'}
+        told = run('examples.http_client', **variables)
+        assert '100 jobs are queued' in told
+        assert "{'finished': 100}" in told
+        assert 'To customer-99@example.com, on 31 January 2030: 2 items, 17.45 euros.' in told
+
+        url = variables['JOBS_URL']
+        headers = {'Authorization': f'Bearer {variables["JOBS_API_TOKEN"]}'}
+        ordered = requests.post(f'{url.removesuffix("/jobs")}/order', timeout=10)
+        job_id = ordered.text.split()[-1].rstrip('.')
+        bodies = (
+            {'task': 'count_words', 'params': {'text': 'ink on ink'}},
+            {'task': 'take_stock', 'params': {'shelves': 2}},
+        )
+        made = [requests.post(url, json=body, headers=headers, timeout=10) for body in bodies]
+        assert [answer.status_code for answer in made] == [201, 201]
+
+        def result(job_id: str) -> object:
+            return requests.get(f'{url}/{job_id}', headers=headers, timeout=10).json()['result']
+
+        eventually(lambda: result(made[0].json()['job_id']) == {'ink': 2, 'on': 1})
+        eventually(lambda: result(made[1].json()['job_id']) == 24)
+        eventually(lambda: '1 items, 12.50 euros' in str(result(job_id)))
+        assert requests.get(url, timeout=10).status_code == 401
+    assert 'Traceback' not in log.read_text()
+
+
+def test_the_http_client_says_what_is_wrong(tmp_path: Path) -> None:
+    with job_queue(tmp_path / 'log') as variables:
+        done = subprocess.run(
+            [sys.executable, '-m', 'examples.http_client'],
+            cwd=ROOT,
+            env=os.environ | variables | {'JOBS_API_TOKEN': 'wrong'},
+            capture_output=True,
+            text=True,
+            timeout=90,
+        )
+    assert done.returncode == 1
+    assert '401' in done.stderr
+    assert 'Send the token' in done.stderr
+
+
+def test_the_flaky_task_dies_and_is_brought_back() -> None:
+    told = run('examples.flaky_task')
+    assert len(re.findall(r'ConnectionError: the printer does not answer', told)) == 3
+    assert re.search(r"It is failed, and among the dead letters: \['[-0-9a-f]{36}'\]", told)
+    assert re.search(r'jobs retry [-0-9a-f]{36}', told)
+    assert 'It is finished: the label is printed' in told
+    assert 'Dead letters: [].' in told
