@@ -12,7 +12,7 @@ from libraries.job_errors import (
     QueueUnavailableError,
     UnknownTaskError,
 )
-from libraries.job_payload import to_json
+from libraries.job_json import to_json
 
 RETRY_AFTER = 5  # seconds
 

@@ -3,7 +3,7 @@
 import json
 import math
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
@@ -11,13 +11,37 @@ import msgspec
 from rq.job import Job, JobStatus
 
 from libraries import job_store
-from libraries.job_errors import show
-from libraries.job_options import JobOptions, retry_delays
+from libraries.job_errors import InvalidJobError, show
+from libraries.job_options import JobOptions, retry_delays, split_options
 from libraries.job_payload import PlainSerializer, dump_checked
 from libraries.job_store import reaching_redis
 from libraries.job_task import Task
 
+MAX_CALLS = 5000  # jobs that one step queues: Redis serves nobody else meanwhile
 _OWN_FIELDS = ('data', 'description', 'retry_intervals')  # of each job its own
+
+
+def check_calls(task: Task, calls: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The keyword arguments of each call. Raises InvalidJobError, naming the first bad call."""
+    if not isinstance(calls, Iterable):
+        raise InvalidJobError(f'The calls must be a list of mappings, not {show(calls)}.')
+    bounded = list(islice(calls, MAX_CALLS + 1))
+    if len(bounded) > MAX_CALLS:
+        raise InvalidJobError(f'At most {MAX_CALLS} calls go in one step: make several of them.')
+    return [_check_call(task, number, call) for number, call in enumerate(bounded)]
+
+
+def _check_call(task: Task, number: int, call: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        if not isinstance(call, Mapping) or not all(isinstance(name, str) for name in call):
+            raise InvalidJobError('a call is a mapping of keyword arguments.')
+        arguments, options = split_options(call)
+        if options:
+            raise InvalidJobError(f'{min(options)} is an option: pass it beside the calls.')
+        task.check((), arguments)
+    except InvalidJobError as error:
+        raise InvalidJobError(f'Call {number}, {show(call)}: {error}') from error
+    return arguments
 
 
 def enqueue(

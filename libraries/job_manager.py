@@ -6,7 +6,6 @@ Every function raises QueueUnavailableError within two seconds if Redis is away.
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from itertools import islice
 from typing import Any
 from uuid import uuid4
 
@@ -15,19 +14,14 @@ from rq.job import Job
 from rq.utils import utcformat
 
 from libraries import job_store
-from libraries.job_enqueue import enqueue
+from libraries.job_enqueue import check_calls, enqueue
 from libraries.job_errors import InvalidJobError, JobNotFoundError, show
 from libraries.job_listing import read_page, read_statuses
-from libraries.job_options import (
-    JobOptions,
-    is_job_id,
-    parse_options,
-    split_options,
-)
+from libraries.job_options import JobOptions, is_job_id, parse_options, split_options
 from libraries.job_payload import PlainSerializer
 from libraries.job_status import ENDED, Status
 from libraries.job_store import reaching_redis
-from libraries.job_task import Task, resolve_task
+from libraries.job_task import resolve_task
 from libraries.settings import QUEUES, get_settings
 
 # What RQ knows, what needs attention first: the running, the waiting, then what has ended.
@@ -36,7 +30,6 @@ STATUSES = (
     'failed', 'stopped', 'canceled', 'finished',
 )  # fmt: skip
 MAX_LISTED = 1000
-MAX_CALLS = 5000  # jobs that one step queues: Redis serves nobody else meanwhile
 
 
 def enqueue_background_job(dotted_path: str, /, *args: Any, **kwargs: Any) -> Job:
@@ -71,8 +64,7 @@ def enqueue_background_jobs(
     options = _parse_options(job_options)
     batch_id = options.job_id or str(uuid4())
     batch = [
-        (f'{batch_id}-{number}', (), _check_call(task, number, call))
-        for number, call in enumerate(_bounded(calls))
+        (f'{batch_id}-{number}', (), call) for number, call in enumerate(check_calls(task, calls))
     ]
     return enqueue(task, options, batch, batch_id) if batch else []
 
@@ -225,28 +217,6 @@ def _require_id(job_id: str) -> None:
 
 def _status(text: bytes) -> str:
     return text.decode(errors='replace')
-
-
-def _bounded(calls: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    if not isinstance(calls, Iterable):
-        raise InvalidJobError(f'The calls must be a list of mappings, not {show(calls)}.')
-    bounded = list(islice(calls, MAX_CALLS + 1))
-    if len(bounded) > MAX_CALLS:
-        raise InvalidJobError(f'At most {MAX_CALLS} calls go in one step: make several of them.')
-    return bounded
-
-
-def _check_call(task: Task, number: int, call: Mapping[str, Any]) -> dict[str, Any]:
-    try:
-        if not isinstance(call, Mapping) or not all(isinstance(name, str) for name in call):
-            raise InvalidJobError('a call is a mapping of keyword arguments.')
-        arguments, options = split_options(call)
-        if options:
-            raise InvalidJobError(f'{min(options)} is an option: pass it beside the calls.')
-        task.check((), arguments)
-    except InvalidJobError as error:
-        raise InvalidJobError(f'Call {number}, {show(call)}: {error}') from error
-    return arguments
 
 
 def _one_of(name: str, value: str | None, known: Sequence[str]) -> Sequence[str]:

@@ -11,9 +11,10 @@ from rq.defaults import RQ_KEY_PREFIX
 
 from libraries import job_store
 from libraries.job_errors import InvalidJobError, JobNotFoundError
+from libraries.job_json import to_json
 from libraries.job_listing import REGISTRIES, read_statuses
 from libraries.job_options import is_job_id
-from libraries.job_payload import PlainSerializer, to_json
+from libraries.job_payload import PlainSerializer
 from libraries.job_status import make_status, parse_moment, read_traceback
 from libraries.job_store import STATUS_FIELDS, reaching_redis
 from libraries.settings import QUEUES

@@ -13,8 +13,6 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-import msgspec
-
 from libraries.job_errors import InvalidJobError, show
 
 PLAIN_TYPES = (
@@ -201,35 +199,3 @@ def decompress(payload: bytes, limit: int = 64 * 1024 * 1024) -> bytes:
     if reader.unconsumed_tail:
         raise InvalidJobError(f'The payload unpacks to more than {limit} bytes; it was not read.')
     return data
-
-
-def to_json(value: Any) -> str:
-    """The one JSON form of plain data: ISO 8601 for dates and durations, base64 for bytes,
-    strings for Decimal and UUID, arrays for tuples and sets, null for NaN and infinities.
-    """
-    try:
-        return msgspec.json.encode(value).decode()
-    except (TypeError, ValueError, RecursionError):
-        check_plain(value)  # raises if it is not ours to write
-        return msgspec.json.encode(_jsonable(value)).decode()
-
-
-def _jsonable(value: Any) -> Any:
-    """The rare plain data that JSON has no form for: odd keys, lone surrogates, huge integers."""
-    if isinstance(value, dict):
-        return {_json_key(key): _jsonable(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple, set)):
-        return [_jsonable(item) for item in value]
-    if isinstance(value, str):
-        return value.encode(errors='backslashreplace').decode()
-    if isinstance(value, int) and value.bit_length() > 4096:
-        return hex(value)  # decimal digits of a huge integer take quadratic time
-    return value
-
-
-def _json_key(key: Any) -> str:
-    return (
-        key.encode(errors='backslashreplace').decode()
-        if isinstance(key, str)
-        else to_json(key).strip('"')
-    )

@@ -23,7 +23,8 @@ from markupsafe import Markup
 from werkzeug.datastructures import MultiDict
 
 from libraries.job_errors import InvalidJobError
-from libraries.job_payload import PLAIN_TYPES, PlainSerializer, check_plain, decompress, to_json
+from libraries.job_json import to_json
+from libraries.job_payload import PLAIN_TYPES, PlainSerializer, check_plain, decompress
 
 # A slow machine is no failure.
 unhurried = hypothesis(deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -10,8 +10,8 @@ from werkzeug.exceptions import NotFound
 from components.body import read_json_body
 from libraries.file_store import output_path
 from libraries.job_errors import InvalidJobError, JobNotFoundError
+from libraries.job_json import to_json
 from libraries.job_manager import enqueue_background_job, get_job_status
-from libraries.job_payload import to_json
 from libraries.job_status import Status
 from libraries.svg_patterns import Millimetres, PatternName, draw_pattern
 

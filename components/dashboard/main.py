@@ -18,10 +18,10 @@ from components.dashboard.data import (
 )
 from components.dashboard.pages import package, read_template, render
 from libraries.job_errors import InvalidJobError, JobNotFoundError
+from libraries.job_json import to_json
 from libraries.job_listing import MAX_SCANNED
 from libraries.job_manager import delete_job, retry_job
 from libraries.job_monitor import describe_job, list_queues, read_registry
-from libraries.job_payload import to_json
 from libraries.job_store import address
 from libraries.settings import get_settings
 

@@ -10,6 +10,7 @@ from components.jobs.arguments import read_arguments
 from components.jobs.text import bar, describe, plain, table
 from libraries.job_doctor import Level, examine
 from libraries.job_errors import InvalidJobError, JobError, JobNotFoundError
+from libraries.job_json import to_json
 from libraries.job_manager import (
     MAX_LISTED,
     STATUSES,
@@ -20,7 +21,6 @@ from libraries.job_manager import (
     retry_job,
     wait_for_job,
 )
-from libraries.job_payload import to_json
 from libraries.job_status import ENDED, Status
 from libraries.job_task import resolve_task
 from libraries.settings import QUEUES

@@ -12,8 +12,8 @@ from components.access import require_token
 from components.jobs.request import read_enqueue, read_listing
 from components.problems import register_problems
 from libraries.job_errors import InvalidJobError
+from libraries.job_json import to_json
 from libraries.job_manager import cancel_job, get_job_status, list_jobs_page, retry_job
-from libraries.job_payload import to_json
 from libraries.job_queue import JobQueue
 from libraries.job_status import Status
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
 from libraries.job_doctor import show_duration
-from libraries.job_payload import to_json
+from libraries.job_json import to_json
 from libraries.job_status import Status
 
 _BAR = 30  # characters
