@@ -7,11 +7,10 @@ import logging
 import time
 from collections.abc import Iterable, Iterator, Sized
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from redis.exceptions import RedisError
-from rq import get_current_job
-from rq.job import Job
+if TYPE_CHECKING:
+    from rq.job import Job  # imported where one runs: whoever imports a task need not wait for it
 
 INTERVAL = 0.3  # seconds, at least, between two times that one job writes its progress
 
@@ -31,7 +30,7 @@ class CurrentJob:
 
 def current_job() -> CurrentJob | None:
     """The job that this code runs in, or None outside a job."""
-    job = get_current_job()
+    job = _rq_job()
     if job is None:
         return None
     return CurrentJob(job.id, len(job.retry_intervals or ()) - (job.retries_left or 0) + 1)
@@ -52,7 +51,7 @@ def track(rows: Iterable[Row], total: int | None = None, message: str = '') -> I
 
 def report_progress(done: int, total: int | None = None, message: str = '') -> None:
     """Tell how far the task is; the first and the last are written at once, others now and then."""
-    job = get_current_job()
+    job = _rq_job()
     if job is None:
         return
     moment = time.monotonic()
@@ -63,7 +62,15 @@ def report_progress(done: int, total: int | None = None, message: str = '') -> N
     _write(job, {'done': done, 'total': total, 'message': message})
 
 
-def _write(job: Job, progress: dict[str, object]) -> None:
+def _rq_job() -> 'Job | None':
+    from rq import get_current_job
+
+    return get_current_job()
+
+
+def _write(job: 'Job', progress: dict[str, object]) -> None:
+    from redis.exceptions import RedisError
+
     job.meta['progress'] = progress
     try:
         job.save_meta()

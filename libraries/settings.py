@@ -7,8 +7,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import overload
 
-from redis import Redis
-
 from libraries.job_errors import show
 from libraries.mail_server import SmtpUrl, read_smtp_url
 
@@ -76,6 +74,8 @@ def _redis_url(env: Mapping[str, str]) -> str:
     # The same order as `rq worker`, so that web and worker never part ways.
     name = 'RQ_REDIS_URL' if env.get('RQ_REDIS_URL') else 'REDIS_URL'
     url = env.get(name) or 'redis://localhost:6379/0'
+    from redis import Redis  # which tasks, that need settings too, do without
+
     try:
         Redis.from_url(url).connection_pool.make_connection()  # which opens no socket
     except (ValueError, TypeError):

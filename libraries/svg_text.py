@@ -22,7 +22,9 @@ _encode = msgspec.json.Encoder().encode
 
 # Event handlers and namespaces would let an attribute do more than style its element.
 _ATTRIBUTE_NAME = re.compile(r'(?!on|xmlns)(xml:)?[a-z_][a-z0-9_.-]*', re.IGNORECASE)
-_NOT_XML = re.compile('[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]')
+_NOT_XML = (
+    '[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]'  # slow to compile: not at import
+)
 _ESCAPES = str.maketrans(
     {'&': '&amp;', '<': '&lt;', '>': '&gt;', '"': '&quot;', '\r': '&#13;'},
 )
@@ -31,7 +33,7 @@ _SPACE_ESCAPES = str.maketrans({'\n': '&#10;', '\t': '&#9;'})
 
 def escape(text: str) -> str:
     """`text` as XML character data; what XML cannot hold becomes U+FFFD."""
-    return _NOT_XML.sub('\N{REPLACEMENT CHARACTER}', text).translate(_ESCAPES)
+    return re.sub(_NOT_XML, '\N{REPLACEMENT CHARACTER}', text).translate(_ESCAPES)
 
 
 def escape_attribute(text: str) -> str:

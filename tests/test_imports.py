@@ -1,6 +1,8 @@
 """The import rule, components → libraries ← workers, and imports that do nothing."""
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -101,6 +103,17 @@ def test_tasks_know_nothing_of_queues(path: Path) -> None:
     names = set(imported(parse(path)))
     assert {name.split('.')[0] for name in names}.isdisjoint({'rq', 'redis', 'flask'})
     assert names.isdisjoint({'libraries.job_manager', 'libraries.job_store', 'libraries.job_queue'})
+
+
+def test_importing_all_tasks_waits_for_no_engine() -> None:
+    tasks = ', '.join('.'.join(p.with_suffix('').parts) for p in MODULES if p.parts[0] == 'workers')
+    code = f'import flask, {tasks}, sys; print(*(name.split(".")[0] for name in sys.modules))'
+    done = subprocess.run(
+        [sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    loaded = set(done.stdout.split())
+    assert 'workers' in loaded
+    assert loaded.isdisjoint({'polars', 'PIL', 'reportlab', 'email_validator', 'redis', 'rq'})
 
 
 def test_there_are_modules_in_every_package() -> None:
