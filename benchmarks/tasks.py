@@ -1,0 +1,172 @@
+"""process_file, its row check on, beside what one would write oneself.
+
+    python -m benchmarks.tasks          # CSV → JSON: csv + json, pandas
+    python -m benchmarks.tasks --big    # 1 GB, each way, and the memory that it takes
+
+Each side runs in a process of its own, so that its peak memory is its own. What is timed is the
+whole call: the import of the engine too, since a worker's first job pays for it.
+"""
+
+import csv
+import json
+import os
+import random
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+
+HEADER = ['id', 'name', 'key', 'number', 'date', 'note', 'city', 'maybe', 'big', 'last']
+WAYS = [
+    ('csv', 'json'),
+    ('csv', 'ndjson'),
+    ('csv', 'parquet'),
+    ('ndjson', 'csv'),
+    ('json', 'csv'),
+    ('parquet', 'csv'),
+]
+
+
+def process_file(source: Path, format: str) -> None:
+    from workers.data_tasks import process_file
+
+    process_file(str(source), format)  # type: ignore[arg-type]
+
+
+def csv_and_json(source: Path, format: str) -> None:
+    """As it is mostly written, but row by row, so that it needs no memory to speak of."""
+    with source.open(newline='') as file, source.with_suffix('.out').open('w') as output:
+        output.write('[')
+        for number, row in enumerate(csv.DictReader(file)):
+            output.write(',\n' if number else '\n')
+            output.write(json.dumps(row))
+        output.write('\n]\n')
+
+
+def pandas_text(source: Path, format: str) -> None:
+    import pandas
+
+    frame = pandas.read_csv(source, dtype=str, keep_default_na=False)
+    frame.to_json(source.with_suffix('.out'), orient='records')
+
+
+def pandas_defaults(source: Path, format: str) -> None:
+    import pandas
+
+    pandas.read_csv(source).to_json(source.with_suffix('.out'), orient='records')
+
+
+SIDES: dict[str, Callable[[Path, str], None]] = {
+    'process_file': process_file,
+    'csv + json': csv_and_json,
+    'pandas, all text': pandas_text,
+    'pandas, as it comes': pandas_defaults,
+}
+
+
+def write_csv(path: Path, megabytes: int) -> None:
+    """Ten columns; in one row of five there is a quoted field, in one of fifty a line end."""
+    source = random.Random(1)
+    part = path.with_suffix('.part')
+    with part.open('w', newline='') as file:
+        csv.writer(file, lineterminator='\n').writerows(
+            [
+                f'{number:07}',
+                f'name {source.randrange(10**6)}',
+                f'x{source.getrandbits(40):x}',
+                f'{source.random():.6f}',
+                f'2024-{source.randrange(1, 13):02}-{source.randrange(1, 29):02}',
+                'a, quoted "text"' if number % 5 == 0 else 'plain text here',
+                'Zürich' if number % 7 == 0 else 'Berlin',
+                '' if number % 3 else 'NA',
+                source.randrange(10**9),
+                'line\nbreak' if number % 50 == 0 else 'end of the row',
+            ]
+            for number in range(20_000)
+        )
+    rows = part.read_bytes()
+    part.unlink()
+    with path.open('wb') as output:
+        output.write(','.join(HEADER).encode() + b'\n')
+        for _ in range(megabytes * 1_000_000 // len(rows) + 1):
+            output.write(rows)
+
+
+def measure_side(side: str, source: Path, format: str) -> dict[str, float]:
+    """Wall seconds, processor seconds and peak megabytes of one call."""
+    started = time.perf_counter()
+    SIDES[side](source, format)
+    seconds = time.perf_counter() - started
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    # Bytes on macOS, kilobytes elsewhere.
+    peak = used.ru_maxrss / (1e6 if sys.platform == 'darwin' else 1e3)
+    return {'seconds': seconds, 'cpu': used.ru_utime + used.ru_stime, 'peak': peak}
+
+
+def in_own_process(side: str, source: Path, format: str) -> dict[str, float]:
+    command = [sys.executable, '-m', 'benchmarks.tasks', '--side', side]
+    command += ['--source', str(source), '--format', format]
+    finished = subprocess.run(command, check=True, capture_output=True, text=True)
+    result: dict[str, float] = json.loads(finished.stdout)
+    return result
+
+
+def compare(folder: Path, megabytes: int, rounds: int) -> None:
+    source = folder / 'table.csv'
+    write_csv(source, megabytes)
+    click.echo(f'CSV → JSON, {source.stat().st_size / 1e6:.0f} MB, the best of {rounds}\n')
+    click.echo(f'{"":22}{"seconds":>9}{"times":>8}{"cpu s":>8}{"peak MB":>9}')
+    taken: dict[str, list[dict[str, float]]] = {side: [] for side in SIDES}
+    for _ in range(rounds):  # taking turns, since others use the machine too
+        for side in SIDES:
+            taken[side].append(in_own_process(side, source, 'json'))
+    ours = min(one['seconds'] for one in taken['process_file'])
+    for side, results in taken.items():
+        seconds, cpu, peak = (
+            min(one[key] for one in results) for key in ('seconds', 'cpu', 'peak')
+        )
+        click.echo(f'{side:22}{seconds:9.2f}{seconds / ours:8.1f}{cpu:8.1f}{peak:9.0f}')
+
+
+def measure_big(folder: Path, megabytes: int) -> None:
+    table = folder / 'big.csv'
+    write_csv(table, megabytes)
+    click.echo(f'\n{"":22}{"MB in":>9}{"seconds":>9}{"peak MB":>9}')
+    for given, wanted in WAYS:
+        source = table if given == 'csv' else folder / f'converted/big.csv.{given}'
+        result = in_own_process('process_file', source, wanted)
+        size = source.stat().st_size / 1e6
+        click.echo(
+            f'{f"{given} → {wanted}":22}{size:9.0f}{result["seconds"]:9.1f}{result["peak"]:9.0f}'
+        )
+
+
+@click.command()
+@click.option('--megabytes', default=100, show_default=True, type=click.IntRange(1))
+@click.option('--rounds', default=3, show_default=True, type=click.IntRange(1))
+@click.option('--big', is_flag=True, help='Measure the memory that a file of 1 GB takes, instead.')
+@click.option('--side', type=click.Choice(list(SIDES)), hidden=True)
+@click.option('--source', type=click.Path(path_type=Path), hidden=True)
+@click.option('--format', default='json', hidden=True)
+def main(
+    megabytes: int, rounds: int, big: bool, side: str | None, source: Path | None, format: str
+) -> None:
+    """Compare how long a table's conversion takes."""
+    if side and source:
+        click.echo(json.dumps(measure_side(side, source, format)))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ['UPLOAD_DIR'] = os.environ['OUTPUT_DIR'] = folder
+        if big:
+            measure_big(Path(folder), megabytes * 10)
+        else:
+            compare(Path(folder), megabytes, rounds)
+
+
+if __name__ == '__main__':
+    main()

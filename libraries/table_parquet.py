@@ -1,0 +1,127 @@
+"""Parquet in and out, by Polars."""
+
+import queue
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import chain
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from libraries.job_errors import show
+from libraries.table_text import TableError
+
+if TYPE_CHECKING:
+    import polars
+
+VALUES = 400_000  # read at a time, all columns together
+ROW_GROUP = 262_144  # rows at most, which is Polars' own
+FRAMES_A_GROUP = 8
+
+
+class ParquetReader:
+    """The rows of a file; `rows` is their number as its own records tell it."""
+
+    def __init__(self, path: Path) -> None:
+        import polars
+
+        # Nothing in its name, nor in those of its folders, is a pattern or a column.
+        self._file = polars.scan_parquet(path, glob=False, hive_partitioning=False)
+        try:
+            self.schema: dict[str, Any] = dict(self._file.collect_schema())
+            self.rows = count_rows(path)
+        except polars.exceptions.PolarsError as error:
+            raise _unreadable(error) from error
+        if not self.schema:
+            raise TableError('the file has no columns.')
+
+    def frames(self) -> Iterator['polars.DataFrame']:
+        """Data frames of the file's own types."""
+        import polars
+
+        rows = max(1, VALUES // len(self.schema))
+        try:
+            yield from self._file.collect_batches(chunk_size=rows, maintain_order=True)
+        except polars.exceptions.PolarsError as error:
+            raise _unreadable(error) from error
+
+    def plain_frames(self) -> Iterator['polars.DataFrame']:
+        """Data frames of text, numbers and booleans: moments in ISO 8601, decimals in their digits.
+
+        Raises TableError, naming the column, for what no text stands for without doubt.
+        """
+        import polars
+
+        known: tuple[type[polars.DataType], ...] = (polars.String, polars.Categorical, polars.Enum)
+        known += (polars.Boolean, polars.Null, polars.Date, polars.Datetime, polars.Time)
+        for name, kind in self.schema.items():
+            if not kind.is_numeric() and not isinstance(kind, known):
+                raise TableError(f'{show(name)} is of type {kind}, which has no form as text.')
+        for frame in self.frames():
+            yield polars.DataFrame([_plain(column) for column in frame.get_columns()])
+
+
+def _plain(column: 'polars.Series') -> 'polars.Series':
+    import polars
+
+    kind = column.dtype
+    if isinstance(kind, (polars.Date, polars.Datetime, polars.Time)):
+        return column.dt.to_string('iso')
+    if kind.is_float() and not column.drop_nulls().is_finite().all():
+        raise TableError(f'{show(column.name)} holds NaN or infinity, which is no number in text.')
+    if kind.is_float() or kind.is_integer() or isinstance(kind, (polars.Boolean, polars.String)):
+        return column
+    return column.cast(polars.String)
+
+
+def write_parquet(
+    file: IO[bytes], schema: dict[str, Any], frames: Iterator['polars.DataFrame']
+) -> None:
+    """Write frames of one schema, as they come.
+
+    The engine writes in a thread, so that a time-out reaches this one at once.
+    """
+    import polars
+    from polars.io.plugins import register_io_source
+
+    first = next(frames, None)
+    rows = ROW_GROUP if first is None else min(ROW_GROUP, FRAMES_A_GROUP * first.height)
+    handed: queue.Queue[polars.DataFrame | None] = queue.Queue(maxsize=1)
+
+    def hand(frame: 'polars.DataFrame | None', written: Future[Any]) -> None:
+        while not written.done():  # it may have failed, and nobody take what is put here
+            try:
+                handed.put(frame, timeout=0.2)
+            except queue.Full:
+                continue
+            return
+
+    def take(*_: object) -> Iterator['polars.DataFrame']:
+        while (frame := handed.get()) is not None:
+            yield frame
+
+    source = register_io_source(take, schema=schema)
+    with ThreadPoolExecutor(1) as pool:
+        written = pool.submit(source.sink_parquet, file, row_group_size=rows)
+        try:
+            for frame in chain([first] if first is not None else [], frames):
+                hand(frame, written)
+                if written.done():
+                    break
+        finally:
+            hand(None, written)
+        try:
+            written.result()
+        except polars.exceptions.ComputeError as error:  # of frames that are as they should be
+            raise OSError(f'the file cannot be written: {error}') from error
+
+
+def count_rows(path: Path) -> int:
+    """The number of rows that the file's own records tell."""
+    import polars
+
+    found = polars.scan_parquet(path, glob=False, hive_partitioning=False).select(polars.len())
+    return int(found.collect().item())
+
+
+def _unreadable(error: Exception) -> TableError:
+    return TableError(f'this is no Parquet that can be read: {str(error).splitlines()[0]}.')

@@ -1,0 +1,185 @@
+"""A batch converts what it can, names what it cannot, and is not done twice."""
+
+import json
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from libraries.job_errors import InvalidJobError, PermanentJobError
+from libraries.job_manager import enqueue_background_job, get_job_status, wait_for_job
+from libraries.settings import get_settings
+from tests.conftest import Worker, eventually
+from workers.file_tasks import process_batch
+
+BATCH = 'workers.file_tasks.process_batch'
+
+Upload = Callable[[str, str], str]
+
+
+@pytest.fixture
+def upload() -> Upload:
+    folder = get_settings().upload_dir
+    folder.mkdir()
+
+    def write(name: str, content: str) -> str:
+        (folder / name).write_text(content)
+        return name
+
+    return write
+
+
+def converted(name: str) -> Path:
+    return get_settings().output_dir / 'converted' / name
+
+
+def report_of(name: str = '*') -> dict[str, Any]:
+    (path,) = (get_settings().output_dir / 'batches').glob(f'{name}.json')
+    report: dict[str, Any] = json.loads(path.read_text())
+    return report
+
+
+def test_each_file_has_its_result_in_order(upload: Upload) -> None:
+    files = [upload(f'{name}.csv', f'a\n{name}\n') for name in 'cab']
+    assert process_batch(files) == [
+        {'file': file, 'result': str(converted(f'{file}.json')), 'error': None} for file in files
+    ]
+    assert json.loads(converted('b.csv.json').read_text()) == [{'a': 'b'}]
+
+
+@pytest.mark.parametrize('format', ['csv', 'json', 'ndjson', 'parquet'])
+def test_every_operation(upload: Upload, format: str) -> None:
+    operation: Any = f'convert_to_{format}'
+    assert process_batch([upload('a.csv', 'a\n1\n')], operation)[0]['result'] == str(
+        converted(f'a.csv.{format}')
+    )
+
+
+def test_a_bad_file_is_named_and_stops_no_other(upload: Upload) -> None:
+    files = [upload('a.csv', 'a\n1\n'), upload('bad.csv', 'a,b\n1\n'), 'missing.csv', '../x.csv']
+    files.append(upload('z.csv', 'a\n2\n'))
+    with pytest.raises(PermanentJobError) as caught:
+        process_batch(files)
+    error = str(caught.value)
+    assert error.startswith('3 of 5 files failed: bad.csv: line 2 has 1 field where the header')
+    assert 'missing.csv' in error
+    assert 'batches/' in error
+    assert '\n' not in error
+    outcomes = report_of()['outcomes']
+    assert [outcome['file'] for outcome in outcomes] == files
+    assert [outcome['error'] is None for outcome in outcomes] == [True, False, False, False, True]
+    assert outcomes[4]['result'] == str(converted('z.csv.json'))
+    assert converted('z.csv.json').exists()
+
+
+def test_the_error_of_many_bad_files_stays_short(upload: Upload) -> None:
+    files = [upload(f'{number}-{"x" * 200}.csv', 'a,b\n1\n') for number in range(100)]
+    with pytest.raises(PermanentJobError, match=r'100 of 100 files failed.*and 95 more') as caught:
+        process_batch(files)
+    assert len(str(caught.value)) < 1500
+    assert len(report_of()['outcomes']) == 100
+
+
+def test_a_file_named_twice_is_converted_once(upload: Upload) -> None:
+    upload('a.csv', 'a\n1\n')
+    first, second = process_batch(['a.csv', 'a.csv'])
+    assert first == second
+    assert len(process_batch(['a.csv', './a.csv'])) == 2
+
+
+def test_an_empty_batch_is_refused() -> None:
+    with pytest.raises(PermanentJobError, match='file_list is empty'):
+        process_batch([])
+
+
+@pytest.mark.parametrize('arguments', [(['a'], 'convert_to_xml'), ('a',), ([1],)])
+def test_a_wrong_argument_is_refused_when_it_is_enqueued(arguments: Any) -> None:
+    with pytest.raises(InvalidJobError):
+        enqueue_background_job(BATCH, *arguments)
+
+
+# Done once
+
+
+def marks() -> dict[str, int]:
+    return {path.name: path.stat().st_ino for path in converted('').glob('[!.]*')}
+
+
+def test_what_is_done_is_not_done_again_unless_something_has_changed(upload: Upload) -> None:
+    files = [upload(f'{name}.csv', f'a\n{name}\n') for name in 'abcd']
+    process_batch(files)
+    before = marks()
+    upload('b.csv', 'a\nanother\n')
+    converted('c.csv.json').unlink()
+    converted('d.csv.json').write_text('[]')
+    process_batch(files)
+    after = marks()
+    assert {name for name in before if before[name] == after[name]} == {'a.csv.json'}
+    assert json.loads(converted('b.csv.json').read_text()) == [{'a': 'another'}]
+    assert json.loads(converted('d.csv.json').read_text()) == [{'a': 'd'}]
+
+
+@pytest.mark.parametrize('content', ['', '{', '{"operation": "convert_to_json"}', '[]', '\udcff'])
+def test_a_report_that_cannot_be_read_is_no_obstacle(upload: Upload, content: str) -> None:
+    file = upload('a.csv', 'a\n1\n')
+    process_batch([file])
+    (path,) = (get_settings().output_dir / 'batches').iterdir()
+    path.write_bytes(content.encode('utf-8', 'surrogateescape'))
+    assert process_batch([file])[0]['error'] is None
+
+
+def test_a_job_of_a_bad_file_fails_at_once_and_its_outcomes_can_be_read(
+    upload: Upload, job_worker: Worker
+) -> None:
+    files = [upload('a.csv', 'a\n1\n'), upload('bad.csv', 'a,b\n1\n')]
+    with job_worker('--burst'):
+        job = enqueue_background_job(BATCH, files, job_max_retries=3)
+        status = wait_for_job(job.id, 30)
+    assert status['status'] == 'failed'
+    assert len(status['attempts']) == 1
+    assert str(status['error']).startswith(
+        'PermanentJobError: 1 of 2 files failed: bad.csv: line 2'
+    )
+    assert status['progress'] == {'done': 2, 'total': 2, 'message': 'convert to json'}
+    assert report_of(job.id)['outcomes'][0]['error'] is None
+
+
+def test_a_time_out_ends_the_job_and_the_next_attempt_does_what_is_missing(
+    upload: Upload, job_worker: Worker
+) -> None:
+    upload('a.csv', 'a\n1\n')
+    upload('big.csv', 'a,b\n' + '"some text",2\n' * 15_000_000)
+    with job_worker():
+        job = enqueue_background_job(
+            BATCH, ['a.csv', 'big.csv'], job_timeout=2, job_max_retries=1, job_retry_delay=2
+        )
+        eventually(lambda: get_job_status(job.id)['attempts'], 60)
+        assert [outcome['file'] for outcome in report_of(job.id)['outcomes']] == ['a.csv']
+        before = marks()
+        upload('big.csv', 'a,b\n1,2\n')
+        status = wait_for_job(job.id, 60)
+    assert status['status'] == 'finished', status['error']
+    assert 'JobTimeoutException' in str(status['attempts'][0])
+    assert marks()['a.csv.json'] == before['a.csv.json']
+    assert report_of(job.id)['outcomes'][1]['result'] == str(converted('big.csv.json'))
+
+
+def test_a_killed_attempt_is_gone_on_with(upload: Upload, job_worker: Worker) -> None:
+    files = [upload(f'{n}.csv', 'a,b\n' + '"some text",2\n' * 400_000) for n in range(30)]
+    with job_worker('--burst') as worker:
+        job = enqueue_background_job(BATCH, files, job_id='batch')
+        folder = get_settings().output_dir / 'batches'
+        eventually(lambda: folder.exists() and list(folder.glob('batch.json')), 60)
+        os.kill(worker.pid, signal.SIGKILL)
+    done = [outcome['result'] for outcome in report_of('batch')['outcomes']]
+    before = marks()
+    assert done
+    assert len(done) < len(files)
+    with job_worker():
+        assert wait_for_job(job.id, 60)['status'] == 'finished'
+    after = marks()
+    assert all(before[Path(name).name] == after[Path(name).name] for name in done)
+    assert len(after) == len(files)

@@ -1,0 +1,143 @@
+"""Many files in one job, each for itself."""
+
+import hashlib
+import logging
+import time
+from pathlib import Path
+from typing import Literal, TypedDict
+
+import msgspec
+
+from libraries.file_store import output_path, upload_path, write_output
+from libraries.job_errors import PermanentJobError
+from libraries.job_progress import current_job, track
+from libraries.table_files import TableFormat, convert_upload
+
+Operation = Literal['convert_to_csv', 'convert_to_json', 'convert_to_ndjson', 'convert_to_parquet']
+
+REPORT_INTERVAL = 1.0  # seconds, at least, between two times that the report is written on the way
+NAMED = 5  # failed files that the error names
+
+log = logging.getLogger(__name__)
+_FORMATS: dict[Operation, TableFormat] = {
+    'convert_to_csv': 'csv',
+    'convert_to_json': 'json',
+    'convert_to_ndjson': 'ndjson',
+    'convert_to_parquet': 'parquet',
+}
+
+
+class Outcome(TypedDict):
+    """What became of one file: the path of the new file, or a one-line error."""
+
+    file: str
+    result: str | None
+    error: str | None
+
+
+class Entry(Outcome):
+    """An outcome in the report, with the looks of the file and of its result when it was made."""
+
+    seen: str
+
+
+class Report(TypedDict):
+    """The file `batches/<job id>.json`."""
+
+    operation: Operation
+    outcomes: list[Entry]
+
+
+def process_batch(file_list: list[str], operation: Operation = 'convert_to_json') -> list[Outcome]:
+    """Convert uploaded files, telling the progress; return what became of each, in order.
+
+    One bad file does not stop the others: in the end PermanentJobError counts and names those
+    that failed, and `batches/<job id>.json` in OUTPUT_DIR tells the outcome of each. Anything
+    else, such as a full disk or the job's time-out, ends the job; its next attempt does what is
+    missing.
+    """
+    if not file_list:
+        raise PermanentJobError('file_list is empty: name at least one file.')
+    report = _report_name(file_list, operation)
+    entries = _read_report(report, operation)
+    written_at = time.monotonic()
+    try:
+        for file in track(file_list, message=operation.replace('_', ' ')):
+            if not _is_done(entries.get(file)):
+                entries[file] = _convert(file, _FORMATS[operation])
+            if time.monotonic() - written_at > REPORT_INTERVAL:
+                _write_report(report, operation, file_list, entries)
+                written_at = time.monotonic()
+    finally:
+        path = _write_report(report, operation, file_list, entries)
+    failed = [entry for file in file_list if (entry := entries[file])['error']]
+    if failed:
+        named = '; '.join(str(entry['error'])[:200] for entry in failed[:NAMED])
+        more = f'; and {len(failed) - NAMED} more' if len(failed) > NAMED else ''
+        raise PermanentJobError(
+            f'{len(failed)} of {len(file_list)} files failed: {named}{more}. '
+            f'The outcome of each stands in {path}.'
+        )
+    return [Outcome(file=file, result=entries[file]['result'], error=None) for file in file_list]
+
+
+def _convert(file: str, format: TableFormat) -> Entry:
+    before = _look_at_upload(file)
+    try:
+        result = convert_upload(file, format)
+    except PermanentJobError as error:
+        return Entry(file=file, result=None, error=' '.join(str(error).split()), seen='')
+    return Entry(file=file, result=str(result), error=None, seen=f'{before} {_look_at(result)}')
+
+
+def _is_done(entry: Entry | None) -> bool:
+    """Whether the file was converted, and neither it nor its result has changed since."""
+    if entry is None or entry['result'] is None:
+        return False
+    looks = f'{_look_at_upload(entry["file"])} {_look_at(Path(entry["result"]))}'
+    return entry['seen'] == looks
+
+
+def _look_at_upload(file: str) -> str:
+    try:
+        return _look_at(upload_path(file))
+    except ValueError:  # which will be the outcome of the file
+        return 'refused'
+
+
+def _look_at(path: Path) -> str:
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return 'missing'
+    return f'{found.st_size}:{found.st_mtime_ns}'
+
+
+def _report_name(file_list: list[str], operation: Operation) -> str:
+    job = current_job()
+    if job is not None:
+        return f'batches/{job.id}.json'
+    return f'batches/{hashlib.sha256(repr((file_list, operation)).encode()).hexdigest()[:16]}.json'
+
+
+def _read_report(name: str, operation: Operation) -> dict[str, Entry]:
+    """What an earlier attempt has done, by file."""
+    path = output_path(name)
+    if not path.exists():
+        return {}
+    try:
+        report = msgspec.json.decode(path.read_bytes(), type=Report)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        log.warning('The report %s cannot be read, so all files are converted: %s', path, error)
+        return {}
+    if report['operation'] != operation:  # of an earlier job with the same id
+        return {}
+    return {entry['file']: entry for entry in report['outcomes']}
+
+
+def _write_report(
+    name: str, operation: Operation, file_list: list[str], entries: dict[str, Entry]
+) -> Path:
+    outcomes = [entries[file] for file in file_list if file in entries]
+    report = Report(operation=operation, outcomes=outcomes)
+    return write_output(name, msgspec.json.format(msgspec.json.encode(report)))
