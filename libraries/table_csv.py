@@ -113,7 +113,9 @@ class CsvForm:
 class CsvReader:
     """The rows of a CSV file. `rows` counts them, without the engine, as they are passed on."""
 
-    def __init__(self, blocks: Iterator[bytes], delimiter: str | None) -> None:
+    def __init__(
+        self, blocks: Iterator[bytes], delimiter: str | None, prefer_tabs: bool = False
+    ) -> None:
         self.rows = 0
         self._blocks = _whole_records(blocks)
         _, first = next(self._blocks, (1, b''))
@@ -121,7 +123,7 @@ class CsvReader:
             raise TableError('the file is empty: it has not even a header.')
         end = _record_end(first)
         header = first[:end]
-        self._form = _detect_form(header, delimiter)
+        self._form = _detect_form(header, delimiter, prefer_tabs)
         self._form.count(header, 1)
         self.names = _read_header(header, self._form)
         self._blocks = chain([(1 + header.count(b'\n'), first[end:])], self._blocks)
@@ -187,9 +189,11 @@ def _record_end(block: bytes) -> int:
     return end
 
 
-def _detect_form(header: bytes, delimiter: str | None) -> CsvForm:
+def _detect_form(header: bytes, delimiter: str | None, prefer_tabs: bool) -> CsvForm:
     """By the header alone: what it does not decide is asked for, never guessed."""
     outside = b''.join(header.split(b'"')[::2])
+    if prefer_tabs and b'\t' in outside:
+        delimiter = delimiter or '\t'
     if delimiter is not None:
         return CsvForm(delimiter.encode(), outside.count(delimiter.encode()) + 1)
     found = [bytes([mark]) for mark in DELIMITERS if mark in outside]

@@ -74,7 +74,7 @@ def _open_reader(
     if format == 'parquet':
         return ParquetReader(source)
     if format in ('csv', 'tsv'):
-        return CsvReader(read_blocks(file, encoding), delimiter)
+        return CsvReader(read_blocks(file, encoding), delimiter, prefer_tabs=format == 'tsv')
     return JsonReader(lambda: read_blocks(file, encoding), one_a_line=format == 'ndjson')
 
 

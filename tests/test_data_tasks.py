@@ -250,6 +250,13 @@ def test_a_broken_line_deep_in_a_file_is_found(
     refused(upload('a.csv', text.encode('utf-8', 'surrogateescape')), f'line {at // 2 * 2}.*{why}')
 
 
+def test_what_is_named_tsv_has_tabs_if_its_header_has_any(upload: Upload) -> None:
+    path = process_file(upload('a.tsv', 'a, b\tc;d\n1,2\t3\n'))
+    assert read_json(path) == [{'a, b': '1,2', 'c;d': '3'}]
+    path = process_file(upload('b.tsv', 'a;b\n1;2\n'))
+    assert read_json(path) == [{'a': '1', 'b': '2'}]
+
+
 @pytest.mark.parametrize(
     ('text', 'options', 'why'),
     [
