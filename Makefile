@@ -38,11 +38,12 @@ check: install
 	@ruff format --check .
 	@mypy
 
-# Beside RQ, other SVG writers and, in an environment of its own, Celery.
+# Beside RQ, other SVG writers, csv + json, pandas and, in an environment of its own, Celery.
 bench: .venv/benched .venv/celery/bin/celery
 	@python -m benchmarks.client
 	@python -m benchmarks.worker --celery .venv/celery/bin/celery
 	@python -m benchmarks.svg
+	@python -m benchmarks.tasks
 
 .venv/celery/bin/celery: benchmarks/requirements-celery.txt
 	@python -m venv .venv/celery

@@ -1,5 +1,6 @@
-"""`make demo`: a server, a worker and real jobs on free ports, gone again when it ends."""
+"""`make demo`: servers, a worker and real jobs on free ports, gone again when it ends."""
 
+import io
 import os
 import subprocess
 import sys
@@ -8,33 +9,39 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, TextIO
 
 import click
+from aiosmtpd.controller import Controller
+from aiosmtpd.handlers import Debugging
 
-from libraries.embedded_redis import embedded_redis, point_here
-from libraries.job_manager import enqueue_background_job, get_job_statuses
+from components.jobs.text import bar
+from libraries.embedded_redis import HOST, embedded_redis, free_port, point_here
+from libraries.job_manager import enqueue_background_job, get_job_status, get_job_statuses
 from libraries.job_status import ENDED, Status
 from libraries.svg_patterns import PATTERNS
 
-DRAW = 'workers.svg_tasks.generate_complex_svg'
 JOB_WORKER = 'libraries.job_worker.JobWorker'
-WRITE_CARD = 'workers.svg_tasks.generate_postcard_svg'
+DRAW = 'workers.svg_tasks.generate_complex_svg'
 SEED = 5
 DEADLINE = 60.0  # seconds
 COLOURS = {'started': 'cyan', 'finished': 'green', 'failed': 'red', 'scheduled': 'yellow'}
 
 
 def main() -> int:
+    arrived = io.StringIO()
     with tempfile.TemporaryDirectory(prefix='job-demo-') as folder, embedded_redis() as url:
         scratch = Path(folder)
-        use_settings(url)
-        with worker(scratch / 'worker.log'):
-            jobs = enqueue_all(scratch)
+        use_settings(url, scratch)
+        with mail_server(arrived), worker(scratch / 'worker.log'):
+            jobs = enqueue_drawings() | enqueue_others() | enqueue_failing(scratch)
             click.echo(f'{len(jobs)} jobs are queued at {url}; a worker takes them:\n')
             statuses = follow(jobs)
-        show_table(jobs, statuses)
+            show_table(jobs, statuses)
+            show_mail(arrived)
+            statuses.append(show_progress())
         as_expected = all(
-            status['status'] == ('failed' if 'fails' in jobs[status['id']] else 'finished')
+            status['status'] == ('failed' if 'fails' in jobs.get(status['id'], '') else 'finished')
             for status in statuses
         )
         if not as_expected:
@@ -43,10 +50,25 @@ def main() -> int:
         return 0 if as_expected else 1
 
 
-def use_settings(url: str) -> None:
+def use_settings(url: str, scratch: Path) -> None:
     point_here(url)
     os.environ['JOB_TASK_MODULES'] = 'workers,examples'
+    os.environ['UPLOAD_DIR'] = str(scratch)
     os.environ.setdefault('OUTPUT_DIR', 'output')
+    (scratch / 'pens.csv').write_text('pen,width,ink\n007,0.3,"black, India"\n012,0.5,sepia\n')
+    (scratch / 'broken.csv').write_text('pen,width\n007,0.3\n012\n')
+
+
+@contextmanager
+def mail_server(arrived: TextIO) -> Iterator[None]:
+    """Have the jobs send their mails to a server of ours, which writes them to `arrived`."""
+    server = Controller(Debugging(arrived), hostname=HOST, port=free_port())
+    server.start()
+    os.environ['SMTP_URL'] = f'smtp://{HOST}:{server.port}'
+    try:
+        yield
+    finally:
+        server.stop()
 
 
 @contextmanager
@@ -66,8 +88,8 @@ def worker(log: Path) -> Iterator[None]:
                 process.wait()
 
 
-def enqueue_all(scratch: Path) -> dict[str, str]:
-    """Job id → what the job is, in the order of enqueueing."""
+def enqueue_drawings() -> dict[str, str]:
+    """Job id → what the job is, in the order of enqueueing; so do the next two."""
     jobs = {}
     for queue, pattern, paper, width, height in (
         ('low', 'spiral', 'A2', 420, 594),
@@ -79,18 +101,61 @@ def enqueue_all(scratch: Path) -> dict[str, str]:
             output_filename=f'demo/{pattern}-{paper}.svg', job_queue=queue,
         )  # fmt: skip
         jobs[job.id] = f'{pattern} on {paper}'
-    card = enqueue_background_job(WRITE_CARD, 'Zoë', 'May your ink never run dry!', 'birthday')
-    jobs[card.id] = 'a postcard'
+    return jobs
+
+
+def enqueue_others() -> dict[str, str]:
+    small = [{'pattern_type': name, 'width': 105, 'height': 148, 'seed': SEED} for name in PATTERNS]
+    calls: dict[str, tuple[str, dict[str, Any]]] = {
+        'a postcard': (
+            'workers.svg_tasks.generate_postcard_svg',
+            {
+                'recipient': 'Zoë',
+                'message': 'May your ink never run dry!',
+                'template_name': 'birthday',
+            },
+        ),
+        'a mail': (
+            'workers.email_tasks.send_notification',
+            {
+                'recipient': 'zoe@example.com',
+                'subject': 'Your drawings are complete',
+                'template': 'order_complete',
+                'name': 'Zoë',
+                'order_id': 7,
+            },
+        ),
+        'a table, CSV to JSON': ('workers.data_tasks.process_file', {'file_path': 'pens.csv'}),
+        'a report as PDF': (
+            'workers.report_tasks.generate_report',
+            {
+                'report_type': 'drawings',
+                'params': {'title': 'Drawings of the demo', 'drawings': small},
+            },
+        ),
+    }
+    return {
+        enqueue_background_job(task, **arguments).id: what
+        for what, (task, arguments) in calls.items()
+    }
+
+
+def enqueue_failing(scratch: Path) -> dict[str, str]:
     failing = enqueue_background_job('examples.demo_tasks.fail', 'width must be positive')
-    jobs[failing.id] = 'a job that fails'
     retried = enqueue_background_job(
         'examples.demo_tasks.succeed_at_second_attempt',
         str(scratch / 'attempted'),
         job_max_retries=2,
         job_retry_delay=1,
     )
-    jobs[retried.id] = 'a job that is tried twice'
-    return jobs
+    batch = enqueue_background_job(
+        'workers.file_tasks.process_batch', ['pens.csv', 'broken.csv'], 'convert_to_parquet'
+    )
+    return {
+        failing.id: 'a job that fails',
+        retried.id: 'a job that is tried twice',
+        batch.id: 'a batch, one file fails',
+    }
 
 
 def follow(jobs: dict[str, str]) -> list[Status]:
@@ -119,6 +184,42 @@ def show_table(jobs: dict[str, str], statuses: list[Status]) -> None:
         outcome = job['error'] or shorten(str(job['result']))
         state = click.style(f'{job["status"]:10}', fg=COLOURS.get(job['status']))
         click.echo(f'  {jobs[job["id"]]:26}{job["queue"]:9}{state}{seconds:8} {outcome}')
+
+
+def show_mail(arrived: TextIO) -> None:
+    arrived.seek(0)
+    click.echo('\nThe mail, as its server has received it:\n')
+    for line in arrived:
+        if line.startswith(('From:', 'To:', 'Subject:', 'Message-ID:')):
+            click.echo(f'  {line.rstrip()}')
+
+
+def show_progress() -> Status:
+    """A job that takes a while, as `flask jobs wait` shows it."""
+    drawings = [
+        {
+            'pattern_type': pattern,
+            'width': 297,
+            'height': 420,
+            'seed': seed,
+            'output_filename': f'demo/batch/{pattern}-{seed}.svg',
+        }
+        for seed in range(2)
+        for pattern in PATTERNS
+    ]
+    job = enqueue_background_job('workers.svg_tasks.batch_generate_svgs', drawings)
+    click.echo(f'\n{len(drawings)} drawings in one job, and how far it is:\n')
+    live, deadline, told = sys.stdout.isatty(), time.monotonic() + DEADLINE, ''
+    while True:
+        status = get_job_status(job.id)
+        now = bar(status)
+        if now != told:
+            click.echo(f'\r\x1b[K  {now}' if live else f'  {now}', nl=not live)
+            told = now
+        if status['status'] in ENDED or time.monotonic() > deadline:
+            click.echo(nl=live)
+            return status
+        time.sleep(0.1)
 
 
 def shorten(path: str) -> str:

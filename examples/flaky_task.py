@@ -22,7 +22,7 @@ FLASK = str(Path(sys.executable).with_name('flask'))
 def main() -> None:
     with tempfile.TemporaryDirectory(prefix='flaky-task-') as folder, embedded_redis() as url:
         scratch = Path(folder)
-        use_settings(url)
+        use_settings(url, scratch)
         cable = scratch / 'cable'
         with worker(scratch / 'worker.log'):
             job = enqueue_background_job(

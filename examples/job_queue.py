@@ -42,7 +42,7 @@ def main(port: int) -> None:
     """Start it all."""
     token = os.environ.setdefault('JOBS_API_TOKEN', secrets.token_urlsafe(16))
     with tempfile.TemporaryDirectory(prefix='job-queue-') as folder, embedded_redis() as url:
-        use_settings(url)
+        use_settings(url, Path(folder))
         with worker(Path(folder) / 'worker.log'):
             click.echo(
                 f'export JOBS_API_TOKEN={token} JOBS_URL=http://{HOST}:{port}/jobs\n\n'

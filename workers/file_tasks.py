@@ -72,7 +72,7 @@ def process_batch(file_list: list[str], operation: Operation = 'convert_to_json'
         path = _write_report(report, operation, file_list, entries)
     failed = [entry for file in file_list if (entry := entries[file])['error']]
     if failed:
-        named = '; '.join(str(entry['error'])[:200] for entry in failed[:NAMED])
+        named = '; '.join(str(entry['error'])[:200].rstrip('.') for entry in failed[:NAMED])
         more = f'; and {len(failed) - NAMED} more' if len(failed) > NAMED else ''
         raise PermanentJobError(
             f'{len(failed)} of {len(file_list)} files failed: {named}{more}. '
