@@ -10,7 +10,7 @@ from typing import Any
 
 from rq.defaults import RQ_KEY_PREFIX
 
-from libraries.job_status import parse_moment
+from libraries.job_status import parse_moment, read_text
 from libraries.job_store import Script, reaching_redis
 from libraries.settings import QUEUES
 
@@ -88,7 +88,7 @@ def _queue(name: str, time: int, row: Sequence[Any]) -> QueueHealth:
 
 
 def _worker(time: int, row: Sequence[bytes | None]) -> WorkerHealth:
-    key, state, queues, host, worker_class, _ = map(_text, row)
+    key, state, queues, host, worker_class, _ = map(read_text, row)
     silence = _seconds_since(row[-1], time)
     # A stock worker that idles writes none for seven minutes: its record expires, or it lives.
     lost = bool(worker_class) and (silence is None or silence > SILENCE)
@@ -105,7 +105,3 @@ def _worker(time: int, row: Sequence[bytes | None]) -> WorkerHealth:
 def _seconds_since(moment: bytes | None, time: int) -> float | None:
     parsed = parse_moment(moment)
     return None if parsed is None else max(0.0, time - parsed.timestamp())
-
-
-def _text(value: bytes | None) -> str:
-    return value.decode(errors='replace') if value else ''

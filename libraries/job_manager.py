@@ -19,7 +19,7 @@ from libraries.job_errors import InvalidJobError, JobNotFoundError, show
 from libraries.job_listing import read_page, read_statuses
 from libraries.job_options import JobOptions, is_job_id, parse_options, split_options
 from libraries.job_payload import PlainSerializer
-from libraries.job_status import ENDED, Status
+from libraries.job_status import ENDED, Status, read_text
 from libraries.job_store import reaching_redis
 from libraries.job_task import resolve_task
 from libraries.settings import QUEUES, get_settings
@@ -134,7 +134,7 @@ def cancel_job(job_id: str) -> str:
         if before == b'limited':  # RQ's own, with bookkeeping of its own
             _rate_limited(job_id, Job.cancel)
             return 'canceled'
-    return 'stopping' if before == b'started' else _status(before)
+    return 'stopping' if before == b'started' else read_text(before)
 
 
 def delete_job(job_id: str) -> str:
@@ -161,7 +161,7 @@ def retry_job(job_id: str) -> Job:
         reply = job_store.retry(connection, [job_id, utcformat(datetime.now(UTC))])
         if reply is None:
             raise JobNotFoundError([job_id])
-        before = _status(reply[0])
+        before = read_text(reply[0])
         if before == 'limited':
             requeued: Job = _rate_limited(job_id, Job.requeue)
             return requeued
@@ -213,10 +213,6 @@ def _parse_options(given: Mapping[str, Any]) -> JobOptions:
 def _require_id(job_id: str) -> None:
     if not is_job_id(job_id):
         raise JobNotFoundError([job_id])
-
-
-def _status(text: bytes) -> str:
-    return text.decode(errors='replace')
 
 
 def _one_of(name: str, value: str | None, known: Sequence[str]) -> Sequence[str]:

@@ -15,7 +15,7 @@ from libraries.job_json import to_json
 from libraries.job_listing import REGISTRIES, read_statuses
 from libraries.job_options import is_job_id
 from libraries.job_payload import PlainSerializer
-from libraries.job_status import make_status, parse_moment, read_traceback
+from libraries.job_status import make_status, parse_moment, read_text, read_traceback
 from libraries.job_store import STATUS_FIELDS, reaching_redis
 from libraries.settings import QUEUES
 
@@ -30,7 +30,7 @@ def list_queues() -> list[str]:
     """The names of all queues, ours first."""
     with reaching_redis() as connection:
         keys = connection.smembers(f'{_PREFIX}queues')
-    others = {_text(key).removeprefix(f'{_PREFIX}queue:') for key in keys}
+    others = {read_text(key).removeprefix(f'{_PREFIX}queue:') for key in keys}
     return [*QUEUES, *sorted(others.difference(QUEUES))]
 
 
@@ -56,7 +56,7 @@ def read_registry(
         read: Any = connection.lrange if registry == 'queued' else connection.zrange
         found = read(_key(queue, registry), first, last)
     # A started job stands there as `id:execution`.
-    ids = [_text(entry).split(':')[0] for entry in found]
+    ids = [read_text(entry).split(':')[0] for entry in found]
     return ids[::-1] if from_end else ids
 
 
@@ -69,7 +69,7 @@ def describe_jobs(job_ids: list[str]) -> list[dict[str, Any]]:
             pipe.hget(f'{_PREFIX}job:{job_id}', 'description')
         found = dict(zip(readable, pipe.execute(), strict=True))
     return [
-        dict(status) | {'description': _cut(_text(found[job_id]))}
+        dict(status) | {'description': _cut(read_text(found[job_id]))}
         if status
         else {'id': job_id, 'description': 'The record of this job is gone, or is unreadable.'}
         for job_id, status in zip(job_ids, statuses, strict=True)
@@ -95,7 +95,7 @@ def describe_job(job_id: str) -> dict[str, Any]:
     status = make_status(job_id, reply)
     status['result'] = _bounded(status['result'])
     return dict(status) | {
-        'description': _cut(_text(fields[0])),
+        'description': _cut(read_text(fields[0])),
         'enqueued_at': parse_moment(fields[1]),
         'traceback': _cut_front(read_traceback(reply) or status['error']),
         'meta': _read_meta(reply[0][STATUS_FIELDS.index('meta')]),
@@ -106,7 +106,7 @@ def describe_job(job_id: str) -> dict[str, Any]:
 def list_workers() -> list[dict[str, Any]]:
     """Every worker that lives: `name`, `state`, `queues`, `job`, and two versions."""
     with reaching_redis() as connection:
-        keys = sorted(map(_text, connection.smembers(f'{_PREFIX}workers')))
+        keys = sorted(map(read_text, connection.smembers(f'{_PREFIX}workers')))
         with connection.pipeline(transaction=False) as pipe:
             for key in keys:
                 pipe.hmget(key, 'state', 'queues', 'version', 'python_version')
@@ -116,8 +116,8 @@ def list_workers() -> list[dict[str, Any]]:
     for key, fields, runs in zip(keys, found[::2], found[1::2], strict=True):
         if not isinstance(fields, list) or fields[0] is None:
             continue  # its record has expired: it has died
-        state, queues, version, python = (_cut(_text(field)) for field in fields)
-        job = _text(min(runs)).split(':')[0] if isinstance(runs, set) and runs else None
+        state, queues, version, python = (_cut(read_text(field)) for field in fields)
+        job = read_text(min(runs)).split(':')[0] if isinstance(runs, set) and runs else None
         name = key.removeprefix(f'{_PREFIX}worker:')
         row = {'name': name, 'state': state, 'queues': queues.split(','), 'job': job}
         workers.append(row | {'version': version, 'python_version': python})
@@ -129,7 +129,9 @@ def _key(queue: str, registry: str) -> str:
 
 
 def _members(connection: Redis, key: str) -> list[str]:
-    return sorted(map(_text, connection.smembers(key))) if connection.type(key) == b'set' else []
+    if connection.type(key) != b'set':
+        return []
+    return sorted(map(read_text, connection.smembers(key)))
 
 
 def _read_meta(meta: bytes | None) -> str:
@@ -152,7 +154,3 @@ def _cut(text: str) -> str:
 def _cut_front(text: str | None) -> str | None:
     """What matters in a traceback stands at its end."""
     return text if text is None or len(text) <= MAX_TEXT else f'…{text[-MAX_TEXT:]}'
-
-
-def _text(value: Any) -> str:
-    return value.decode(errors='replace') if value else ''

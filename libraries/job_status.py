@@ -50,7 +50,7 @@ def make_status(job_id: str, reply: Sequence[Any]) -> Status:
     """Build the status of a job from what the script `read_statuses` returned for it."""
     values, data, outcomes = reply
     fields = dict(zip(STATUS_FIELDS, values, strict=True))
-    state = _text(fields['status'])
+    state = read_text(fields['status'])
     latest = _outcome(outcomes[0]) if outcomes else {}
     result = error = None
     if state == 'finished':
@@ -61,8 +61,8 @@ def make_status(job_id: str, reply: Sequence[Any]) -> Status:
     return Status(
         id=job_id,
         status=state,
-        task=_text(fields['task']) or _task_of(data),
-        queue=_text(fields['origin']),
+        task=read_text(fields['task']) or _task_of(data),
+        queue=read_text(fields['origin']),
         result=result,
         error=error,
         progress=_progress(fields['meta']),
@@ -96,7 +96,7 @@ def last_line(traceback: str) -> str:
 
 def _outcome(entry: Sequence[Any]) -> dict[str, bytes]:
     names = entry[1][::2]
-    return {_text(name): value for name, value in zip(names, entry[1][1::2], strict=True)}
+    return {read_text(name): value for name, value in zip(names, entry[1][1::2], strict=True)}
 
 
 def _result(outcome: Mapping[str, bytes]) -> tuple[Any, str | None]:
@@ -135,7 +135,7 @@ def _attempts(outcomes: Sequence[Any]) -> list[Attempt]:
             attempts.append(
                 Attempt(
                     at=datetime.fromtimestamp(milliseconds / 1000, UTC),
-                    worker=_text(outcome.get('worker_name')),
+                    worker=read_text(outcome.get('worker_name')),
                     error=_error(outcome),
                 )
             )
@@ -162,11 +162,12 @@ def _task_of(data: bytes | None) -> str | None:
 def parse_moment(text: bytes | None) -> datetime | None:
     """An aware datetime, or None for what is none; RQ writes UTC."""
     try:
-        moment = datetime.fromisoformat(_text(text)) if text else None
+        moment = datetime.fromisoformat(read_text(text)) if text else None
     except ValueError:
         return None
     return moment if moment is None or moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
-def _text(value: bytes | None) -> str:
+def read_text(value: Any) -> str:
+    """Bytes as text, whatever they are; None is ''."""
     return value.decode(errors='replace') if value else ''
