@@ -5,14 +5,12 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any
 
-from redis import Redis
 from rq.defaults import RQ_KEY_PREFIX
-from rq.utils import as_text
 
 from libraries import job_store
 from libraries.job_errors import InvalidJobError, show
 from libraries.job_options import is_job_id
-from libraries.job_status import Status, make_status
+from libraries.job_status import Status, make_status, read_text
 from libraries.job_store import reaching_redis
 
 # Where the jobs of a queue stand, by status: a list for the waiting, else a sorted set.
@@ -105,26 +103,32 @@ def _parse_cursor(cursor: str, statuses: Sequence[str]) -> tuple[str, int, int]:
 def _keys(status: str, queues: Sequence[str]) -> list[str]:
     if status == 'rate_limited':  # kept by limit, not by queue
         with reaching_redis() as connection:
-            limits = sorted(map(as_text, connection.smembers(f'{RQ_KEY_PREFIX}:rl-keys')))
+            limits = sorted(map(read_text, connection.smembers(f'{RQ_KEY_PREFIX}:rl-keys')))
         return [f'{RQ_KEY_PREFIX}:rl:{limit}:rate_limited' for limit in limits]
     if status not in REGISTRIES:  # `created`: RQ keeps no list of what was never enqueued
         return []
-    return [f'{RQ_KEY_PREFIX}:{REGISTRIES[status]}:{queue}' for queue in queues]
+    return [registry_key(status, queue) for queue in queues]
 
 
 def _pages(key: str, begin: int, size: int) -> Iterator[tuple[int, list[str]]]:
     """The ids that stand there, page by page, each page with the place of its first."""
     for start in range(begin, MAX_SCANNED, size):
-        with reaching_redis() as connection:
-            job_ids = _read_page(connection, key, start, size)
+        job_ids = read_ids(key, start, start + size - 1)
         if not job_ids:
             return
         yield start, job_ids
 
 
-def _read_page(connection: Redis, key: str, start: int, size: int) -> list[str]:
-    read: Any = connection.zrange
-    if key.startswith(f'{RQ_KEY_PREFIX}:queue:'):
-        read = connection.lrange
-    # A started job stands there as `id:execution`.
-    return [as_text(entry).split(':')[0] for entry in read(key, start, start + size - 1)]
+def registry_key(status: str, queue: str) -> str:
+    """Where the jobs of a queue stand that have this status, one of REGISTRIES."""
+    return f'{RQ_KEY_PREFIX}:{REGISTRIES[status]}:{queue}'
+
+
+def read_ids(key: str, first: int, last: int) -> list[str]:
+    """The ids from one place in a queue or registry to another, both included."""
+    with reaching_redis() as connection:
+        read: Any = connection.zrange
+        if key.startswith(f'{RQ_KEY_PREFIX}:queue:'):
+            read = connection.lrange
+        # A started job stands there as `id:execution`.
+        return [read_text(entry).split(':')[0] for entry in read(key, first, last)]

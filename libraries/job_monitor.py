@@ -12,7 +12,7 @@ from rq.defaults import RQ_KEY_PREFIX
 from libraries import job_store
 from libraries.job_errors import InvalidJobError, JobNotFoundError
 from libraries.job_json import to_json
-from libraries.job_listing import REGISTRIES, read_statuses
+from libraries.job_listing import read_ids, read_statuses, registry_key
 from libraries.job_options import is_job_id
 from libraries.job_payload import PlainSerializer
 from libraries.job_status import make_status, parse_moment, read_text, read_traceback
@@ -40,7 +40,7 @@ def count_jobs(queues: list[str]) -> list[dict[str, int]]:
         for queue in queues:
             for registry in SHOWN:
                 count = pipe.llen if registry == 'queued' else pipe.zcard
-                count(_key(queue, registry))
+                count(registry_key(registry, queue))
         # What is no list or no sorted set answers with an error: nothing stands there.
         counts = [n if isinstance(n, int) else 0 for n in pipe.execute(raise_on_error=False)]
     rows = [counts[n : n + len(SHOWN)] for n in range(0, len(counts), len(SHOWN))]
@@ -52,11 +52,7 @@ def read_registry(
 ) -> list[str]:
     """Ids of jobs in a registry, in its order or, `from_end`, backwards."""
     first, last = (-start - size, -start - 1) if from_end else (start, start + size - 1)
-    with reaching_redis() as connection:
-        read: Any = connection.lrange if registry == 'queued' else connection.zrange
-        found = read(_key(queue, registry), first, last)
-    # A started job stands there as `id:execution`.
-    ids = [read_text(entry).split(':')[0] for entry in found]
+    ids = read_ids(registry_key(registry, queue), first, last)
     return ids[::-1] if from_end else ids
 
 
@@ -122,10 +118,6 @@ def list_workers() -> list[dict[str, Any]]:
         row = {'name': name, 'state': state, 'queues': queues.split(','), 'job': job}
         workers.append(row | {'version': version, 'python_version': python})
     return workers
-
-
-def _key(queue: str, registry: str) -> str:
-    return f'{_PREFIX}{REGISTRIES[registry]}:{queue}'
 
 
 def _members(connection: Redis, key: str) -> list[str]:

@@ -425,6 +425,14 @@ def test_every_status_of_rq_can_be_listed(connection: Redis, rq_worker: Worker) 
     assert {job['id'] for job in list_jobs()} == {id_ for ids in expected.values() for id_ in ids}
 
 
+def test_an_entry_that_is_no_text_hides_no_other(connection: Redis) -> None:
+    enqueue_background_job(ADD, 1, job_id='sound')
+    connection.lpush('rq:queue:default', b'\xff')
+    connection.zadd('rq:failed:default', {b'\xff': 1e12})
+    connection.sadd('rq:rl-keys', b'\xff')
+    assert [job['id'] for job in list_jobs()] == ['sound']
+
+
 def test_a_running_job_is_listed_as_started(rq_worker: Worker) -> None:
     with rq_worker():
         job = enqueue_background_job('tests.tasks.sleep', 1.0)
