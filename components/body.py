@@ -1,12 +1,16 @@
-"""The body of a request, when it is JSON and not too much of it."""
+"""JSON bodies: that of a request, if it is not too much of it, and that of an answer."""
 
-from flask import request
+from typing import Any
+
+from flask import Response, request
 from werkzeug.exceptions import (
     BadRequest,
     HTTPException,
     RequestEntityTooLarge,
     UnsupportedMediaType,
 )
+
+from libraries.job_json import to_json
 
 
 def read_json_body(largest: int) -> bytes:
@@ -27,3 +31,7 @@ def read_json_body(largest: int) -> bytes:
     if len(body) > largest:  # without a length, Werkzeug cuts a body off in silence
         raise RequestEntityTooLarge
     return body
+
+
+def json_answer(body: dict[str, Any], status: int = 200) -> Response:
+    return Response(to_json(body), status, mimetype='application/json')

@@ -1,16 +1,15 @@
 """Simple drawings at once, others as jobs. Knows the tasks by name only."""
 
-from typing import Any, Literal
+from typing import Literal
 from uuid import uuid4
 
 import msgspec
 from flask import Blueprint, Response, request, send_file, url_for
 from werkzeug.exceptions import NotFound
 
-from components.body import read_json_body
+from components.body import json_answer, read_json_body
 from libraries.file_store import output_path
 from libraries.job_errors import InvalidJobError, JobNotFoundError
-from libraries.job_json import to_json
 from libraries.job_manager import enqueue_background_job, get_job_status
 from libraries.job_status import Status
 from libraries.svg_patterns import Millimetres, PatternName, draw_pattern
@@ -43,7 +42,7 @@ class DrawingRequest(msgspec.Struct, forbid_unknown_fields=True):
 def create() -> Response:
     wanted = _read_body()
     if wanted.complexity == 'simple':
-        return _json(
+        return json_answer(
             {'svg': draw_pattern(wanted.pattern, wanted.width, wanted.height, wanted.seed)}
         )
     job_id = str(uuid4())
@@ -60,7 +59,7 @@ def create() -> Response:
         job_timeout='2m',
     )
     address = url_for('artboard.show_job', job_id=job_id)
-    answer = _json(
+    answer = json_answer(
         {
             'status': 'generating',
             'job_id': job_id,
@@ -76,7 +75,7 @@ def create() -> Response:
 def show_job(job_id: str) -> Response:
     job = _drawing_job(job_id)
     shown = ('status', 'error', 'progress', 'created_at', 'started_at', 'ended_at')
-    return _json({'job_id': job['id']} | {name: job[name] for name in shown})  # type: ignore[literal-required]
+    return json_answer({'job_id': job['id']} | {name: job[name] for name in shown})  # type: ignore[literal-required]
 
 
 @artboard.get('/jobs/<job_id>/svg')
@@ -110,7 +109,3 @@ def _read_body() -> DrawingRequest:
         return msgspec.json.decode(read_json_body(LARGEST_BODY), type=DrawingRequest)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidJobError(f'The body does not describe a drawing: {error}.') from None
-
-
-def _json(body: dict[str, Any], status: int = 200) -> Response:
-    return Response(to_json(body), status, mimetype='application/json')

@@ -8,6 +8,7 @@ from jinja2 import FunctionLoader
 from werkzeug.exceptions import Forbidden, NotFound
 
 from components.access import require_login
+from components.body import json_answer
 from components.dashboard.data import (
     find_page,
     job_data,
@@ -18,7 +19,6 @@ from components.dashboard.data import (
 )
 from components.dashboard.pages import package, read_template, render
 from libraries.job_errors import InvalidJobError, JobNotFoundError
-from libraries.job_json import to_json
 from libraries.job_listing import MAX_SCANNED
 from libraries.job_manager import delete_job, retry_job
 from libraries.job_monitor import describe_job, list_queues, read_registry
@@ -120,22 +120,22 @@ def favicon() -> Response:
 
 @dashboard.get('/0/data/queues.json')
 def queues() -> Response:
-    return _json({'queues': queues_data()})
+    return json_answer({'queues': queues_data()})
 
 
 @dashboard.get('/0/data/workers.json')
 def workers() -> Response:
-    return _json({'workers': workers_data()})
+    return json_answer({'workers': workers_data()})
 
 
 @dashboard.get('/0/data/jobs/<path:queue_name>/<registry_name>/<per_page>/<order>/<page>.json')
 def jobs(queue_name: str, registry_name: str, per_page: str, order: str, page: str) -> Response:
-    return _json(jobs_data(queue_name, registry_name, per_page, order, page))
+    return json_answer(jobs_data(queue_name, registry_name, per_page, order, page))
 
 
 @dashboard.get('/0/data/job/<job_id>.json')
 def job(job_id: str) -> Response:
-    return _json(job_data(job_id))
+    return json_answer(job_data(job_id))
 
 
 # What the pages change
@@ -144,13 +144,13 @@ def job(job_id: str) -> Response:
 @dashboard.post('/job/<job_id>/requeue')
 def requeue_job(job_id: str) -> Response:
     retry_job(job_id)
-    return _json({'status': 'OK'})
+    return json_answer({'status': 'OK'})
 
 
 @dashboard.post('/job/<job_id>/delete')
 def delete_job_view(job_id: str) -> Response:
     delete_job(job_id)
-    return _json({'status': 'OK'})
+    return json_answer({'status': 'OK'})
 
 
 @dashboard.post('/requeue/<path:queue_name>')
@@ -173,7 +173,7 @@ def _each(queue: str, registry: str, change: Callable[[str], object]) -> Respons
             count += 1
         except (JobNotFoundError, InvalidJobError):
             continue  # it has gone, or changed, meanwhile
-    return _json({'status': 'OK', 'count': count})
+    return json_answer({'status': 'OK', 'count': count})
 
 
 def _page(name: str, **values: Any) -> Response:
@@ -187,7 +187,3 @@ def _page(name: str, **values: Any) -> Response:
         poll_interval=POLL_INTERVAL,
         enable_delete=True,
     )
-
-
-def _json(body: dict[str, Any]) -> Response:
-    return Response(to_json(body), mimetype='application/json')

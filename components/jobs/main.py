@@ -9,10 +9,10 @@ from flask import Blueprint, Response, request, url_for
 from werkzeug.exceptions import Conflict, MethodNotAllowed, NotFound
 
 from components.access import require_token
+from components.body import json_answer
 from components.jobs.request import read_enqueue, read_listing
 from components.problems import register_problems
 from libraries.job_errors import InvalidJobError
-from libraries.job_json import to_json
 from libraries.job_manager import cancel_job, get_job_status, list_jobs_page, retry_job
 from libraries.job_queue import JobQueue
 from libraries.job_status import Status
@@ -55,11 +55,11 @@ def show_jobs(queue: JobQueue) -> Response:
     shown = [_show(queue, job) for job in jobs]
     for job in shown:
         del job['result']
-    return _json({'jobs': shown, 'next': cursor})
+    return json_answer({'jobs': shown, 'next': cursor})
 
 
 def show_job(queue: JobQueue, job_id: str) -> Response:
-    return _json(_show(queue, get_job_status(job_id)))
+    return json_answer(_show(queue, get_job_status(job_id)))
 
 
 def cancel(job_id: str) -> Response:
@@ -100,11 +100,7 @@ def _show(queue: JobQueue, job: Status) -> dict[str, Any]:
 
 
 def _state(job_id: str, status: str, code: int) -> Response:
-    return _json({'job_id': job_id, 'status': status}, code)
-
-
-def _json(body: dict[str, Any], code: int = 200) -> Response:
-    return Response(to_json(body), code, mimetype='application/json')
+    return json_answer({'job_id': job_id, 'status': status}, code)
 
 
 def _keep_out_of_caches(answer: Response) -> Response:
