@@ -19,7 +19,7 @@ SILENCE = 60  # seconds without a heartbeat; a JobWorker writes one every ten
 
 # What each queue is asked for, in the order of the script. Failed are the stopped ones too: RQ
 # keeps both in one registry. Rate-limited jobs are kept by limit, not by queue, and not counted.
-STATUSES = (
+_COUNTED = (
     'queued', 'scheduled', 'deferred', 'ready_to_enqueue', 'started', 'finished', 'failed',
     'canceled',
 )  # fmt: skip
@@ -78,7 +78,7 @@ def _queue(name: str, time: int, row: Sequence[Any]) -> QueueHealth:
     *counts, late, abandoned, missing, oldest, failures = row
     return QueueHealth(
         name=name,
-        jobs=dict(zip(STATUSES, counts, strict=True)),
+        jobs=dict(zip(_COUNTED, counts, strict=True)),
         oldest=_seconds_since(oldest, time) or 0.0,
         late=late,
         abandoned=abandoned,

@@ -19,16 +19,11 @@ from libraries.job_errors import InvalidJobError, JobNotFoundError, show
 from libraries.job_listing import read_page, read_statuses
 from libraries.job_options import JobOptions, is_job_id, parse_options, split_options
 from libraries.job_payload import PlainSerializer
-from libraries.job_status import ENDED, Status, read_text
+from libraries.job_status import ENDED, STATUSES, Status, read_text
 from libraries.job_store import reaching_redis
 from libraries.job_task import resolve_task
 from libraries.settings import QUEUES, get_settings
 
-# What RQ knows, what needs attention first: the running, the waiting, then what has ended.
-STATUSES = (
-    'started', 'queued', 'scheduled', 'deferred', 'rate_limited', 'ready_to_enqueue', 'created',
-    'failed', 'stopped', 'canceled', 'finished',
-)  # fmt: skip
 MAX_LISTED = 1000
 
 

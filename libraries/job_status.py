@@ -14,6 +14,11 @@ from libraries.job_errors import InvalidJobError
 from libraries.job_payload import PlainSerializer, decompress
 from libraries.job_store import STATUS_FIELDS
 
+# What RQ knows, what needs attention first: the running, the waiting, then what has ended.
+STATUSES = (
+    'started', 'queued', 'scheduled', 'deferred', 'rate_limited', 'ready_to_enqueue', 'created',
+    'failed', 'stopped', 'canceled', 'finished',
+)  # fmt: skip
 ENDED = frozenset(('finished', 'failed', 'stopped', 'canceled'))
 
 _MAX_TRACEBACK = 1024 * 1024  # bytes of it that are unpacked to find its last line

@@ -16,7 +16,6 @@ from rq.registry import (
     FinishedJobRegistry,
 )
 
-from libraries import job_manager
 from libraries.job_errors import InvalidJobError, JobError, JobNotFoundError, UnknownTaskError
 from libraries.job_manager import (
     cancel_job,
@@ -29,6 +28,7 @@ from libraries.job_manager import (
     wait_for_job,
 )
 from libraries.job_payload import PlainSerializer
+from libraries.job_status import STATUSES
 from tests.conftest import Worker, eventually
 
 ADD = 'tests.tasks.add'
@@ -420,7 +420,7 @@ def test_every_status_of_rq_can_be_listed(connection: Redis, rq_worker: Worker) 
         'failed': ['broken'],
         'canceled': ['off'],
     }
-    for status in job_manager.STATUSES:
+    for status in STATUSES:
         assert [job['id'] for job in list_jobs(status)] == expected.get(status, []), status
     assert {job['id'] for job in list_jobs()} == {id_ for ids in expected.values() for id_ in ids}
 
@@ -472,7 +472,7 @@ def test_reading_changes_nothing(rq_worker: Worker, dump: Dump, connection: Redi
     before = dump()
     get_job_status('done')
     list_jobs(limit=1000)
-    for status in job_manager.STATUSES:
+    for status in STATUSES:
         list_jobs(status)
     assert dump() == before
     FinishedJobRegistry(connection=connection).count  # noqa: B018  # the control: RQ's own does

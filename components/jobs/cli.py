@@ -13,7 +13,6 @@ from libraries.job_errors import InvalidJobError, JobError, JobNotFoundError
 from libraries.job_json import to_json
 from libraries.job_manager import (
     MAX_LISTED,
-    STATUSES,
     cancel_job,
     enqueue_background_job,
     get_job_status,
@@ -21,7 +20,7 @@ from libraries.job_manager import (
     retry_job,
     wait_for_job,
 )
-from libraries.job_status import ENDED, Status
+from libraries.job_status import ENDED, STATUSES, Status
 from libraries.job_task import resolve_task
 from libraries.settings import QUEUES
 
