@@ -78,9 +78,27 @@ def connection() -> Redis:
     return get_connection()
 
 
+def use_redis(settings: pytest.MonkeyPatch, url: str) -> None:
+    """From now on this test uses another server, or none."""
+    settings.setenv('REDIS_URL', url)
+    get_settings.cache_clear()
+
+
 @pytest.fixture
-def client() -> FlaskClient:
-    return create_app().test_client()
+def app() -> Flask:
+    return create_app()
+
+
+@pytest.fixture
+def client(app: Flask) -> FlaskClient:
+    return app.test_client()
+
+
+@pytest.fixture
+def address(app: Flask) -> Iterator[str]:
+    """Where the application stands behind a real server."""
+    with serving(app) as address:
+        yield address
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from libraries.job_errors import (
     UnknownTaskError,
 )
 from libraries.settings import get_settings
+from tests.conftest import use_redis
 
 
 def assert_problem(answer: TestResponse, status: int) -> None:
@@ -27,11 +28,6 @@ def assert_problem(answer: TestResponse, status: int) -> None:
     assert (problem['type'], problem['status']) == ('about:blank', status)
     assert problem['title']
     assert problem['detail']
-
-
-def use_redis(settings: pytest.MonkeyPatch, url: str) -> None:
-    settings.setenv('REDIS_URL', url)
-    get_settings.cache_clear()
 
 
 def raising(error: Exception) -> FlaskClient:

@@ -16,9 +16,9 @@ from werkzeug.test import TestResponse
 from components.artboard.main import DRAW
 from libraries.embedded_redis import free_port
 from libraries.job_manager import enqueue_background_job, get_job_status
-from libraries.settings import QUEUES, get_settings
+from libraries.settings import QUEUES
 from libraries.svg_patterns import PATTERNS, draw_pattern
-from tests.conftest import Worker, eventually
+from tests.conftest import Worker, eventually, use_redis
 
 CREATE = '/api/artboard/create'
 JOBS = '/api/artboard/jobs'
@@ -46,8 +46,7 @@ def waiting(connection: Redis) -> dict[str, int]:
 
 @pytest.fixture
 def redis_is_away(settings: pytest.MonkeyPatch, client: FlaskClient) -> None:
-    settings.setenv('REDIS_URL', f'redis://:hush-hush@127.0.0.1:{free_port()}/0')
-    get_settings.cache_clear()
+    use_redis(settings, f'redis://:hush-hush@127.0.0.1:{free_port()}/0')
 
 
 # At once

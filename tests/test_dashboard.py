@@ -37,7 +37,7 @@ from libraries.job_manager import (
 from libraries.job_monitor import MAX_TEXT, SHOWN
 from libraries.job_payload import PlainSerializer
 from libraries.settings import get_settings
-from tests.conftest import Worker, eventually
+from tests.conftest import Worker, eventually, use_redis
 from tests.proxy import Proxy, proxy_to
 from tests.test_stock_tools import Hostile, plant
 
@@ -54,11 +54,6 @@ def login(settings: pytest.MonkeyPatch) -> None:
     settings.setenv('DASHBOARD_USERNAME', 'anna')
     settings.setenv('DASHBOARD_PASSWORD', 'pass:word')
     get_settings.cache_clear()
-
-
-@pytest.fixture
-def app() -> Flask:
-    return create_app()
 
 
 @pytest.fixture
@@ -699,8 +694,7 @@ def test_nothing_compacts_a_queue(client: FlaskClient, bare: FlaskClient) -> Non
 @pytest.fixture
 def proxy(redis_url: str, settings: pytest.MonkeyPatch) -> Iterator[Proxy]:
     with proxy_to(redis_url) as proxy:
-        settings.setenv('REDIS_URL', proxy.url)
-        get_settings.cache_clear()
+        use_redis(settings, proxy.url)
         yield proxy
 
 
@@ -735,8 +729,7 @@ def test_the_url_s_password_stands_on_no_page(
             f'redis://anna:hush-hush@{host}',
             f'{redis_url}?username=anna&password=hush-hush',
         ):
-            settings.setenv('REDIS_URL', url)
-            get_settings.cache_clear()
+            use_redis(settings, url)
             app = create_app()
             client = logged_in(app)
             job = enqueue_background_job('tests.tasks.add', 1)
@@ -752,8 +745,7 @@ def test_the_url_s_password_stands_on_no_page(
 def test_without_redis_every_route_is_a_503_that_tells_nothing(
     app: Flask, client: FlaskClient, settings: pytest.MonkeyPatch
 ) -> None:
-    settings.setenv('REDIS_URL', f'redis://:hush-hush@127.0.0.1:{free_port()}/0')
-    get_settings.cache_clear()
+    use_redis(settings, f'redis://:hush-hush@127.0.0.1:{free_port()}/0')
     for method, path in requests(app):
         answer = client.open(path, buffered=True, method=method, headers=OURS)
         # These two pages hold no data.

@@ -47,17 +47,6 @@ def login(settings: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def app() -> Flask:
-    return create_app()
-
-
-@pytest.fixture
-def address(app: Flask) -> Iterator[str]:
-    with serving(app) as address:
-        yield address
-
-
-@pytest.fixture
 def said() -> list[str]:
     """What the console has said since the test began."""
     return []

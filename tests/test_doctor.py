@@ -17,7 +17,7 @@ from app import create_app
 from libraries.embedded_redis import embedded_redis, free_port
 from libraries.job_manager import enqueue_background_job, get_job_status, wait_for_job
 from libraries.settings import get_settings
-from tests.conftest import ROOT, Worker, eventually, kill_group
+from tests.conftest import ROOT, Worker, eventually, kill_group, use_redis
 from tests.test_metrics import commands, fill
 
 ADD = 'tests.tasks.add'
@@ -126,8 +126,7 @@ def test_colour_is_for_terminals() -> None:
 def test_redis_is_away_and_the_tasks_are_examined_all_the_same(
     settings: pytest.MonkeyPatch,
 ) -> None:
-    settings.setenv('REDIS_URL', f'redis://:hush-hush@127.0.0.1:{free_port()}/0')
-    get_settings.cache_clear()
+    use_redis(settings, f'redis://:hush-hush@127.0.0.1:{free_port()}/0')
     report = Report()
     assert report.marks('does not answer', 'REDIS_URL') == '✗'
     assert report.marks('workers.svg_tasks has') == '✓'
@@ -152,8 +151,7 @@ def test_a_redis_that_cannot_write(settings: pytest.MonkeyPatch, tmp_path: Path)
     folder = tmp_path / 'data'
     folder.mkdir()
     with embedded_redis(data_dir=folder) as url:
-        settings.setenv('REDIS_URL', url)
-        get_settings.cache_clear()
+        use_redis(settings, url)
         assert Report().marks('cannot write') == ''
         shutil.rmtree(folder)
         with Redis.from_url(url) as admin:

@@ -23,7 +23,7 @@ from libraries.job_queue import JobQueue, QueuedJob
 from libraries.job_task import public_functions
 from libraries.settings import get_settings
 from tests import tasks
-from tests.conftest import ROOT, Worker, eventually
+from tests.conftest import ROOT, Worker, eventually, use_redis
 
 
 @pytest.fixture
@@ -147,8 +147,7 @@ def test_a_bad_option_is_told_where_it_is_written(
 
 
 def test_options_are_checked_before_any_setting_is_read(settings: pytest.MonkeyPatch) -> None:
-    settings.setenv('REDIS_URL', '!')
-    get_settings.cache_clear()
+    use_redis(settings, '!')
     queue = JobQueue()
     queue.task('add', job_delay=timedelta(hours=1))(tasks.add)
     with pytest.raises(InvalidJobError):

@@ -45,7 +45,7 @@ from libraries.job_payload import PlainSerializer
 from libraries.job_status import Status
 from libraries.job_store import get_connection
 from libraries.settings import get_settings
-from tests.conftest import ROOT, Worker, eventually
+from tests.conftest import ROOT, Worker, eventually, use_redis
 from tests.faults.test_windows import alive, horse_of
 from tests.proxy import Proxy
 from tests.test_stock_tools import rq
@@ -935,8 +935,7 @@ def test_redis_killed_and_restarted(
     port = free_port()
     server = start()
     try:
-        settings.setenv('REDIS_URL', f'redis://{HOST}:{port}/0')
-        get_settings.cache_clear()
+        use_redis(settings, f'redis://{HOST}:{port}/0')
         begun, lines = tmp_path / 'begun', tmp_path / 'lines'
         with job_worker('--name', 'w', JOB_LEASE='5') as worker:
             long = enqueue_background_job(BEGIN, str(begun), 1.5)

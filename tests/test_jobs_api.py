@@ -31,7 +31,7 @@ from libraries.job_manager import (
 from libraries.job_payload import PlainSerializer
 from libraries.job_queue import JobQueue
 from libraries.settings import QUEUES, get_settings
-from tests.conftest import Worker, eventually
+from tests.conftest import Worker, eventually, use_redis
 
 JOBS = '/api/jobs'
 TOKEN = 's3cret'
@@ -587,8 +587,7 @@ def test_an_ended_job_is_tried_again_unless_it_has_finished(
 def test_a_queue_that_is_away_names_the_job_to_repeat(
     client: FlaskClient, settings: pytest.MonkeyPatch
 ) -> None:
-    settings.setenv('REDIS_URL', f'redis://:hush-hush@127.0.0.1:{free_port()}/0')
-    get_settings.cache_clear()
+    use_redis(settings, f'redis://:hush-hush@127.0.0.1:{free_port()}/0')
     answer = post(client, task='add', params={'a': 1})
     assert answer.status_code == 503
     problem = json.loads(answer.data)

@@ -29,7 +29,7 @@ from libraries.job_manager import (
 )
 from libraries.job_payload import PlainSerializer
 from libraries.settings import get_settings
-from tests.conftest import ROOT, Worker, eventually
+from tests.conftest import ROOT, Worker, eventually, use_redis
 
 ADD = 'tests.tasks.add'
 ECHO = 'tests.tasks.echo'
@@ -280,8 +280,7 @@ def test_an_unknown_id_is_one_line(command: str, job_id: str) -> None:
     [('enqueue', ADD, 'a=1'), ('status', 'x'), ('wait', 'x'), ('list',), ('retry', 'x', 'y')],
 )
 def test_redis_away_is_one_line(settings: pytest.MonkeyPatch, arguments: tuple[str, ...]) -> None:
-    settings.setenv('REDIS_URL', f'redis://127.0.0.1:{free_port()}/0')
-    get_settings.cache_clear()
+    use_redis(settings, f'redis://127.0.0.1:{free_port()}/0')
     refused(run(*arguments), 'does not answer')
 
 

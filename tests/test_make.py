@@ -11,8 +11,7 @@ import pytest
 
 from libraries.embedded_redis import embedded_redis, free_port
 from libraries.job_manager import enqueue_background_job, wait_for_job
-from libraries.settings import get_settings
-from tests.conftest import ROOT, eventually, kill_group
+from tests.conftest import ROOT, eventually, kill_group, use_redis
 
 
 def demo() -> subprocess.Popen[str]:
@@ -62,8 +61,7 @@ def test_make_up_shows_mails_and_ctrl_c_leaves_no_process_behind(
     try:
         eventually(lambda: answers(f'http://127.0.0.1:{web}/healthz'), timeout=60)
         eventually(lambda: any('rq worker' in line for line in processes_with(mark)), timeout=60)
-        settings.setenv('REDIS_URL', f'redis://127.0.0.1:{ports["REDIS_PORT"]}/0')
-        get_settings.cache_clear()
+        use_redis(settings, f'redis://127.0.0.1:{ports["REDIS_PORT"]}/0')
         mail = {'to': 'zoe@example.com', 'subject': 'Hello', 'body': 'from make up'}
         job = enqueue_background_job('workers.email_tasks.send_email', **mail)
         assert wait_for_job(job.id, 20)['error'] is None

@@ -23,7 +23,7 @@ from libraries.job_manager import (
     wait_for_job,
 )
 from libraries.settings import get_settings
-from tests.conftest import Worker, eventually, kill_group
+from tests.conftest import Worker, eventually, kill_group, use_redis
 
 TOKEN = 's3cret'
 ADD = 'tests.tasks.add'
@@ -186,8 +186,7 @@ def test_a_count_that_cannot_be_written_disturbs_no_outcome(
 
 def test_redis_away_is_told_not_hidden(scrape: Scrape, settings: pytest.MonkeyPatch) -> None:
     assert scrape('jobs_redis_up') == 1
-    settings.setenv('REDIS_URL', f'redis://127.0.0.1:{free_port()}/0')
-    get_settings.cache_clear()
+    use_redis(settings, f'redis://127.0.0.1:{free_port()}/0')
     assert scrape('jobs_redis_up') == 0
     assert scrape() == 1
 

