@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import resource
 import signal
 import sys
 import threading
@@ -126,11 +125,6 @@ def print_much() -> int:
         print('x' * 500)  # noqa: T201
         print('y' * 500, file=sys.stderr)  # noqa: T201
     return 1
-
-
-def peak_memory() -> int:
-    """Of this process, in bytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def on_success_slowly(job: Job, connection: Redis, result: Any) -> None:

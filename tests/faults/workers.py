@@ -62,9 +62,3 @@ class TerminatedJobWorker(JobWorker):
     def execute_job(self, *args: Any) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
         super().execute_job(*args)
-
-
-class TerminatedStockWorker(Worker):
-    def execute_job(self, *args: Any) -> None:
-        os.kill(os.getpid(), signal.SIGTERM)
-        super().execute_job(*args)
