@@ -83,6 +83,7 @@ def done(job: Job, timeout: float = 20) -> Status:
 
 
 def require_living(worker: subprocess.Popen[bytes]) -> None:
+    """The worker runs the next job."""
     assert done(enqueue_background_job(ADD, 1))['result'] == 3
     assert worker.poll() is None
 

@@ -4,7 +4,6 @@ import json
 import pickle
 import time
 import zlib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,8 @@ from redis import Redis
 from libraries.job_manager import enqueue_background_job, get_job_status, wait_for_job
 from libraries.settings import get_settings
 from tests.conftest import Worker, eventually
+from tests.test_job_worker import require_living
+from tests.test_stock_tools import Hostile
 
 ADD = 'tests.tasks.add'
 CALM = {'JOB_LEASE': '10'}  # for tests that are not about leases
@@ -23,18 +24,6 @@ CALM = {'JOB_LEASE': '10'}  # for tests that are not about leases
 def more_tasks(settings: pytest.MonkeyPatch) -> None:
     settings.setenv('JOB_TASK_MODULES', 'workers,tests.tasks,tests.worker_tasks')
     get_settings.cache_clear()
-
-
-class Hostile:
-    """Creates a folder wherever it is unpickled by something that trusts Redis."""
-
-    def __init__(self, canary: Path) -> None:
-        self.canary = canary
-
-    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-        import os
-
-        return os.mkdir, (str(self.canary),)
 
 
 def data_of(*call: Any) -> bytes:
@@ -60,12 +49,6 @@ def plant(
     connection.sadd('rq:queues', 'rq:queue:default')
     connection.rpush('rq:queue:default', job_id)
     return key
-
-
-def require_living(worker: Any) -> None:
-    """The worker runs the next job."""
-    assert wait_for_job(enqueue_background_job(ADD, 1).id, 20)['result'] == 3
-    assert worker.poll() is None
 
 
 def webhook(url: str) -> str:

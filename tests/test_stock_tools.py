@@ -36,7 +36,7 @@ APPEND = 'tests.tasks.append'
 
 
 class Hostile:
-    """Creates a file wherever it is unpickled by something that trusts Redis."""
+    """Creates a folder wherever it is unpickled by something that trusts Redis."""
 
     def __init__(self, canary: Path) -> None:
         self.canary = canary
@@ -92,7 +92,7 @@ def test_rq_info_and_rq_requeue_read_ours(rq_worker: Worker) -> None:
     assert get_job_status(job.id)['status'] == 'queued'
 
 
-@pytest.mark.filterwarnings('ignore::DeprecationWarning')  # rq-dashboard's own
+@pytest.mark.filterwarnings('ignore::DeprecationWarning:flask')  # rq-dashboard's own
 def test_rq_dashboard_reads_ours(rq_worker: Worker, redis_url: str) -> None:
     done = enqueue_background_job('tests.tasks.echo', {'a': (1, 'x')}, job_queue='high')
     broken = enqueue_background_job('tests.tasks.fail', 'too wide')
