@@ -1,6 +1,8 @@
 """Names → paths inside the upload and output folders; files that appear whole or not at all."""
 
+import hashlib
 import os
+import pprint
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +30,12 @@ def write_output(name: str, content: str | bytes) -> Path:
     with open_output(name) as file:
         file.write(content.encode() if isinstance(content, str) else content)
     return output_path(name)
+
+
+def call_digest(*arguments: object) -> str:
+    """16 hex digits for the name of a file to which the same call goes again, and no other."""
+    # Of what Python would write for them, keys sorted: 7 is not '7'.
+    return hashlib.sha256(pprint.saferepr(arguments).encode()).hexdigest()[:16]
 
 
 @contextmanager

@@ -1,6 +1,5 @@
 """Many files in one job, each for itself."""
 
-import hashlib
 import logging
 import time
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import Literal, TypedDict
 
 import msgspec
 
-from libraries.file_store import output_path, upload_path, write_output
+from libraries.file_store import call_digest, output_path, upload_path, write_output
 from libraries.job_errors import PermanentJobError
 from libraries.job_progress import current_job, track
 from libraries.table_files import TableFormat, convert_upload
@@ -115,9 +114,7 @@ def _look_at(path: Path) -> str:
 
 def _report_name(file_list: list[str], operation: Operation) -> str:
     job = current_job()
-    if job is not None:
-        return f'batches/{job.id}.json'
-    return f'batches/{hashlib.sha256(repr((file_list, operation)).encode()).hexdigest()[:16]}.json'
+    return f'batches/{job.id if job else call_digest(file_list, operation)}.json'
 
 
 def _read_report(name: str, operation: Operation) -> dict[str, Entry]:

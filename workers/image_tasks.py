@@ -1,6 +1,5 @@
 """Images: resized, made grey or smaller, and written to the output folder's `images`."""
 
-import hashlib
 import re
 import struct
 import zlib
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import msgspec
 
-from libraries.file_store import upload_path, write_output
+from libraries.file_store import call_digest, upload_path, write_output
 from libraries.job_errors import PermanentJobError, show
 from libraries.settings import get_settings
 
@@ -69,8 +68,8 @@ def process_image(image_path: str, operations: Operations) -> str:
         packed = _encode(image, picture, tightly=Step('optimize') in steps)
     except BROKEN as error:
         raise PermanentJobError(f'{image_path!r} is no whole image: {error}') from error
-    asked = repr((str(source), list(operations))).encode()
-    name = f'{source.stem[:40]}-{hashlib.sha256(asked).hexdigest()[:16]}.{SUFFIXES[picture.kind]}'
+    digest = call_digest(str(source), list(operations))
+    name = f'{source.stem[:40]}-{digest}.{SUFFIXES[picture.kind]}'
     return str(write_output(f'images/{name}', packed))
 
 

@@ -1,7 +1,5 @@
 """Reports: A4 PDFs with a table and drawings, written to the output folder's `reports`."""
 
-import hashlib
-import pprint
 from collections.abc import Sequence
 from datetime import UTC, date, datetime
 from random import Random
@@ -9,7 +7,7 @@ from typing import Annotated, Any, Literal, NotRequired, TypedDict, get_args
 
 import msgspec
 
-from libraries.file_store import write_output
+from libraries.file_store import call_digest, write_output
 from libraries.job_errors import PermanentJobError, show
 from libraries.job_hints import HintCheck
 from libraries.job_progress import track
@@ -78,7 +76,7 @@ def generate_report(report_type: ReportType, params: TableParams | DrawingsParam
         raise PermanentJobError(f'params do not fit a report of type {report_type!r}: {problem}')
     given: Any = params
     table, figures = _MAKERS[report_type](given)
-    return _write(f'{report_type}-{_digest(report_type, params)}', given, table, figures)
+    return _write(f'{report_type}-{call_digest(report_type, params)}', given, table, figures)
 
 
 def generate_pdf(user_id: UserId) -> str:
@@ -99,7 +97,7 @@ def generate_pdf(user_id: UserId) -> str:
     }
     params: DrawingsParams = {'title': f'A drawing for {user_id}', 'drawings': [drawing]}
     table, figures = _drawings(params)
-    return _write(f'user-{_digest(user_id)}', params, table, figures)
+    return _write(f'user-{call_digest(user_id)}', params, table, figures)
 
 
 def _write(
@@ -146,8 +144,3 @@ def _is_numeric(cells: Sequence[Cell]) -> bool:
     """Whether a column holds numbers, and nothing else beside gaps."""
     held = [cell for cell in cells if cell is not None]
     return bool(held) and not any(isinstance(cell, str) for cell in held)
-
-
-def _digest(*arguments: object) -> str:
-    # Of what Python would write for them, keys sorted: 7 is not '7'.
-    return hashlib.sha256(pprint.saferepr(arguments).encode()).hexdigest()[:16]
