@@ -54,7 +54,7 @@ class HintCheck:
     """What one parameter accepts: a value that fits any of the hints."""
 
     hints: tuple[Any, ...]
-    alike: frozenset[type]  # containers of which one is as good as the other
+    alike: frozenset[type] = frozenset()  # containers of which one is as good as the other
 
     def problem(self, value: Any) -> str | None:
         """Why the value does not fit, or None if it does."""

@@ -72,7 +72,7 @@ def generate_report(report_type: ReportType, params: TableParams | DrawingsParam
         raise PermanentJobError(
             f'there is no report {show(report_type)}: report_type is one of {", ".join(PARAMS)}'
         )
-    if problem := HintCheck((PARAMS[report_type],), frozenset()).problem(params):
+    if problem := HintCheck((PARAMS[report_type],)).problem(params):
         raise PermanentJobError(f'params do not fit a report of type {report_type!r}: {problem}')
     given: Any = params
     table, figures = _MAKERS[report_type](given)
@@ -84,7 +84,7 @@ def generate_pdf(user_id: UserId) -> str:
 
     Raises PermanentJobError for an id that is no number, no text, or cannot be written.
     """
-    if problem := HintCheck(get_args(UserId), frozenset()).problem(user_id):
+    if problem := HintCheck(get_args(UserId)).problem(user_id):
         raise PermanentJobError(f'user_id: {problem}')
     # Which users there are is not known here: the id alone decides what is drawn.
     random = Random(f'user {user_id!r}')

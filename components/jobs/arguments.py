@@ -15,8 +15,8 @@ from libraries.job_task import Task
 
 # Options that are not given as text; the others read their text themselves.
 _OPTIONS = {
-    'job_max_retries': HintCheck((int,), frozenset()),
-    'job_at': HintCheck((datetime,), frozenset()),
+    'job_max_retries': HintCheck((int,)),
+    'job_at': HintCheck((datetime,)),
 }
 
 
