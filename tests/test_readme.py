@@ -12,8 +12,8 @@ README = (ROOT / 'README.md').read_text()
 
 
 def blocks(section: str) -> list[str]:
-    """The Python of one section."""
-    text = README.split(f'\n## {section}\n')[1].split('\n## ')[0]
+    """The Python of one section, without those inside it."""
+    text = README.split(f'\n## {section}\n')[1].split('\n##')[0]
     return re.findall(r'```python\n(.*?)```', text, re.DOTALL)
 
 
