@@ -28,6 +28,7 @@ def third_time_lucky() -> list[object]:
     return [job.id, job.attempt]
 
 
-def fail_half_way() -> None:
-    for _ in track(range(2)):
+def fail_half_way(total: int | None = None) -> None:
+    """Of rows that know their number or, with `total`, do not."""
+    for _ in track(range(2) if total is None else iter(range(2)), total=total):
         raise ValueError('half-way')

@@ -57,9 +57,12 @@ def test_a_task_knows_its_id_and_its_attempt(job_worker: Worker) -> None:
         assert wait_for_job(job.id, 20)['result'] == [job.id, 3]
 
 
-def test_progress_and_failed_attempts_stand_side_by_side(job_worker: Worker) -> None:
+@pytest.mark.parametrize('total', [None, 2])
+def test_progress_and_failed_attempts_stand_side_by_side(
+    job_worker: Worker, total: int | None
+) -> None:
     with job_worker():
-        job = enqueue_background_job('tests.progress_tasks.fail_half_way')
+        job = enqueue_background_job('tests.progress_tasks.fail_half_way', total)
         status = wait_for_job(job.id, 20)
     assert status['progress'] == {'done': 0, 'total': 2, 'message': ''}
     assert [attempt['error'] for attempt in status['attempts']] == ['ValueError: half-way']
