@@ -24,6 +24,9 @@ up: export MAIL_PORT ?= 8025
 # Whatever the shell says: development writes to no customer.
 up: export SMTP_URL = smtp://127.0.0.1:$(MAIL_PORT)
 up: install
+	@echo 'In a second terminal, here:'
+	@echo '    source .venv/bin/activate'
+	@echo '    export REDIS_URL=redis://127.0.0.1:$(REDIS_PORT)/0 SMTP_URL=$(SMTP_URL)'
 	@env -u RQ_REDIS_URL REDIS_URL=redis://127.0.0.1:$(REDIS_PORT)/0 honcho start -f Procfile.dev
 
 test: install

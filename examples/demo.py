@@ -13,9 +13,9 @@ from typing import Any, TextIO
 
 import click
 from aiosmtpd.controller import Controller
-from aiosmtpd.handlers import Debugging
 
 from components.jobs.text import bar
+from examples.mail_server import ShowMails
 from libraries.embedded_redis import HOST, embedded_redis, free_port, point_here
 from libraries.job_manager import enqueue_background_job, get_job_status, get_job_statuses
 from libraries.job_status import ENDED, Status
@@ -62,7 +62,7 @@ def use_settings(url: str, scratch: Path) -> None:
 @contextmanager
 def mail_server(arrived: TextIO) -> Iterator[None]:
     """Have the jobs send their mails to a server of ours, which writes them to `arrived`."""
-    server = Controller(Debugging(arrived), hostname=HOST, port=free_port())
+    server = Controller(ShowMails(arrived), hostname=HOST, port=free_port())
     server.start()
     os.environ['SMTP_URL'] = f'smtp://{HOST}:{server.port}'
     try:
@@ -188,10 +188,9 @@ def show_table(jobs: dict[str, str], statuses: list[Status]) -> None:
 
 def show_mail(arrived: TextIO) -> None:
     arrived.seek(0)
-    click.echo('\nThe mail, as its server has received it:\n')
+    click.echo('\nThe mail, as its server has received it:')
     for line in arrived:
-        if line.startswith(('From:', 'To:', 'Subject:', 'Message-ID:')):
-            click.echo(f'  {line.rstrip()}')
+        click.echo(f'  {line.rstrip()}')
 
 
 def show_progress() -> Status:

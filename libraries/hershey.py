@@ -37,6 +37,11 @@ def readable(text: str) -> str:
     return ''.join(_ascii(character) for character in plain)
 
 
+def unreadable(text: str) -> str:
+    """The characters of which `readable` makes a `?`."""
+    return ''.join(c for c in text if '?' in readable(c) and c not in '?¿')
+
+
 def check_font(name: str) -> str:
     """`name`, if there is such a font; raises ValueError listing them otherwise."""
     if name not in _font_names():

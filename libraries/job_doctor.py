@@ -186,7 +186,7 @@ def _examine_doors(settings: Settings) -> Iterator[Finding]:
         ('/metrics', settings.metrics_token, 'METRICS_TOKEN'),
     ):
         if key is None:
-            yield Finding('note', f'There is no {door} without {names}.')
+            yield Finding('note', f'There is no {door}: {names} not set here.')
 
 
 def _count(number: int, noun: str) -> str:

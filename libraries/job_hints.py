@@ -68,7 +68,7 @@ class HintCheck:
             if problem is None:
                 return None
             problems.append(problem)
-        return ' / '.join(problems)
+        return ' / '.join(dict.fromkeys(problems))
 
     def read_json(self, value: Any) -> Any:
         """A value as JSON has it → as a hint wants it: strings become dates, arrays sets …
@@ -177,7 +177,20 @@ def _dropped(before: Any, after: Any) -> Any:
 
 def _say(error: Exception, hint: Any, value: Any) -> str:
     problem = str(error).replace('`', '').replace(' - at', ' at')
+    if 'matching regex' in problem and (described := ' or '.join(_descriptions(hint))):
+        place = problem.rpartition(' at $')[2] if ' at $' in problem else ''
+        return f'Expected {described}, got {show(value)}' + (f' at ${place}' if place else '')
     return f'Expected {_spell(hint)}, got {show(value)}' if 'enum' in problem else problem
+
+
+def _descriptions(hint: Any) -> Iterator[str]:
+    """What the Metas of a hint say for people."""
+    for part in typing.get_args(hint):
+        if isinstance(part, msgspec.Meta):
+            if part.description:
+                yield part.description
+        else:
+            yield from _descriptions(part)
 
 
 def _spell(hint: Any) -> str:

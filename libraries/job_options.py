@@ -142,8 +142,8 @@ def _start_at(given: Mapping[str, Any]) -> datetime | None:
         moment = datetime.now(UTC) + timedelta(seconds=_duration('job_delay', delay))
     elif moment is not None and (not isinstance(moment, datetime) or moment.utcoffset() is None):
         raise InvalidJobError(
-            'job_at must be an aware datetime, such as datetime(2030, 1, 1, tzinfo=UTC), '
-            f'not {show(moment)}.'
+            'job_at must be an aware datetime, such as datetime(2030, 1, 1, tzinfo=UTC) or, in a '
+            f'shell, 2030-01-01T00:00Z, not {show(moment)}.'
         )
     if moment is None or moment <= datetime.now(UTC):
         return None

@@ -155,7 +155,7 @@ def _check(value: Any, where: str, depth: int) -> None:
             raise InvalidJobError(f'{where} is a damaged UUID.')
     else:
         raise InvalidJobError(
-            f'{where} is a {_name(kind)}, which does not travel: {_advice(kind)}.'
+            f'{where} is of type {_name(kind)}, which does not travel: {_advice(kind)}.'
         )
 
 

@@ -30,7 +30,8 @@ class Task:
         try:
             bound = self.signature.bind(*args, **kwargs)
         except TypeError as error:
-            raise InvalidJobError(f'{self.path}{self.signature}: {error}.') from None
+            shown = ', '.join(self.signature.parameters)
+            raise InvalidJobError(f'{self.path}({shown}): {error}.') from None
         for parameter, where, value in _spread(bound):
             check_plain(value, f'{self.path}: {where}')
             check = self.checks.get(parameter)

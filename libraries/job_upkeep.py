@@ -5,7 +5,7 @@ Any worker may do any of it at any time: each step is one script, or safe to do 
 
 import contextlib
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import RedisError
 from rq import worker_registration
@@ -13,7 +13,7 @@ from rq.defaults import RQ_KEY_PREFIX
 from rq.exceptions import NoSuchJobError
 from rq.queue import Queue
 from rq.registry import ScheduledJobRegistry
-from rq.utils import as_text, now
+from rq.utils import now
 
 from libraries.job_lease import PENDING_DEPENDENTS, keep_waiting, recover
 from libraries.job_record import CheckedJob
@@ -119,11 +119,13 @@ class Upkeep:
         """Dependents of jobs that ended just before their worker did."""
         worker = self._worker
         old = time.time() - TIDY
-        for member in worker.connection.zrangebyscore(PENDING_DEPENDENTS, 0, old):
-            job_id = str(as_text(member))  # type: ignore[arg-type]
+        found: Any = worker.connection.zrangebyscore(PENDING_DEPENDENTS, 0, old)
+        for member in found:
             try:
-                job = CheckedJob.fetch(job_id, worker.connection)
+                job = CheckedJob.fetch(member.decode(), worker.connection)
+            except RedisError:
+                raise  # the note stays for the next time
             except Exception:  # noqa: BLE001  # gone, or not to be read: nothing can be done for it
-                worker.connection.zrem(PENDING_DEPENDENTS, job_id)
+                worker.connection.zrem(PENDING_DEPENDENTS, member)
             else:
                 worker.enqueue_dependents(job, worker._queue_of(job))

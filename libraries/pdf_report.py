@@ -59,6 +59,9 @@ def render_report(title: str, day: date, table: Table, figures: Sequence[Figure]
     # Invariant: neither the moment nor chance goes into the file.
     canvas = Canvas(file, pagesize=PAGE, invariant=1, pageCompression=1, lang='en')
     canvas.setTitle(title)
+    canvas.setAuthor('')
+    canvas.setSubject('')
+    canvas.setCreator('')
     below = _draw_head(canvas, title, day)
     if figures:
         below = _draw_figures(canvas, figures, below)

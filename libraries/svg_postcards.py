@@ -5,7 +5,7 @@ from math import cos, pi, sin
 from random import Random
 from typing import Literal, NamedTuple
 
-from libraries.hershey import LINE_UNITS, fit, text_width
+from libraries.hershey import LINE_UNITS, fit, text_width, unreadable
 from libraries.svg_builder import SVGBuilder
 from libraries.svg_patterns import PEN
 
@@ -30,6 +30,8 @@ def draw_postcard(recipient: str, message: str, template_name: PostcardTemplate)
     if template_name not in TEMPLATES:
         allowed = ', '.join(TEMPLATES)
         raise ValueError(f'unknown template {template_name!r}: it is one of {allowed}')
+    if lacking := unreadable(recipient + message):
+        raise ValueError(f'a pen has no letters for {lacking[:20]!r}: it writes Latin ones only')
     if not recipient.strip():
         raise ValueError('a postcard needs a recipient')
     svg = SVGBuilder(WIDTH, HEIGHT).title(f'Postcard for {recipient}').begin_group(PEN)

@@ -47,7 +47,7 @@ def convert_upload(
     try:
         source = upload_path(file_path)
         if not source.exists():
-            raise TableError('there is no such file in UPLOAD_DIR.')
+            raise TableError(f'there is no such file in {get_settings().upload_dir} (UPLOAD_DIR).')
         name = source.relative_to(get_settings().upload_dir)
         # With its own extension: a.csv and a.tsv do not replace one another.
         target = output_path(f'converted/{name}.{format}')

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import msgspec
 
+from libraries.job_errors import show
 from libraries.table_text import MAX_RECORD, TableError
 
 _SPACE = b' \t\r\n'
@@ -41,7 +42,8 @@ def cut_array(blocks: Iterator[bytes]) -> Iterator[tuple[int, bytes]]:
             if not (text := rest.lstrip(_SPACE)):
                 continue
             if not text.startswith(b'['):
-                raise TableError(f'the file must be an array: [ first, not {text[:1]!r}.')
+                first = show(text[:1].decode(errors='replace'))
+                raise TableError(f"the file must be an array: '[' first, not {first}.")
             rest, opened = rest.replace(b'[', b' ', 1), True  # a blank, to keep the places
         end, behind_comma = _last_object(rest)
         if end:

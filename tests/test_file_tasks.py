@@ -168,7 +168,7 @@ def test_a_time_out_ends_the_job_and_the_next_attempt_does_what_is_missing(
 
 
 def test_a_killed_attempt_is_gone_on_with(upload: Upload, job_worker: Worker) -> None:
-    files = [upload(f'{n}.csv', 'a,b\n' + '"some text",2\n' * 400_000) for n in range(30)]
+    files = [upload(f'{n}.csv', 'a,b\n' + '"some text",2\n' * 300_000) for n in range(30)]
     with job_worker('--burst') as worker:
         job = enqueue_background_job(BATCH, files, job_id='batch')
         folder = get_settings().output_dir / 'batches'

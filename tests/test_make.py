@@ -43,6 +43,11 @@ def test_the_demo_shows_each_state_twice_at_once_and_beside_another_redis() -> N
             assert re.search(r'fails +default +failed +\d+\.\d\d +ValueError: width', output)
             assert re.search(r'tried twice +default +scheduled', output)
             assert re.search(r'tried twice +default +finished', output)
+            assert re.search(r'CSV to JSON +default +finished .*pens.csv.json', output)
+            assert re.search(r'one file fails +default +failed .*broken.csv: line 3', output)
+            assert re.search(r'PDF +default +finished .*\.pdf', output)
+            assert 'Subject: Your drawings are complete' in output
+            assert re.search(r'finished +\[#{30}\] 100%  16/16', output)
 
 
 def test_make_up_shows_mails_and_ctrl_c_leaves_no_process_behind(
@@ -62,10 +67,10 @@ def test_make_up_shows_mails_and_ctrl_c_leaves_no_process_behind(
         eventually(lambda: answers(f'http://127.0.0.1:{web}/healthz'), timeout=60)
         eventually(lambda: any('rq worker' in line for line in processes_with(mark)), timeout=60)
         use_redis(settings, f'redis://127.0.0.1:{ports["REDIS_PORT"]}/0')
-        mail = {'to': 'zoe@example.com', 'subject': 'Hello', 'body': 'from make up'}
+        mail = {'to': 'zoe@example.com', 'subject': 'Hello', 'body': 'Schöne Grüße from make up'}
         job = enqueue_background_job('workers.email_tasks.send_email', **mail)
         assert wait_for_job(job.id, 20)['error'] is None
-        eventually(lambda: 'from make up' in shown.read_text())
+        eventually(lambda: 'Schöne Grüße from make up' in shown.read_text())
     finally:
         os.killpg(up.pid, signal.SIGINT)  # what it runs has sessions of its own: it alone stops it
         try:

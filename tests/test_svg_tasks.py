@@ -5,6 +5,7 @@ from typing import Any, get_args
 import msgspec
 import pytest
 
+from libraries.job_errors import PermanentJobError
 from libraries.settings import get_settings
 from libraries.svg_patterns import draw_pattern
 from libraries.svg_postcards import PostcardTemplate, draw_postcard
@@ -35,7 +36,7 @@ def test_the_drawing_is_written_under_its_name(output: Path) -> None:
 
 
 def test_a_bad_drawing_writes_nothing(output: Path) -> None:
-    with pytest.raises(ValueError, match='width must be 20 to 1200 mm'):
+    with pytest.raises(PermanentJobError, match='width must be 20 to 1200 mm'):
         generate_complex_svg(5, 140, 'hilbert', 'curve.svg')
     assert not list(output.iterdir())
 
@@ -63,7 +64,7 @@ def test_a_batch_does_not_write_a_file_twice(output: Path) -> None:
         'pattern_type': 'grid',
         'output_filename': 'same.svg',
     }
-    with pytest.raises(ValueError, match=r'more than one drawing .* same\.svg'):
+    with pytest.raises(PermanentJobError, match=r'more than one drawing .* same\.svg'):
         batch_generate_svgs([one, {**one, 'seed': 2}])
     assert not list(output.iterdir())
 
@@ -88,7 +89,7 @@ def test_a_card_goes_to_a_file_of_its_own_every_time(template: PostcardTemplate)
 
 
 @every_template
-@pytest.mark.parametrize('message', ['', 'Hi', PANGRAM * 5, 'm' * 200, 'a\n\nb\n' * 4, '<&"\x00🎂'])
+@pytest.mark.parametrize('message', ['', 'Hi', PANGRAM * 5, 'm' * 200, 'a\n\nb\n' * 4, '<&"'])
 @pytest.mark.parametrize('recipient', ['Zoë', 'W' * 50, 'Frau Æ\nAllée 1\n1050 Bruxelles'])
 def test_every_stroke_stays_on_the_card(
     template: PostcardTemplate, recipient: str, message: str
@@ -119,9 +120,11 @@ def test_words_make_a_difference_to_what_is_drawn(template: PostcardTemplate) ->
         (('Zoë', 'Hi', 'condolence'), "unknown template 'condolence': it is one of plain, birth"),
         (('  ', 'Hi', 'plain'), 'needs a recipient'),
         (('Zoë', 'word ' * 2000, 'plain'), 'characters do not fit on'),
+        (('Zoë', 'Cake \U0001f382!', 'birthday'), "no letters for '\U0001f382'"),
+        (('日本', 'Hi', 'plain'), "no letters for '日本'"),
     ],
 )
 def test_a_bad_card_says_why(output: Path, arguments: Any, complaint: str) -> None:
-    with pytest.raises(ValueError, match=complaint):
+    with pytest.raises(PermanentJobError, match=complaint):
         generate_postcard_svg(*arguments)
     assert not list(output.iterdir())

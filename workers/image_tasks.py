@@ -30,7 +30,8 @@ BROKEN = (
 
 _FORM = r'^(?:(resize|thumbnail):([1-9][0-9]{0,4})x([1-9][0-9]{0,4})|(grayscale|optimize))\Z'
 Operations = Annotated[
-    list[Annotated[str, msgspec.Meta(pattern=_FORM)]], msgspec.Meta(min_length=1, max_length=10)
+    list[Annotated[str, msgspec.Meta(pattern=_FORM, description=f'one of {KNOWN}')]],
+    msgspec.Meta(min_length=1, max_length=10),
 ]
 
 
@@ -98,7 +99,9 @@ def _read(image_path: str) -> tuple[Path, bytes]:
     except ValueError as error:
         raise PermanentJobError(str(error)) from error
     if not path.is_file():
-        raise PermanentJobError(f'there is no file {image_path!r} in UPLOAD_DIR')
+        raise PermanentJobError(
+            f'{image_path!r}: there is no such file in {get_settings().upload_dir} (UPLOAD_DIR).'
+        )
     if path.stat().st_size > LARGEST_FILE:
         raise PermanentJobError(f'{image_path!r} has more than {LARGEST_FILE} bytes')
     return path.relative_to(get_settings().upload_dir), path.read_bytes()

@@ -13,12 +13,6 @@ from libraries.job_hints import HintCheck
 from libraries.job_options import split_options
 from libraries.job_task import Task
 
-# Options that are not given as text; the others read their text themselves.
-_OPTIONS = {
-    'job_max_retries': HintCheck((int,)),
-    'job_at': HintCheck((datetime,)),
-}
-
 
 def read_arguments(task: Task, pairs: Iterable[str]) -> dict[str, Any]:
     """The keywords for `enqueue_background_job`, which checks them.
@@ -37,7 +31,7 @@ def read_arguments(task: Task, pairs: Iterable[str]) -> dict[str, Any]:
     arguments, options = split_options(given)
     read = {key: _read(_check_of(task, key), text) for key, text in arguments.items()}
     for key, text in options.items():
-        read[key] = _read(_OPTIONS[key], text) if key in _OPTIONS else text
+        read[key] = _read_option(key, text)
     return read
 
 
@@ -61,3 +55,13 @@ def _read(check: HintCheck | None, text: str) -> Any:
         with contextlib.suppress(ValueError):  # which the enqueueing will tell
             return check.read_json(candidate)
     return value
+
+
+def _read_option(key: str, text: str) -> Any:
+    """Most options read their text themselves, and say what is wrong with it."""
+    if key == 'job_max_retries' and text.isdecimal():
+        return int(text)
+    if key == 'job_at':
+        with contextlib.suppress(ValueError):
+            return datetime.fromisoformat(text)
+    return text

@@ -59,7 +59,7 @@ def enqueue(path: str, arguments: tuple[str, ...]) -> None:
 
     A value is JSON (7, true, [1, 2]) or text, whichever the task takes: 7 is text for a parameter
     that is a str. Dates, durations and the like are written in ISO 8601. Keys that begin with job_
-    are the job's options, such as job_queue=high or job_timeout=2m.
+    are the job's options, such as job_queue=high, job_timeout=2m or job_at=2030-01-01T00:00Z.
     """
     keywords = read_arguments(resolve_task(path), arguments)
     click.echo(enqueue_background_job(path, **keywords).id)
@@ -107,6 +107,8 @@ def list_(status: str | None, queue: str | None, limit: int) -> None:
     """List jobs: the running, the waiting, then what has ended."""
     found = list_jobs(status, queue, limit)
     click.echo('\n'.join(table(found)) if found else 'There are none.')
+    if len(found) == limit < MAX_LISTED:
+        click.echo(f'There may be more: --limit {MAX_LISTED}.')
 
 
 @jobs.command()
