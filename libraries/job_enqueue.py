@@ -8,6 +8,7 @@ from itertools import islice
 from typing import Any
 
 import msgspec
+from rq.exceptions import NoSuchJobError
 from rq.job import Job, JobStatus
 
 from libraries import job_store
@@ -18,6 +19,8 @@ from libraries.job_store import reaching_redis
 from libraries.job_task import Task
 
 MAX_CALLS = 5000  # jobs that one step queues: Redis serves nobody else meanwhile
+# What RQ raises at a record that is none.
+UNREADABLE = (NoSuchJobError, ValueError, TypeError, LookupError, AttributeError)
 _OWN_FIELDS = ('data', 'description', 'retry_intervals')  # of each job its own
 
 
@@ -65,8 +68,16 @@ def enqueue(
         replies = job_store.enqueue(connection, [request, *data])
     for job, existing in zip(jobs, replies, strict=True):
         if existing:
-            job.restore(dict(zip(existing[::2], existing[1::2], strict=True)))
+            fill(job, existing)
     return jobs
+
+
+def fill(job: Job, reply: list[bytes]) -> None:
+    """Make a job what stands in Redis. Raises InvalidJobError for what is no record of a job."""
+    try:
+        job.restore(dict(zip(reply[::2], reply[1::2], strict=True)))
+    except UNREADABLE as error:
+        raise InvalidJobError(f'The record of job {job.id!r} cannot be read.') from error
 
 
 def _make_job(

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterator, Sequence
-from itertools import islice
 from typing import Any
 
 from rq.defaults import RQ_KEY_PREFIX
@@ -25,11 +24,11 @@ REGISTRIES = {
     'stopped': 'failed',
     'canceled': 'canceled',
 }
-MAX_SCANNED = 10_000  # ids of one registry that a listing looks at
+MAX_SCANNED = 10_000  # ids that a listing looks at, of one registry and in all
 
 _CURSOR = re.compile(r'(\w+)\.(\d{1,5})\.(\d{1,5})', re.ASCII)  # status, its list, place in it
 _START = ('', 0, 0)
-_PAGE = 200  # ids that one step of a listing reads
+_PAGE = 500  # ids that one step of a listing reads
 _TOGETHER = 1000  # jobs that are read in one round trip, so that Redis serves others between
 
 
@@ -58,18 +57,26 @@ def read_page(
     Their results are left out: a listing of a hundred jobs must not carry a hundred results.
     """
     place = _START if cursor is None else _parse_cursor(cursor, statuses)
-    found = list(islice(_iterate(statuses, queues, limit, place), limit + 1))
-    rest = found[limit:]
-    return [job for _, job in found[:limit]], rest[0][0] if rest else None
+    found: list[Status] = []
+    for here, job in _iterate(statuses, queues, place):
+        if job is None or len(found) == limit:
+            return found, here
+        found.append(job)
+    return found, None
 
 
 def _iterate(
-    statuses: Sequence[str], queues: Sequence[str], limit: int, place: tuple[str, int, int]
-) -> Iterator[tuple[str, Status]]:
-    """Each job once, with the cursor of its place."""
+    statuses: Sequence[str], queues: Sequence[str], place: tuple[str, int, int]
+) -> Iterator[tuple[str, Status | None]]:
+    """Each job once, with the cursor of its place; None where enough has been looked at."""
     seen: set[str] = set()
-    for status, number, key, begin in _lists(statuses, queues, place):
-        for start, job_ids in _pages(key, begin, min(limit + 1, _PAGE)):
+    scanned = 0
+    for status, number, key, begin in _existing(list(_lists(statuses, queues, place))):
+        for start, job_ids in _pages(key, begin):
+            if scanned >= MAX_SCANNED:
+                yield f'{status}.{number}.{start}', None
+                return
+            scanned += len(job_ids)
             new = {job_id: at for at, job_id in enumerate(job_ids, start) if job_id not in seen}
             for job in read_statuses(list(new), results=False):
                 # A registry may lag behind the job, and some are shared.
@@ -91,6 +98,14 @@ def _lists(
                 yield status, number, key, start
 
 
+def _existing(lists: list[tuple[str, int, str, int]]) -> list[tuple[str, int, str, int]]:
+    """Those that are there: most are not, and to ask each by itself takes a round trip."""
+    with reaching_redis() as connection, connection.pipeline(transaction=False) as pipe:
+        for _, _, key, _ in lists:
+            pipe.exists(key)
+        return [one for one, there in zip(lists, pipe.execute(), strict=True) if there]
+
+
 def _parse_cursor(cursor: str, statuses: Sequence[str]) -> tuple[str, int, int]:
     match = _CURSOR.fullmatch(cursor)
     if match is None or match[1] not in statuses:
@@ -110,10 +125,10 @@ def _keys(status: str, queues: Sequence[str]) -> list[str]:
     return [registry_key(status, queue) for queue in queues]
 
 
-def _pages(key: str, begin: int, size: int) -> Iterator[tuple[int, list[str]]]:
+def _pages(key: str, begin: int) -> Iterator[tuple[int, list[str]]]:
     """The ids that stand there, page by page, each page with the place of its first."""
-    for start in range(begin, MAX_SCANNED, size):
-        job_ids = read_ids(key, start, start + size - 1)
+    for start in range(begin, MAX_SCANNED, _PAGE):
+        job_ids = read_ids(key, start, start + _PAGE - 1)
         if not job_ids:
             return
         yield start, job_ids

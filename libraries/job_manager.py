@@ -9,12 +9,12 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
-from rq.exceptions import InvalidJobOperation, NoSuchJobError
+from rq.exceptions import InvalidJobOperation
 from rq.job import Job
 from rq.utils import utcformat
 
 from libraries import job_store
-from libraries.job_enqueue import check_calls, enqueue
+from libraries.job_enqueue import UNREADABLE, check_calls, enqueue, fill
 from libraries.job_errors import InvalidJobError, JobNotFoundError, show
 from libraries.job_listing import read_page, read_statuses
 from libraries.job_options import JobOptions, is_job_id, parse_options, split_options
@@ -89,8 +89,8 @@ def list_jobs(status: str | None = None, queue: str | None = None, limit: int = 
     to run, the next to start, or the first to expire, first. Without their results.
 
     `status` is any that RQ has, `queue` one of ours; None means all, the running and waiting
-    first. Changes nothing, reads a registry page by page, and looks at no more than its first
-    10,000 jobs. Raises InvalidJobError for a status or queue that does not exist.
+    first. Changes nothing, and looks at no more than 10,000 jobs. Raises InvalidJobError for a
+    status or queue that does not exist.
     """
     return list_jobs_page(status, queue, limit)[0]
 
@@ -166,7 +166,7 @@ def retry_job(job_id: str) -> Job:
             'tried again. To run a finished one anew, enqueue it with its job_id.'
         )
     job = Job(job_id, job_store.get_connection(), PlainSerializer)
-    job.restore(dict(zip(reply[1][::2], reply[1][1::2], strict=True)))
+    fill(job, reply[1])
     return job
 
 
@@ -178,7 +178,7 @@ def _rate_limited(job_id: str, change: Callable[[Job], Any]) -> Any:
         raise InvalidJobError(
             f'Job {job_id!r} was cancelled under a rate limit: enqueue it again instead.'
         ) from error
-    except (NoSuchJobError, ValueError, TypeError, LookupError, AttributeError) as error:
+    except UNREADABLE as error:
         raise InvalidJobError(f'The record of job {job_id!r} cannot be read.') from error
 
 

@@ -7,11 +7,15 @@ import logging
 import time
 from collections.abc import Iterable, Iterator, Sized
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from rq.job import Job  # imported where one runs: whoever imports a task need not wait for it
 
+_SAVE = (
+    "if redis.call('EXISTS', KEYS[1]) == 1 then redis.call('HSET', KEYS[1], 'meta', ARGV[1]) end"
+)
 INTERVAL = 0.3  # seconds, at least, between two times that one job writes its progress
 
 Row = TypeVar('Row')
@@ -22,10 +26,11 @@ _written: dict[str, float] = {}  # the job that runs, and when it last wrote
 
 @dataclass(frozen=True)
 class CurrentJob:
-    """The job that calls: its id, and the number of this attempt, from 1."""
+    """The job that calls."""
 
     id: str
-    attempt: int
+    attempt: int  # from 1
+    created_at: datetime  # which tells the runs under one id apart
 
 
 def current_job() -> CurrentJob | None:
@@ -33,7 +38,8 @@ def current_job() -> CurrentJob | None:
     job = _rq_job()
     if job is None:
         return None
-    return CurrentJob(job.id, len(job.retry_intervals or ()) - (job.retries_left or 0) + 1)
+    attempt = len(job.retry_intervals or ()) - (job.retries_left or 0) + 1
+    return CurrentJob(job.id, attempt, job.created_at)
 
 
 def track(rows: Iterable[Row], total: int | None = None, message: str = '') -> Iterator[Row]:
@@ -73,6 +79,7 @@ def _write(job: 'Job', progress: dict[str, object]) -> None:
 
     job.meta['progress'] = progress
     try:
-        job.save_meta()
+        # Only into a record that is there: a deleted one must not come back as a ghost.
+        job.connection.eval(_SAVE, 1, job.key, job.serializer.dumps(job.meta))
     except RedisError as error:  # the work is worth more than the telling
         log.warning('The progress of job %s was not written: %s', job.id, error)

@@ -61,13 +61,15 @@ def write_message(
     text: str,
     html: str | None,
     job_id: str | None,
+    run: str = '',
 ) -> EmailMessage:
     """The message, all ASCII on its way, between addresses that are known to be plain.
 
     Raises ValueError for a subject or a text that cannot travel as it is.
 
     The same message from the same job has the same `Message-ID`, at every attempt; another
-    message from that job has another, or servers would take it for the first and drop it.
+    message, or another `run` under that id, has another, or servers would take it for the first
+    and drop it.
     """
     from email.policy import SMTP
 
@@ -76,7 +78,7 @@ def write_message(
     message['To'] = recipient
     message.set_raw('Subject', _subject_words(subject))
     message['Date'] = datetime.now(UTC)
-    message['Message-ID'] = _message_id(job_id, sender[1], recipient, subject, text)
+    message['Message-ID'] = _message_id(job_id, sender[1], run, recipient, subject, text)
     message['Auto-Submitted'] = 'auto-generated'  # so that nobody's holiday notice answers
     message.set_content(_body(text))
     if html is not None:

@@ -107,8 +107,7 @@ def deliver(url: SmtpUrl, sender: str, recipient: str, message: bytes) -> None:
         _require_yes(smtp.data(message))
         # It is theirs now: an error here would have it sent twice.
         with contextlib.suppress(OSError):
-            _set_timeout(smtp, TIMEOUT)
-            smtp.quit()
+            smtp.putcmd('quit')  # and no wait for the answer, in which a time-out could strike
 
 
 def _connect(url: SmtpUrl) -> 'smtplib.SMTP':

@@ -27,6 +27,7 @@ class Mailbox:
         self.users: list[str] = []  # who have tried to log in
         self.answers: dict[str, str] = {}
         self.delay = 0.0  # seconds before the answer to a message
+        self.slow_to_part = 0.0  # seconds before the answer to QUIT
         self.drops = 0  # connections still to be cut instead of an answer to a message
 
     @property
@@ -66,6 +67,7 @@ class Mailbox:
         return AuthResult(success=success, handled=False, message=self.answers.get('AUTH'))
 
     async def handle_QUIT(self, server: SMTP, session: Session, envelope: Envelope) -> str:
+        await asyncio.sleep(self.slow_to_part)
         if self.answers.get('QUIT') == 'cut':
             transport(server).abort()
         return self.answers.get('QUIT', '221 Bye')

@@ -21,7 +21,7 @@ def client() -> FlaskClient:
 
         return view
 
-    app.add_url_rule('/token', 'token', behind(lambda: require_token('s3cret')))
+    app.add_url_rule('/token', 'token', behind(lambda: require_token('s3=cret==')))
     app.add_url_rule('/login', 'login', behind(lambda: require_login('anna', 'pass:wörd')))
     return app.test_client()
 
@@ -33,8 +33,8 @@ def basic(pair: str) -> str:
 @pytest.mark.parametrize(
     ('path', 'header'),
     [
-        ('/token', 'Bearer s3cret'),
-        ('/token', 'bearer s3cret'),
+        ('/token', 'Bearer s3=cret=='),
+        ('/token', 'bearer  s3=cret=='),
         ('/login', basic('anna:pass:wörd')),
     ],
 )
@@ -46,8 +46,9 @@ def test_the_secret_opens(client: FlaskClient, path: str, header: str) -> None:
 @pytest.mark.parametrize(
     'header',
     [
-        None, '', 'Bearer', 'Bearer ', 'Bearer wrong', 'Bearer s3cre', 'Bearer s3cretx', 'Basic',
-        'Basic ', 'Basic !', 'Basic s3cret', 'Digest username="anna"', 'Bearer a=b', 'Bearer \xff',
+        None, '', 'Bearer', 'Bearer ', 'Bearer wrong', 'Bearer s3=cret', 'Bearer s3=cret==x',
+        'Basic', 'Basic ', 'Basic !', 'Basic s3=cret==', 'Digest username="anna"', 'Bearer a=b',
+        'Bearer \xff',
         '\xff', 'Bearer =', basic('anna'), basic('anna:'), basic(':pass:wörd'), basic('anna:wrong'),
         basic('bob:pass:wörd'), basic('\ud7ff:x'), 'Basic ' + 'A' * 5000, 'Basic /zr/',
     ],

@@ -366,6 +366,33 @@ def test_mails_of_one_job_have_ids_of_their_own() -> None:
     assert ids[0] == ids[-1]
 
 
+def test_another_run_under_the_same_id_is_another_mail(
+    mailbox: Mailbox, job_worker: Worker
+) -> None:
+    with job_worker():
+        for _ in range(2):
+            job = enqueue_background_job(
+                'workers.email_tasks.send_email', 'a@b.example', 'Hi', 'x', job_id='reminder'
+            )
+            assert wait_for_job(job.id, 20)['status'] == 'finished'
+    first, second = mailbox.messages
+    assert first['Message-ID'] != second['Message-ID']
+
+
+def test_a_server_that_is_slow_to_part_gets_the_mail_once(
+    mailbox: Mailbox, job_worker: Worker
+) -> None:
+    mailbox.slow_to_part = 4.0
+    with job_worker():
+        job = enqueue_background_job(
+            'workers.email_tasks.send_email', 'a@b.example', 'Hi', 'x',
+            job_timeout=2, job_max_retries=2, job_retry_delay=1,
+        )  # fmt: skip
+        status = wait_for_job(job.id, 30)
+    assert (status['status'], status['attempts']) == ('finished', [])
+    assert len(mailbox.messages) == 1
+
+
 def test_a_refusal_for_good_is_not_tried_again(mailbox: Mailbox, job_worker: Worker) -> None:
     with job_worker():
         mailbox.answers['RCPT'] = '550 5.1.1 No such user'

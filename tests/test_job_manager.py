@@ -24,6 +24,7 @@ from libraries.job_manager import (
     get_job_status,
     get_job_statuses,
     list_jobs,
+    list_jobs_page,
     retry_job,
     wait_for_job,
 )
@@ -437,6 +438,27 @@ def test_a_running_job_is_listed_as_started(rq_worker: Worker) -> None:
     with rq_worker():
         job = enqueue_background_job('tests.tasks.sleep', 1.0)
         eventually(lambda: [found['id'] for found in list_jobs('started')] == [job.id])
+
+
+def test_a_listing_of_few_among_many_is_bounded_and_goes_on(connection: Redis) -> None:
+    failed = enqueue_background_jobs('tests.tasks.add', [{'a': n} for n in range(3)], job_id='f')
+    connection.zadd('rq:failed:high', {f'gone-{n}': n for n in range(10_000)})
+    connection.zadd('rq:failed:low', {failed[0].id: 1})
+    connection.hset(failed[0].key, mapping={'status': 'stopped', 'origin': 'low'})
+    connection.config_resetstat()
+    found, cursor = list_jobs_page('stopped', limit=1)
+    assert (found, cursor is None) == ([], False)
+    assert sum(call['calls'] for call in connection.info('commandstats').values()) < 11_000
+    found, cursor = list_jobs_page('stopped', limit=1, cursor=cursor)
+    assert [job['id'] for job in found] == [failed[0].id]
+
+
+def test_an_empty_listing_is_few_round_trips(connection: Redis) -> None:
+    list_jobs()
+    connection.config_resetstat()
+    list_jobs()
+    stats = connection.info('commandstats')
+    assert set(stats) <= {'cmdstat_exists', 'cmdstat_smembers', 'cmdstat_config|resetstat'}
 
 
 def test_a_listing_is_bounded_and_keeps_to_its_queue() -> None:

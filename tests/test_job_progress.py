@@ -83,3 +83,17 @@ def test_a_batch_of_drawings_tells_its_progress(job_worker: Worker) -> None:
         status = wait_for_job(job.id, 30)
     assert status['error'] is None
     assert status['progress'] == {'done': 3, 'total': 3, 'message': 'drawing'}
+
+
+def test_a_record_that_is_gone_does_not_come_back(
+    connection: Redis, job_worker: Worker, tmp_path: Path
+) -> None:
+    gate = tmp_path / 'gate'
+    with job_worker():
+        job = enqueue_background_job('tests.progress_tasks.stop_half_way', str(gate))
+        eventually(lambda: (get_job_status(job.id)['progress'] or {}).get('done') == 2)
+        connection.delete(job.key)
+        gate.touch()
+        follower = enqueue_background_job('tests.tasks.add', 1)
+        assert wait_for_job(follower.id, 20)['result'] == 3
+    assert connection.exists(job.key) == 0

@@ -730,3 +730,9 @@ def test_random_bodies_never_hurt(client: FlaskClient, connection: Redis, seed: 
     waiting = sum(connection.llen(f'rq:queue:{queue}') for queue in QUEUES)
     delayed = sum(connection.zcard(f'rq:scheduled:{queue}') for queue in QUEUES)
     assert waiting + delayed == len(accepted)
+
+
+def test_an_odd_record_of_that_id_is_told(client: FlaskClient, connection: Redis) -> None:
+    connection.hset('rq:job:odd', 'status', 'queued')
+    answer = post(client, task='add', params={'a': 1}, id='odd')
+    assert 'cannot be read' in assert_problem(answer, 400)

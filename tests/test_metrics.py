@@ -117,6 +117,7 @@ def test_nonsense_in_redis_is_no_error(scrape: Scrape, connection: Redis) -> Non
     job = enqueue_background_job(ADD, 1)
     connection.hset(f'rq:job:{job.id}', 'enqueued_at', b'\xff nonsense')
     connection.set('rq:job:text', 'no hash')
+    connection.hset('rq:failures', 'default', 'many')
     connection.rpush('rq:queue:default', 'text', b'\xff')
     connection.hset('rq:worker:x"y', mapping={'birth': '?', 'state': 'a"}\n', 'queues': b'\xff'})
     connection.sadd('rq:workers', 'rq:worker:x"y', 'rq:worker:gone')

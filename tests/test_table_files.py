@@ -108,7 +108,7 @@ def test_any_text_is_read_as_the_csv_module_reads_it_or_is_refused(text: str) ->
         path = convert_upload('a.csv', 'csv', delimiter=',')
     except PermanentJobError:
         without_end = re.sub(r'(\r?\n)+\Z', '', text)
-        assert not strictly_right(f'{without_end}\n', None) or not fit_header(text)
+        assert not strictly_right(f'{without_end}\r\n', None) or not fit_header(text)
         return
     with path.open(newline='', encoding='utf-8') as file:
         found = list(csv.reader(file))

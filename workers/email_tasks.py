@@ -52,10 +52,10 @@ def _send(to: str, subject: str, text: str, html: str | None = None) -> Sent:
     if settings.smtp_url is None:
         raise PermanentJobError('No mail can be sent without a server: set SMTP_URL.')
     job = current_job()
-    job_id = job.id if job else None
+    job_id, run = (job.id, str(job.created_at)) if job else (None, '')
     try:
         recipient = plain_address(to)
-        message = write_message(settings.mail_from, recipient, subject, text, html, job_id)
+        message = write_message(settings.mail_from, recipient, subject, text, html, job_id, run)
     except ValueError as error:
         raise PermanentJobError(str(error)) from None
     deliver(settings.smtp_url, settings.mail_from[1], recipient, message.as_bytes())

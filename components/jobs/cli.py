@@ -108,7 +108,7 @@ def list_(status: str | None, queue: str | None, limit: int) -> None:
     found = list_jobs(status, queue, limit)
     click.echo('\n'.join(table(found)) if found else 'There are none.')
     if len(found) == limit < MAX_LISTED:
-        click.echo(f'There may be more: --limit {MAX_LISTED}.')
+        click.echo(f'There may be more: --limit {MAX_LISTED}.', err=True)
 
 
 @jobs.command()

@@ -6,7 +6,9 @@ local status, origin = found[1], found[2] or ''
 if not status then return nil end
 -- Whoever waits for it has yet to be enqueued, for which its record is needed.
 local awaited = redis.call('ZSCORE', rq .. 'pending-dependents', id)
-if not ENDED[status] or awaited then return status end
+-- RQ's own tools can call a job ended that still runs.
+local runs = redis.call('EXISTS', key('executions', id)) == 1
+if not ENDED[status] or awaited or runs then return status end
 forget_run(id, origin)
 redis.call('DEL', job, job .. ':dependents', rq .. 'job::' .. id .. ':dependencies')
 return 'deleted'
