@@ -47,6 +47,7 @@ bench: .venv/benched .venv/celery/bin/celery
 	@python -m benchmarks.worker --celery .venv/celery/bin/celery
 	@python -m benchmarks.svg
 	@python -m benchmarks.tasks
+	@python -m benchmarks.imports
 
 .venv/celery/bin/celery: benchmarks/requirements-celery.txt
 	@python -m venv .venv/celery
