@@ -1,7 +1,7 @@
 """JSON objects as columns: of text for CSV, of their own types for Parquet."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from itertools import chain
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
@@ -142,6 +142,10 @@ def _exact(value: int | Number | None) -> float | None:
     if value is None:
         return None
     number = float(value)
-    if Decimal(str(value)) != Decimal(repr(number)):
+    try:
+        exact = Decimal(str(value)) == Decimal(repr(number))
+    except InvalidOperation:  # its exponent is beyond those of decimals, too
+        exact = False
+    if not exact:
         raise ValueError(f'{value} would become {number!r} as a float. Write it as text.')
     return number

@@ -7,6 +7,7 @@ file of which a row was lost or won does not come into being.
 import io
 import os
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
@@ -46,7 +47,7 @@ def convert_upload(
     """
     try:
         source = upload_path(file_path)
-        if not source.exists():
+        if not source.is_file():  # a pipe would be waited for
             raise TableError(f'there is no such file in {get_settings().upload_dir} (UPLOAD_DIR).')
         name = source.relative_to(get_settings().upload_dir)
         # With its own extension: a.csv and a.tsv do not replace one another.
@@ -54,7 +55,7 @@ def convert_upload(
     except ValueError as error:
         raise PermanentJobError(f'{show(file_path)}: {error}') from error
     try:
-        with source.open('rb') as file, open_output(str(target)) as output:
+        with _open_source(source) as file, _open_target(target) as output:
             reader = _open_reader(source, file, delimiter, encoding)
             size = os.fstat(file.fileno()).st_size
             written = _write(reader, output, format, lambda: tell and tell(file.tell(), size))
@@ -63,6 +64,24 @@ def convert_upload(
     except TableError as error:
         raise PermanentJobError(f'{name}: {error}') from error
     return target
+
+
+def _open_source(source: Path) -> IO[bytes]:
+    try:
+        return source.open('rb')
+    except PermissionError as error:
+        raise TableError('the worker may not read it: mend its permissions.') from error
+
+
+def _open_target(target: Path) -> AbstractContextManager[IO[bytes]]:
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise TableError(
+            f'the result of another file stands where its folder {target.parent} must be: '
+            'rename one of the two.'
+        ) from error
+    return open_output(str(target))
 
 
 def _open_reader(

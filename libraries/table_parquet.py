@@ -3,6 +3,7 @@
 import queue
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -26,25 +27,20 @@ class ParquetReader:
 
         # Nothing in its name, nor in those of its folders, is a pattern or a column.
         self._file = polars.scan_parquet(path, glob=False, hive_partitioning=False)
-        try:
+        with _reading():
             self.schema: dict[str, Any] = dict(self._file.collect_schema())
             self.rows = count_rows(path)
-        except polars.exceptions.PolarsError as error:
-            raise _unreadable(error) from error
         if not self.schema:
             raise TableError('the file has no columns.')
 
     def frames(self) -> Iterator['polars.DataFrame']:
         """Data frames of the file's own types."""
-        import polars
-
         rows = max(1, VALUES // len(self.schema))
-        try:
-            # One slice after the other: left to itself Polars reads ahead, and 1 GB takes 600 MB.
-            for start in range(0, self.rows, rows):
-                yield self._file.slice(start, rows).collect()
-        except polars.exceptions.PolarsError as error:
-            raise _unreadable(error) from error
+        # One slice after the other: left to itself Polars reads ahead, and 1 GB takes 600 MB.
+        for start in range(0, self.rows, rows):
+            with _reading():
+                frame = self._file.slice(start, rows).collect()
+            yield frame
 
     def plain_frames(self) -> Iterator['polars.DataFrame']:
         """Data frames of text, numbers and booleans: moments in ISO 8601, decimals in their digits.
@@ -59,7 +55,10 @@ class ParquetReader:
             if not kind.is_numeric() and not isinstance(kind, known):
                 raise TableError(f'{show(name)} is of type {kind}, which has no form as text.')
         for frame in self.frames():
-            yield polars.DataFrame([_plain(column) for column in frame.get_columns()])
+            with _reading():
+                columns = {column.name: _plain(column) for column in frame.get_columns()}
+                plain = polars.DataFrame(columns)  # of a list it would name what has no name
+            yield plain
 
 
 def _plain(column: 'polars.Series') -> 'polars.Series':
@@ -125,5 +124,12 @@ def count_rows(path: Path) -> int:
     return int(found.collect().item())
 
 
-def _unreadable(error: Exception) -> TableError:
-    return TableError(f'this is no Parquet that can be read: {str(error).splitlines()[0]}.')
+@contextmanager
+def _reading() -> Iterator[None]:
+    import polars
+
+    try:
+        yield
+    except (polars.exceptions.PolarsError, polars.exceptions.PanicException) as error:
+        first = str(error).partition('\n')[0]
+        raise TableError(f'this is no Parquet that can be read: {first}.') from error

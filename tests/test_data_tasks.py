@@ -374,6 +374,8 @@ def test_parquet_keeps_the_types_of_json(upload: Upload) -> None:
         (f'{{"a": 0.5}}\n{{"a": {2**53 + 1}}}\n', 'parquet', 'would become 9007199254740992.0'),
         ('{"a": 0.1000000000000000055511151231257827}\n', 'parquet', 'would become 0.1 as'),
         ('{"a": 1e999}\n', 'parquet', 'would become inf'),
+        ('{"a": 1e9999999999999999999}\n', 'parquet', 'would become inf'),
+        ('{"a": 1e-9999999999999999999}\n', 'parquet', 'would become 0.0'),
         ('{"a": [1]}\n', 'parquet', "row 1: 'a' is a list"),
         ('{"a": 1}\n{"a": {"b": 1}}\n', 'csv', "row 2: 'a' is an object"),
         ('{"a": "\\u0000"}\n', 'csv', 'NUL character'),
@@ -402,7 +404,7 @@ def test_what_would_not_be_the_same_is_refused(
     ('text', 'why'),
     [
         ('', 'the file ends before its array does'),
-        ('{"a": 1}', r'must be an array: \[ first'),
+        ('{"a": 1}', r"must be an array: '\[' first"),
         ('[{"a": 1}', 'the file ends before'),
         ('[{"a": 1},]', 'a comma stands before the end'),
         ('[,{"a": 1}]', 'line 1: JSON is malformed'),
@@ -489,6 +491,28 @@ def test_what_is_no_parquet_is_refused(upload: Upload, damage: int) -> None:
     refused(upload('a.parquet', content[:damage] if damage < 100 else content[:-9]), 'no Parquet')
 
 
+@pytest.mark.usefixtures('uploads')
+@every_format
+def test_a_type_that_the_engine_panics_at_is_refused(format: str) -> None:
+    moment = pyarrow.array([0], pyarrow.timestamp('us', '+05:30'))
+    refused(
+        write_parquet('a.parquet', {'a': moment}), r'no Parquet that can be read: .*\+05:30', format
+    )
+
+
+@pytest.mark.usefixtures('uploads')
+def test_a_date_that_the_engine_panics_at_is_refused() -> None:
+    day = pyarrow.array([2**31 - 1], pyarrow.int32()).cast(pyarrow.date32())
+    refused(write_parquet('a.parquet', {'a': day}), 'no Parquet that can be read')
+
+
+@pytest.mark.usefixtures('uploads')
+@pytest.mark.parametrize('format', ['json', 'ndjson', 'parquet'])
+def test_a_column_of_no_name_keeps_it(format: Any) -> None:
+    file = write_parquet('a.parquet', {'': [1], 'column_0': [2]})
+    assert READERS[format](process_file(file, format)) == [{'': 1, 'column_0': 2}]
+
+
 # Files
 
 
@@ -509,13 +533,25 @@ def test_files_of_like_names_do_not_replace_one_another(upload: Upload, uploads:
         ('', 'printable'),
         ('a.txt', 'must end in one of .csv, .tsv'),
         ('csv', 'must end in one of'),
+        ('a.txt/b.csv', 'there is no such file'),
+        ('pipe.csv', 'there is no such file'),
         ('x' * 250 + '.csv', 'more than 255 bytes'),
     ],
 )
 def test_a_file_that_is_none_is_refused(upload: Upload, file: str, why: str) -> None:
     for name in ('a.txt', 'csv', 'x' * 250 + '.csv'):
         upload(name, 'a\n1\n')
+    os.mkfifo(get_settings().upload_dir / 'pipe.csv')
     refused(file, why)
+
+
+@pytest.mark.parametrize('inner', ['x.csv', 'y/x.csv'])
+def test_a_result_in_the_place_of_a_folder_is_told(upload: Upload, inner: str) -> None:
+    path = process_file(upload('d.csv', 'a\n1\n'))
+    upload(f'd.csv.json/{inner}', 'a\n1\n')
+    with pytest.raises(PermanentJobError, match='the result of another file stands where'):
+        process_file(f'd.csv.json/{inner}')
+    assert files_of(get_settings().output_dir) == [Path(path)]
 
 
 def test_a_failure_leaves_the_result_of_an_earlier_run(upload: Upload) -> None:

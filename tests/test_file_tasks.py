@@ -3,16 +3,20 @@
 import json
 import os
 import signal
+import subprocess
+import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet
 import pytest
 
 from libraries.job_errors import InvalidJobError, PermanentJobError
 from libraries.job_manager import enqueue_background_job, get_job_status, wait_for_job
 from libraries.settings import get_settings
-from tests.conftest import Worker, eventually
+from tests.conftest import ROOT, Worker, eventually
 from workers.file_tasks import process_batch
 
 BATCH = 'workers.file_tasks.process_batch'
@@ -73,6 +77,54 @@ def test_a_bad_file_is_named_and_stops_no_other(upload: Upload) -> None:
     assert [outcome['error'] is None for outcome in outcomes] == [True, False, False, False, True]
     assert outcomes[4]['result'] == str(converted('z.csv.json'))
     assert converted('z.csv.json').exists()
+
+
+def test_no_odd_file_stops_the_others(upload: Upload) -> None:
+    folder = get_settings().upload_dir
+    odd = [upload('huge.json', '[{"a": 1e9999999999999999999}]'), 'ok.csv/b.csv', 'pipe.csv']
+    os.mkfifo(folder / 'pipe.csv')
+    ok = upload('ok.csv', 'a\n1\n')
+    (folder / 'ok.csv.parquet').mkdir()
+    odd.append(upload('ok.csv.parquet/x.csv', 'a\n1\n'))
+    moment = pyarrow.array([0], pyarrow.timestamp('us', '+05:30'))
+    pyarrow.parquet.write_table(pyarrow.table({'a': moment}), folder / 'zone.parquet')
+    last = upload('last.csv', 'a\n1\n')
+    with pytest.raises(PermanentJobError, match='5 of 7 files failed'):
+        process_batch([ok, *odd, 'zone.parquet', last], 'convert_to_parquet')
+    assert [outcome['error'] is None for outcome in report_of()['outcomes']] == [
+        True, False, False, False, False, False, True,
+    ]  # fmt: skip
+
+
+UNREADABLE = """
+import os
+from workers.file_tasks import process_batch
+os.umask(0)
+process_batch(['ok.csv'])  # so that all modules are there
+if os.geteuid() == 0:
+    os.setuid(65534)  # since nothing is forbidden to root
+process_batch(['ok.csv', 'secret.csv', 'last.csv'])
+"""
+
+
+def test_a_file_that_the_worker_may_not_read_stops_no_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with tempfile.TemporaryDirectory() as name:  # to which every user has a way
+        base = Path(name)
+        folders = {'UPLOAD_DIR': base / 'up', 'OUTPUT_DIR': base / 'out'}
+        for folder in (base, *folders.values()):
+            folder.mkdir(exist_ok=True)
+            folder.chmod(0o777)
+        for file in ('ok.csv', 'secret.csv', 'last.csv'):
+            (base / 'up' / file).write_text('a\n1\n')
+        (base / 'up' / 'secret.csv').chmod(0)
+        monkeypatch.setenv('UPLOAD_DIR', str(base / 'up'))
+        monkeypatch.setenv('OUTPUT_DIR', str(base / 'out'))
+        command = [sys.executable, '-c', UNREADABLE]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+        assert '1 of 3 files failed: secret.csv: the worker may not read it' in done.stderr
+        assert len(list((base / 'out' / 'converted').iterdir())) == 2
 
 
 def test_the_error_of_many_bad_files_stays_short(upload: Upload) -> None:

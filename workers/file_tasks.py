@@ -107,7 +107,7 @@ def _look_at_upload(file: str) -> str:
 def _look_at(path: Path) -> str:
     try:
         found = path.stat()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return 'missing'
     return f'{found.st_size}:{found.st_mtime_ns}'
 
