@@ -95,9 +95,7 @@ class CsvForm:
         import polars
 
         text = [
-            (column.replace('', None) if self.width > 1 else column.fill_null(''))
-            if column.dtype == polars.String
-            else column
+            column.replace('', None) if column.dtype == polars.String and self.width > 1 else column
             for column in frame.get_columns()
         ]
         buffer = io.BytesIO()
@@ -106,6 +104,7 @@ class CsvForm:
             include_header=False,
             separator=self.delimiter.decode(),
             quote_style='always' if quote_all else 'necessary',
+            null_value=None if self.width > 1 else '""',
         )
         return buffer.getvalue()
 

@@ -39,12 +39,15 @@ def cut_array(blocks: Iterator[bytes]) -> Iterator[tuple[int, bytes]]:
     for block in blocks:
         rest += block
         if not opened:
-            if not (text := rest.lstrip(_SPACE)):
+            text = rest.lstrip(_SPACE)
+            line += rest.count(b'\n', 0, len(rest) - len(text))
+            rest = text
+            if not text:
                 continue
             if not text.startswith(b'['):
                 first = show(text[:1].decode(errors='replace'))
                 raise TableError(f"the file must be an array: '[' first, not {first}.")
-            rest, opened = rest.replace(b'[', b' ', 1), True  # a blank, to keep the places
+            rest, opened = text[1:], True
         end, behind_comma = _last_object(rest)
         if end:
             yield line, b'[' + rest[:end] + b']'

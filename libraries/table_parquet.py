@@ -14,9 +14,11 @@ from libraries.table_text import TableError
 if TYPE_CHECKING:
     import polars
 
-VALUES = 400_000  # read at a time, all columns together
+VALUES = 400_000  # read at a time at most, all columns together
+FIRST_ROWS = 16  # read at first, to learn how large they are; then at most so many times more
+SLICE = 64 << 20  # bytes after that, about; each slice costs reading its row group once more
 ROW_GROUP = 262_144  # rows at most, which is Polars' own
-FRAMES_A_GROUP = 8
+GROUP = 64 << 20  # bytes of a row group at most, about
 
 
 class ParquetReader:
@@ -35,12 +37,16 @@ class ParquetReader:
 
     def frames(self) -> Iterator['polars.DataFrame']:
         """Data frames of the file's own types."""
-        rows = max(1, VALUES // len(self.schema))
+        most = max(1, VALUES // len(self.schema))
+        start, rows = 0, min(most, FIRST_ROWS)
         # One slice after the other: left to itself Polars reads ahead, and 1 GB takes 600 MB.
-        for start in range(0, self.rows, rows):
+        while start < self.rows:
             with _reading():
                 frame = self._file.slice(start, rows).collect()
+            _require_times(frame)
             yield frame
+            start += rows
+            rows = min(most, rows * FIRST_ROWS, _rows_of(SLICE, frame))
 
     def plain_frames(self) -> Iterator['polars.DataFrame']:
         """Data frames of text, numbers and booleans: moments in ISO 8601, decimals in their digits.
@@ -59,6 +65,22 @@ class ParquetReader:
                 columns = {column.name: _plain(column) for column in frame.get_columns()}
                 plain = polars.DataFrame(columns)  # of a list it would name what has no name
             yield plain
+
+
+def _rows_of(size: int, frame: 'polars.DataFrame') -> int:
+    """How many rows like those of the frame take so many bytes."""
+    return max(1, size * max(1, frame.height) // max(1, int(frame.estimated_size())))
+
+
+def _require_times(frame: 'polars.DataFrame') -> None:
+    import polars
+
+    for column in frame.select(polars.selectors.time()).get_columns():
+        if column.has_nulls():  # which is what Polars makes of 24:00
+            raise TableError(
+                f'{show(column.name)} holds null or 24:00, and of times these cannot be told '
+                'apart. Write them as text.'
+            )
 
 
 def _plain(column: 'polars.Series') -> 'polars.Series':
@@ -85,7 +107,7 @@ def write_parquet(
     from polars.io.plugins import register_io_source
 
     first = next(frames, None)
-    rows = ROW_GROUP if first is None else min(ROW_GROUP, FRAMES_A_GROUP * first.height)
+    rows = ROW_GROUP if first is None else min(ROW_GROUP, _rows_of(GROUP, first))
     handed: queue.Queue[polars.DataFrame | None] = queue.Queue(maxsize=1)
 
     def hand(frame: 'polars.DataFrame | None', written: Future[Any]) -> None:

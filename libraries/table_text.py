@@ -33,8 +33,13 @@ def read_blocks(file: IO[bytes], encoding: str | None) -> Iterator[bytes]:
     """
     file.seek(0)
     head = file.read(4)
-    mark = next((mark for mark in _MARKS if head.startswith(mark)), b'')
-    name = _MARKS[mark] if mark else _codec(encoding or 'utf-8')
+    named = '' if encoding is None else _codec(encoding)
+    # In another encoding than the mark's the same bytes are text: of utf-16 both marks are its own.
+    marks = (
+        mark for mark, its in _MARKS.items() if head.startswith(mark) and its.startswith(named)
+    )
+    mark = next(marks, b'')
+    name = _MARKS[mark] if mark else named or 'utf-8'
     file.seek(len(mark))
     if name == 'utf-8':
         while block := file.read(BLOCK):
@@ -45,14 +50,18 @@ def read_blocks(file: IO[bytes], encoding: str | None) -> Iterator[bytes]:
     while True:
         block = file.read(BLOCK)
         try:
-            text = decoder.decode(block, final=not block)
-        except UnicodeDecodeError as error:
-            before = error.object[: error.start].decode(name, 'ignore')
-            raise _not_in(name, error, line + before.count('\n')) from error
+            try:
+                text = decoder.decode(block, final=not block)
+            except UnicodeDecodeError as error:
+                before = error.object[: error.start].decode(name, 'ignore')
+                raise _not_in(name, error, line + before.count('\n')) from error
+            utf8 = text.encode()
+        except UnicodeError as error:  # no mark where one has to be, or half a character
+            raise TableError(f'line {line} or below: this is not {name}: {error}.') from error
         if not block and not text:
             return
         line += text.count('\n')
-        yield text.encode()
+        yield utf8
 
 
 def one_ahead(make: Callable[[X], Y], items: Iterator[X]) -> Iterator[Y]:
@@ -83,7 +92,7 @@ def _codec(encoding: str) -> str:
         codecs.getincrementaldecoder(encoding)()
         name = codecs.lookup(encoding).name
         'a'.encode(encoding)  # which refuses a codec that makes no text
-    except (LookupError, UnicodeError) as error:
+    except (LookupError, ValueError) as error:  # a name with NUL is a ValueError
         raise TableError(
             f"encoding {encoding!r} is not known; use a name such as 'cp1252'."
         ) from error

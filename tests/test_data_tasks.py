@@ -6,8 +6,9 @@ import os
 import signal
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, time, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ import pytest
 from libraries.job_errors import InvalidJobError, PermanentJobError
 from libraries.job_manager import enqueue_background_job, wait_for_job
 from libraries.settings import get_settings
+from libraries.table_parquet import ParquetReader
+from libraries.table_text import MAX_RECORD
 from tests.conftest import ROOT, Worker, eventually
 from workers.data_tasks import data_processing, process_file
 
@@ -290,12 +293,35 @@ def test_an_encoding_can_be_named(upload: Upload) -> None:
 
 
 @pytest.mark.parametrize(
+    ('content', 'encoding', 'names'),
+    [
+        ('ÿþa,b\n1,2\n'.encode('latin-1'), 'latin-1', ['ÿþa', 'b']),
+        ('a,b\n1,2\n'.encode('utf-16'), 'utf-16', ['a', 'b']),
+        ('\ufeffa,b\n1,2\n'.encode('utf-16-be'), 'utf-16', ['a', 'b']),
+        ('\ufeffa,b\n1,2\n'.encode('utf-16-be'), 'utf-16-be', ['a', 'b']),
+        ('a,b\n1,2\n'.encode('utf-8-sig'), 'utf8', ['a', 'b']),
+    ],
+)
+def test_a_byte_order_mark_counts_in_its_own_encoding_only(
+    upload: Upload, content: bytes, encoding: str, names: list[str]
+) -> None:
+    rows = read_json(process_file(upload('a.csv', content), encoding=encoding))
+    assert rows == [dict(zip(names, '12', strict=True))]
+
+
+@pytest.mark.parametrize(
     ('content', 'encoding', 'why'),
     [
         (b'a\n1\n\x81\n', 'cp1252', 'line 3: the byte 0x81 is not cp1252'),
         ('a\n1\n'.encode('utf-16') + b'\n', None, 'line 3: the byte 0x0a is not utf-16-le'),
         (b'a\n', 'no-such', "encoding 'no-such' is not known"),
         (b'a\n', 'hex', "encoding 'hex' is not known"),
+        (b'a\n', 'a\0', "encoding 'a.x00' is not known"),
+        (b'a\n1\n', 'utf-16', 'line 1 or below: this is not utf-16: '),
+        (b'a\n\\ud800\n', 'unicode_escape', 'line 1 or below: this is not unicode'),
+        (b'a\n+2AA-\n', 'utf-7', 'line 1 or below: this is not utf-7'),
+        (b'a,b\n1,\\\n', 'punycode', 'this is not punycode|is not punycode there'),
+        ('a\n'.encode('utf-16'), 'utf-8', 'line 1: the byte 0xff is not utf-8'),
     ],
 )
 def test_bytes_that_an_encoding_does_not_have(
@@ -350,6 +376,21 @@ def test_an_array_of_many_blocks_is_cut_between_its_objects(upload: Upload, inne
     text = '[' + ',\n'.join([item] * 120_000) + ']'
     rows = read_ndjson(process_file(upload('a.json', text), 'ndjson'))
     assert rows == [json.loads(item)] * 120_000
+
+
+def test_blanks_before_an_array_are_not_kept(upload: Upload) -> None:
+    blanks = (b' ' * 99 + b'\n') * (MAX_RECORD // 50)
+    file = upload('a.json', blanks + b'[{"a": 1}]')
+    tracemalloc.start()
+    try:
+        assert read_csv(process_file(file, 'csv')) == [{'a': '1'}]
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < MAX_RECORD // 2
+    lines = blanks.count(b'\n')
+    (get_settings().output_dir / 'converted' / 'a.json.csv').unlink()
+    refused(upload('a.json', blanks + b'[\n{"a": 01}]'), f'line {lines + 2}: ', 'csv')
 
 
 def test_parquet_keeps_the_types_of_json(upload: Upload) -> None:
@@ -436,7 +477,7 @@ def test_what_parquet_holds_becomes_text_or_numbers() -> None:
         'day': pyarrow.array([moment.date(), None]),
         'moment': pyarrow.array([moment, None], pyarrow.timestamp('us', 'UTC')),
         'naive': pyarrow.array([moment.replace(tzinfo=None), None], pyarrow.timestamp('us')),
-        'clock': pyarrow.array([moment.time(), None], pyarrow.time64('us')),
+        'clock': pyarrow.array([moment.time(), time()], pyarrow.time64('us')),
         'price': pyarrow.array([Decimal('1.10'), None], pyarrow.decimal128(9, 2)),
         'big': pyarrow.array([2**64 - 1, None], pyarrow.uint64()),
         'float': pyarrow.array([0.1, -1e300]),
@@ -455,7 +496,7 @@ def test_what_parquet_holds_becomes_text_or_numbers() -> None:
         'yes': True,
         'text': '',
     }
-    second = dict.fromkeys(first) | {'float': -1e300, 'text': 'a\r"'}
+    second = dict.fromkeys(first) | {'clock': '00:00:00', 'float': -1e300, 'text': 'a\r"'}
     assert read_json(process_file(file)) == [first, second]
     words = [{name: as_word(value) for name, value in row.items()} for row in (first, second)]
     words[1]['float'] = '-1e+300'
@@ -504,6 +545,31 @@ def test_a_type_that_the_engine_panics_at_is_refused(format: str) -> None:
 def test_a_date_that_the_engine_panics_at_is_refused() -> None:
     day = pyarrow.array([2**31 - 1], pyarrow.int32()).cast(pyarrow.date32())
     refused(write_parquet('a.parquet', {'a': day}), 'no Parquet that can be read')
+
+
+@pytest.mark.usefixtures('uploads')
+@pytest.mark.parametrize('values', [[1, None, 2], [True, None], [Decimal('1.5'), None], [None]])
+def test_a_single_column_with_nulls_becomes_csv(values: list[Any]) -> None:
+    path = process_file(write_parquet('a.parquet', {'a': values}), 'csv')
+    lines = ['a', *(as_word(value) or '""' for value in values), '']
+    assert Path(path).read_text() == '\n'.join(lines)
+
+
+@pytest.mark.usefixtures('uploads')
+@every_format
+def test_a_time_that_may_be_24_hours_is_refused(format: str) -> None:
+    clock = pyarrow.array([0, 86_400_000_000], pyarrow.int64()).view(pyarrow.time64('us'))
+    refused(write_parquet('a.parquet', {'a': clock}), "'a' holds null or 24:00", format)
+
+
+@pytest.mark.usefixtures('uploads')
+def test_large_values_are_read_a_few_at_a_time() -> None:
+    sizes = [1_000_000] * 300 + [1] * 300
+    values = ['x' * (size - 1) + str(row % 10) for row, size in enumerate(sizes)]
+    path = get_settings().upload_dir / write_parquet('a.parquet', {'a': values})
+    frames = list(ParquetReader(path).frames())
+    assert [text for frame in frames for text in frame['a'].to_list()] == values
+    assert max(frame.estimated_size() for frame in frames) < 100_000_000
 
 
 @pytest.mark.usefixtures('uploads')
