@@ -1,6 +1,8 @@
 """A batch converts what it can, names what it cannot, and is not done twice."""
 
+import base64
 import json
+import lzma
 import os
 import signal
 import subprocess
@@ -19,7 +21,8 @@ from libraries.settings import get_settings
 from tests.conftest import ROOT, Worker, eventually
 from workers.file_tasks import process_batch
 
-BATCH = 'workers.file_tasks.process_batch'
+MODULE = 'workers.file_tasks'
+BATCH = f'{MODULE}.process_batch'
 
 Upload = Callable[[str, str], str]
 
@@ -125,6 +128,59 @@ def test_a_file_that_the_worker_may_not_read_stops_no_other(
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
         assert '1 of 3 files failed: secret.csv: the worker may not read it' in done.stderr
         assert len(list((base / 'out' / 'converted').iterdir())) == 2
+
+
+# Parquet whose sizes are damaged, so that the engine asks for 2 EB and aborts the process.
+ABORTING = (
+    '{Wp48S^xk9=GL@E0stWa8~^|S5YJf5;0{>>UtItw5Jrehl4^5+Q4HBlW{HT<c1FzUZTa?NVW-*@9%srM407l7@1xYfx?'
+    '~J`AGcVfZ-*(8zd^;sh;OJlytW4jpAsI{a#0Y!B2#z<^&L|nHW)xGLG|RA&;ivc?b3%XhFR=7hQ+O(AA3cGa+~xmXKVs'
+    'e5_ilXVn8wA=><Q@+636*IFy^ZN?+6y6MHVAd$ys@bs^w@UvjKT6-Md&>hiFe6HYDjK{b?qv7wyV#it<a5>5nLedjqrd'
+    'L@G#NU(e&_Y$Rlt{_#w<}PD3c6gKLjjiq5N$k=fqX^y>_o;>2tuYA*3{X1d9!xMdI&AF%#s6!U)bsQw0roWRU?dVV0N='
+    'lz6Blm3T<P0;&o~a~Gi-lnJI(2$ar0UZ>+w(2z_R`FcOBu&tqInGfeh`u4F}K^GI&{L$3A!C3hZt`H4;(y724~mSyVXQ'
+    '^fpcae+BRdw{6c@u0ol`>cyup2wl^ZV1X)j-35zP*Cw1+9T9>7T@Cnic`a-VbuS`>vzj>erf<VA<{Vuj!XQqQu*!Qyuo'
+    'P0<AziUFuz>78dk<z>zExH{JN5~!@Eyp<8;Z6=)Wot@DNE!B{l#+;!!L7&P?RfIA8^i)GG*kdozTvhb`tno)9Xh<J!Q?'
+    'lVcJ1Q(Fvrj+^C*zb@dTcxdrqls<aZ7((Xg=Pv52CzSr6!m_3Sxz8@?ou3R;;H`=&Y1R$XnpE-;okst+nbFufiHqeDyk'
+    'Ud8Qe1oeC-%r5u-yu>HJmhGjZ3@3v@ApC=L^pj7uLEVBZ`|M4QtMGoED9tD>76kMDk=BDSXr%qxFK~%ve3P+(|P4SS8;'
+    'r`2W{C>dD%*9+&yEUrz3I4b$E)D+qdJQp0Ie6YV`)0_Tq+1K2g4Ijx`YzfXW*P$$%I=<=`8GSJFCzk%JR+n_D%)5omp7'
+    'R*5qxU<qh7uA(qWK08e7ae_UWEG~>muC?!?tPR5a>&#Jkw5@G+x>&&gD*G+DQAO#gg!OoP|B-3R|9eO~iwHvkmxHN>rw'
+    'DXzJ?Q1Ca}WTQ?%4#u&JW9dCh<Fp-<B_AB1UO+D-g;$eyQ!h4GD@-biVL}new*Ya7dwk+My$ySvEHFw)Ot;WqceI{H7b'
+    '!{5W#!UsW|edb|Jt&&JF(7B)#y00H|3+8h7?PRo^VvBYQl0ssI200dcD'
+)
+
+
+def test_a_file_that_kills_its_worker_is_given_up_after_the_second(upload: Upload) -> None:
+    folder = get_settings().upload_dir
+    (folder / 'abort.parquet').write_bytes(lzma.decompress(base64.b85decode(ABORTING)))
+    files = [upload('ok.csv', 'a\n1\n'), 'abort.parquet', upload('last.csv', 'a\n1\n')]
+    command = [sys.executable, '-c', f'import {MODULE} as m; m.process_batch({files})']
+    for deaths in (1, 2):
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, timeout=60)
+        assert done.returncode == -signal.SIGABRT
+        assert [outcome['file'] for outcome in report_of()['outcomes']] == ['ok.csv']
+        assert report_of()['begun'] == {'abort.parquet': deaths}
+    with pytest.raises(PermanentJobError, match=r'1 of 3 files failed: abort.parquet: 2 workers'):
+        process_batch(files)
+    assert [outcome['error'] is None for outcome in report_of()['outcomes']] == [True, False, True]
+    assert 'begun' not in report_of()
+
+
+FULL = """
+import resource, signal
+from workers.file_tasks import process_batch
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+process_batch(['a.parquet'])
+"""
+
+
+def test_an_attempt_that_ends_otherwise_does_not_count_against_its_file(upload: Upload) -> None:
+    table = pyarrow.table({'a': range(10_000)})
+    pyarrow.parquet.write_table(table, get_settings().upload_dir / upload('a.parquet', ''))
+    for _ in range(3):
+        command = [sys.executable, '-c', FULL]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+        assert 'File too large' in done.stderr
+    assert process_batch(['a.parquet'])[0]['error'] is None
 
 
 def test_the_error_of_many_bad_files_stays_short(upload: Upload) -> None:

@@ -3,7 +3,7 @@
 import logging
 import time
 from pathlib import Path
-from typing import Literal, TypedDict
+from typing import Literal, NotRequired, TypedDict
 
 import msgspec
 
@@ -16,6 +16,7 @@ Operation = Literal['convert_to_csv', 'convert_to_json', 'convert_to_ndjson', 'c
 
 REPORT_INTERVAL = 1.0  # seconds, at least, between two times that the report is written on the way
 NAMED = 5  # failed files that the error names
+MAX_DEATHS = 2  # of workers in the middle of one file, before it is held to be the cause
 
 log = logging.getLogger(__name__)
 _FORMATS: dict[Operation, TableFormat] = {
@@ -45,6 +46,7 @@ class Report(TypedDict):
 
     operation: Operation
     outcomes: list[Entry]
+    begun: NotRequired[dict[str, int]]  # file → attempts that began it and have not ended it
 
 
 def process_batch(file_list: list[str], operation: Operation = 'convert_to_json') -> list[Outcome]:
@@ -58,17 +60,23 @@ def process_batch(file_list: list[str], operation: Operation = 'convert_to_json'
     if not file_list:
         raise PermanentJobError('file_list is empty: name at least one file.')
     report = _report_name(file_list, operation)
-    entries = _read_report(report, operation)
+    entries, begun = _read_report(report, operation)
     written_at = time.monotonic()
     try:
         for file in track(file_list, message=operation.replace('_', ' ')):
             if not _is_done(entries.get(file)):
-                entries[file] = _convert(file, _FORMATS[operation])
+                if file.lower().endswith('.parquet'):  # whose engine a broken file can abort
+                    begun[file] = begun.get(file, 0) + 1
+                    _write_report(report, operation, file_list, entries, begun)
+                try:
+                    entries[file] = _convert(file, _FORMATS[operation], begun.get(file, 0))
+                finally:
+                    begun.pop(file, None)
             if time.monotonic() - written_at > REPORT_INTERVAL:
-                _write_report(report, operation, file_list, entries)
+                _write_report(report, operation, file_list, entries, begun)
                 written_at = time.monotonic()
     finally:
-        path = _write_report(report, operation, file_list, entries)
+        path = _write_report(report, operation, file_list, entries, begun)
     failed = [entry for file in file_list if (entry := entries[file])['error']]
     if failed:
         named = '; '.join(str(entry['error'])[:200].rstrip('.') for entry in failed[:NAMED])
@@ -80,9 +88,13 @@ def process_batch(file_list: list[str], operation: Operation = 'convert_to_json'
     return [Outcome(file=file, result=entries[file]['result'], error=None) for file in file_list]
 
 
-def _convert(file: str, format: TableFormat) -> Entry:
+def _convert(file: str, format: TableFormat, attempt: int) -> Entry:
     before = _look_at_upload(file)
     try:
+        if attempt > MAX_DEATHS:
+            raise PermanentJobError(
+                f'{file}: {MAX_DEATHS} workers have died of it: is it broken, or too large?'
+            )
         result = convert_upload(file, format)
     except PermanentJobError as error:
         return Entry(file=file, result=None, error=' '.join(str(error).split()), seen='')
@@ -117,24 +129,30 @@ def _report_name(file_list: list[str], operation: Operation) -> str:
     return f'batches/{job.id if job else call_digest(file_list, operation)}.json'
 
 
-def _read_report(name: str, operation: Operation) -> dict[str, Entry]:
-    """What an earlier attempt has done, by file."""
+def _read_report(name: str, operation: Operation) -> tuple[dict[str, Entry], dict[str, int]]:
+    """What earlier attempts have done, and how often they died in the middle, by file."""
     path = output_path(name)
     if not path.exists():
-        return {}
+        return {}, {}
     try:
         report = msgspec.json.decode(path.read_bytes(), type=Report)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         log.warning('The report %s cannot be read, so all files are converted: %s', path, error)
-        return {}
+        return {}, {}
     if report['operation'] != operation:  # of an earlier job with the same id
-        return {}
-    return {entry['file']: entry for entry in report['outcomes']}
+        return {}, {}
+    return {entry['file']: entry for entry in report['outcomes']}, report.get('begun', {})
 
 
 def _write_report(
-    name: str, operation: Operation, file_list: list[str], entries: dict[str, Entry]
+    name: str,
+    operation: Operation,
+    file_list: list[str],
+    entries: dict[str, Entry],
+    begun: dict[str, int],
 ) -> Path:
     outcomes = [entries[file] for file in file_list if file in entries]
     report = Report(operation=operation, outcomes=outcomes)
+    if begun:
+        report['begun'] = begun
     return write_output(name, msgspec.json.format(msgspec.json.encode(report)))
