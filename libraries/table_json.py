@@ -27,6 +27,7 @@ class Number(str):
 
 _NOT_STRUCTURE = bytes(set(range(256)) - set(b'"{:'))
 _LINE_END = b'\n'
+_MINUS_ZERO = re.compile(rb'-0(?![0-9.eE])')  # which the decoder makes 0; it may stand in a string
 _BYTE = re.compile(r'\(byte (\d+)\)')
 
 _array = msgspec.json.Decoder(list[Row], float_hook=Number)
@@ -43,7 +44,7 @@ class JsonReader:
         self.rows = 0
         self._open_blocks = open_blocks
         self._one_a_line = one_a_line
-        self._read = _object.decode_lines if one_a_line else _array.decode
+        self._decode = _object.decode_lines if one_a_line else _array.decode
 
     def lines(self) -> Iterator[bytes]:
         """The objects as they are written, one a line. Raises TableError for what is no such."""
@@ -64,6 +65,16 @@ class JsonReader:
         """The same, once they have been looked through; `rows` stays what it was."""
         for _, text in self._texts():
             yield self._read(text)
+
+    def _read(self, text: bytes) -> list[Row]:
+        rows = self._decode(text)
+        if not _MINUS_ZERO.search(text):
+            return rows
+        parts = text.split(b'\n') if self._one_a_line else [text]
+        read = [
+            json.loads(part, parse_float=Number, parse_int=_whole) for part in parts if part.strip()
+        ]
+        return read if self._one_a_line else list(read[0])
 
     def _texts(self) -> Iterator[tuple[int, bytes]]:
         return (cut_lines if self._one_a_line else cut_array)(self._open_blocks())
@@ -121,6 +132,10 @@ def _describe(place: str, error: Exception) -> TableError:
     if isinstance(error, msgspec.ValidationError) and 'object' in str(error):
         return TableError(f'{place}: every row must be an object such as {{"name": "value"}}.')
     return TableError(f'{place}: {_BYTE.sub("", str(error)).strip()}.')
+
+
+def _whole(digits: str) -> int | Number:
+    return Number(digits) if digits == '-0' else int(digits)
 
 
 def _require_unique(pairs: list[tuple[str, Any]]) -> Row:

@@ -341,6 +341,7 @@ def test_bytes_that_an_encoding_does_not_have(
         (f'{{"a": {2**64 + 1}}}\n{{"a": -7}}', [{'a': '18446744073709551617'}, {'a': '-7'}]),
         ('{"a": "x"}\n{"b": "y"}\n', [{'a': 'x', 'b': ''}, {'a': '', 'b': 'y'}]),
         ('\n{"a": "x"}\n\n  \r\n{"a": "y"}\r\n', [{'a': 'x'}, {'a': 'y'}]),
+        ('{"a": -0}\n\n{"a": 1.0}\n{"a": 5}\n', [{'a': '-0'}, {'a': '1.0'}, {'a': '5'}]),
         (r'{"a": "\u00e9\n\"\\:{}[],"}', [{'a': 'é\n"\\:{}[],'}]),
     ],
 )  # fmt: skip
@@ -376,6 +377,12 @@ def test_an_array_of_many_blocks_is_cut_between_its_objects(upload: Upload, inne
     text = '[' + ',\n'.join([item] * 120_000) + ']'
     rows = read_ndjson(process_file(upload('a.json', text), 'ndjson'))
     assert rows == [json.loads(item)] * 120_000
+
+
+@pytest.mark.parametrize('text', ['[{"a": 1}, {"a": -0}]', '[{"a": -0},\n{"a": 1}]'])
+def test_minus_zero_keeps_its_sign_as_a_float(upload: Upload, text: str) -> None:
+    rows = read_parquet(process_file(upload('a.json', text), 'parquet'))
+    assert sorted(str(row['a']) for row in rows) == ['-0.0', '1.0']
 
 
 def test_blanks_before_an_array_are_not_kept(upload: Upload) -> None:
