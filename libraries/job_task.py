@@ -30,8 +30,7 @@ class Task:
         try:
             bound = self.signature.bind(*args, **kwargs)
         except TypeError as error:
-            shown = ', '.join(self.signature.parameters)
-            raise InvalidJobError(f'{self.path}({shown}): {error}.') from None
+            raise InvalidJobError(f'{self.path}{_spell(self.signature)}: {error}.') from None
         for parameter, where, value in _spread(bound):
             check_plain(value, f'{self.path}: {where}')
             check = self.checks.get(parameter)
@@ -163,6 +162,15 @@ def _describe(path: str, function: types.FunctionType) -> Task:
         if parameter.annotation is not parameter.empty
     }
     return Task(path, function, signature, checks)
+
+
+def _spell(signature: inspect.Signature) -> inspect.Signature:
+    """Without the hints, which are for programs."""
+    bare = [
+        parameter.replace(annotation=inspect.Parameter.empty)
+        for parameter in signature.parameters.values()
+    ]
+    return inspect.Signature(bare)
 
 
 def _keywords(signature: inspect.Signature) -> tuple[dict[str, bool], str | None]:

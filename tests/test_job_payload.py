@@ -229,7 +229,7 @@ def test_the_place_of_what_does_not_travel_is_named(value: Any, place: str) -> N
 
 
 def test_the_caller_says_what_the_value_is_called() -> None:
-    with pytest.raises(InvalidJobError, match=r'^argument 3\[0\] is a complex'):
+    with pytest.raises(InvalidJobError, match=r'^argument 3\[0\] is of type complex'):
         check_plain([1j], 'argument 3')
 
 

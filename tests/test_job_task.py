@@ -527,7 +527,7 @@ def test_an_argument_without_a_hint_must_still_travel(write: Write) -> None:
         ((1, 1j), {}, r'args\[0\]'),
         ((1,), {'a': 1j}, "'a'"),
     ):
-        with pytest.raises(InvalidJobError, match=f'argument {name} is a complex'):
+        with pytest.raises(InvalidJobError, match=f'argument {name} is of type complex'):
             task.check(args, kwargs)
 
 
