@@ -295,7 +295,7 @@ def test_a_job_that_failed_says_why(visit: Visit, rq_worker: Worker) -> None:
     remember(page, job.id)
     with rq_worker():
         page.reload()
-        problem(page, 'The drawing failed: ValueError: ')
+        problem(page, 'The drawing failed: PermanentJobError: ')
     expect(entries(page)).to_contain_text('failed')
 
 
