@@ -122,8 +122,7 @@ def server(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 @pytest.fixture(autouse=True)
 def nothing_is_queued(server: Server, connection: Redis) -> Iterator[None]:
     yield
-    written = [key for key in connection.scan_iter() if key.startswith((b'rq:job', b'rq:queue'))]
-    assert written == []
+    assert list(connection.scan_iter()) == []  # by name, should there be any
     assert server.get('/healthz') == 200
 
 
