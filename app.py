@@ -5,13 +5,13 @@ from flask import Flask, Response
 
 from components.artboard.main import artboard
 from components.artboard.page import page
-from components.dashboard.main import dashboard
-from components.jobs.cli import jobs
-from components.jobs.names import name_tasks
-from components.problems import register_problems
-from libraries.job_queue import JobQueue
-from libraries.job_store import reaching_redis
-from libraries.settings import get_settings
+from qdjobs.web.dashboard.views import dashboard
+from qdjobs.cli.commands import jobs
+from components.task_names import name_tasks
+from qdjobs.web.problems import register_problems
+from qdjobs.extension import JobQueue
+from qdjobs.client.redis import reaching_redis
+from qdjobs.config import get_settings
 
 
 def create_app() -> Flask:
@@ -31,7 +31,7 @@ def create_app() -> Flask:
     name_tasks(JobQueue(app, url_prefix='/api/jobs'))
     app.add_url_rule('/healthz', view_func=healthz)
     if settings.metrics_token:
-        from components.metrics import make_metrics  # only who uses it waits for its library
+        from qdjobs.web.metrics import make_metrics  # only who uses it waits for its library
 
         app.add_url_rule('/metrics', view_func=make_metrics(settings.metrics_token))
     app.cli.add_command(jobs)

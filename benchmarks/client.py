@@ -17,7 +17,7 @@ from redis import Redis
 from rq import Queue
 from rq.job import Job
 
-from libraries.embedded_redis import embedded_redis, point_here
+from qdjobs.server import embedded_redis, point_here
 from libraries.job_manager import (
     enqueue_background_job,
     enqueue_background_jobs,

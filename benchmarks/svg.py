@@ -25,7 +25,7 @@ STYLE = {'fill': 'none', 'stroke': 'black'}
 
 
 def svg_builder(lines: Lines) -> str:
-    from libraries.svg_builder import SVGBuilder
+    from libraries.drawing.builder import SVGBuilder
 
     svg = SVGBuilder(WIDTH, HEIGHT, STYLE)
     for line in lines:

@@ -17,10 +17,10 @@ from pathlib import Path
 import click
 from redis import Redis
 
-from libraries.embedded_redis import embedded_redis, point_here
+from qdjobs.server import embedded_redis, point_here
 from libraries.job_manager import enqueue_background_job, enqueue_background_jobs, wait_for_job
-from libraries.settings import get_settings
-from tests.proxy import proxy_to
+from qdjobs.config import get_settings
+from tests.support.proxy import proxy_to
 
 HERE = Path(__file__).parent.parent
 RQ = str(Path(sys.executable).with_name('rq'))
@@ -56,7 +56,7 @@ class Figures:
 def contenders(celery: str | None) -> Iterator[Contender]:
     yield Contender('rq.Worker', [RQ, 'worker', *QUEUES], 150, 40)
     yield Contender('rq.SimpleWorker', [RQ, 'worker', '-w', 'rq.SimpleWorker', *QUEUES], 500, 200)
-    ours = ['-w', 'libraries.job_worker.JobWorker']
+    ours = ['-w', 'qdjobs.worker.worker.JobWorker']
     yield Contender('JobWorker', [RQ, 'worker', *ours, *QUEUES], 3000, 2000)
     if celery:
         start = [celery, '-A', 'benchmarks.celery_app', 'worker', '--pool', 'prefork', '-c', '1']

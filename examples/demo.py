@@ -14,14 +14,14 @@ from typing import Any, TextIO
 import click
 from aiosmtpd.controller import Controller
 
-from components.jobs.text import bar
+from qdjobs.cli.text import bar
 from examples.mail_server import ShowMails
-from libraries.embedded_redis import HOST, embedded_redis, free_port, point_here
+from qdjobs.server import HOST, embedded_redis, free_port, point_here
 from libraries.job_manager import enqueue_background_job, get_job_status, get_job_statuses
-from libraries.job_status import ENDED, Status
-from libraries.svg_patterns import PATTERNS
+from qdjobs.client.status import ENDED, Status
+from libraries.drawing.patterns import PATTERNS
 
-JOB_WORKER = 'libraries.job_worker.JobWorker'
+JOB_WORKER = 'qdjobs.worker.worker.JobWorker'
 DRAW = 'workers.svg_tasks.generate_complex_svg'
 SEED = 5
 DEADLINE = 60.0  # seconds

@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 
 from examples.demo import use_settings, worker
-from libraries.embedded_redis import embedded_redis
+from qdjobs.server import embedded_redis
 from libraries.job_manager import enqueue_background_job, list_jobs, wait_for_job
 
 FLASK = str(Path(sys.executable).with_name('flask'))

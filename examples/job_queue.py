@@ -17,7 +17,7 @@ from flask import Flask
 
 from examples.demo import use_settings, worker
 from examples.queue_tasks import Item, queue, send_receipt
-from libraries.embedded_redis import HOST, embedded_redis
+from qdjobs.server import HOST, embedded_redis
 
 
 def create_app() -> Flask:

@@ -4,8 +4,8 @@ import time
 from datetime import date
 from typing import TypedDict
 
-from libraries.job_progress import track
-from libraries.job_queue import JobQueue
+from qdjobs.progress import track
+from qdjobs.extension import JobQueue
 
 queue = JobQueue(url_prefix='/jobs')  # where the HTTP API stands, if there is a token for it
 

@@ -20,13 +20,13 @@ from redis import Redis
 from werkzeug.serving import make_server
 
 from app import create_app
-from libraries.embedded_redis import embedded_redis
-from libraries.job_store import get_connection
-from libraries.settings import get_settings
-from tests.proxy import Proxy, proxy_to
+from qdjobs.server import embedded_redis
+from qdjobs.client.redis import get_connection
+from qdjobs.config import get_settings
+from tests.support.proxy import Proxy, proxy_to
 
 ROOT = Path(__file__).parent.parent
-JOB_WORKER = 'libraries.job_worker.JobWorker'
+JOB_WORKER = 'qdjobs.worker.worker.JobWorker'
 CHROMIUM = shutil.which('chromium') or shutil.which('chromium-browser')
 ARGUMENTS = [
     '--no-sandbox',  # which root cannot have; the pages are our own
@@ -64,7 +64,7 @@ def settings(
     # Hershey-Fonts installs a package `tests` of its own: workers must find ours before it.
     monkeypatch.setenv('PYTHONPATH', str(ROOT))
     monkeypatch.setenv('REDIS_URL', redis_url)
-    monkeypatch.setenv('JOB_TASK_MODULES', 'workers,tests.tasks')
+    monkeypatch.setenv('JOB_TASK_MODULES', 'workers,tests.support.tasks')
     monkeypatch.setenv('UPLOAD_DIR', str(tmp_path / 'uploads'))
     monkeypatch.setenv('OUTPUT_DIR', str(tmp_path / 'output'))
     get_settings.cache_clear()

@@ -9,15 +9,15 @@ from redis import Redis
 from werkzeug.test import TestResponse
 
 from app import create_app
-from libraries.embedded_redis import free_port
-from libraries.job_errors import (
+from qdjobs.server import free_port
+from qdjobs.errors import (
     InvalidJobError,
     JobError,
     JobNotFoundError,
     QueueUnavailableError,
     UnknownTaskError,
 )
-from libraries.settings import get_settings
+from qdjobs.config import get_settings
 from tests.conftest import use_redis
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import requests
 
-from libraries.embedded_redis import free_port
+from qdjobs.server import free_port
 from tests.conftest import ROOT, eventually, kill_group
 
 

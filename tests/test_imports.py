@@ -102,7 +102,7 @@ def test_components_know_no_queue(path: Path) -> None:
 def test_tasks_know_nothing_of_queues(path: Path) -> None:
     names = set(imported(parse(path)))
     assert {name.split('.')[0] for name in names}.isdisjoint({'rq', 'redis', 'flask'})
-    assert names.isdisjoint({'libraries.job_manager', 'libraries.job_store', 'libraries.job_queue'})
+    assert names.isdisjoint({'libraries.job_manager', 'qdjobs.client.redis', 'qdjobs.extension'})
 
 
 def test_importing_all_tasks_waits_for_no_engine() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from libraries.embedded_redis import embedded_redis, free_port
+from qdjobs.server import embedded_redis, free_port
 from libraries.job_manager import enqueue_background_job, wait_for_job
 from tests.conftest import ROOT, eventually, kill_group, use_redis
 

@@ -5,11 +5,11 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError, select_autoescape
 
-from libraries.job_errors import PermanentJobError, show
-from libraries.job_progress import current_job
-from libraries.mail_message import plain_address, write_message
-from libraries.mail_server import deliver
-from libraries.settings import get_settings
+from qdjobs.errors import PermanentJobError, show
+from qdjobs.progress import current_job
+from libraries.mail.message import plain_address, write_message
+from libraries.mail.server import deliver
+from qdjobs.config import get_settings
 
 Sent = dict[str, str]  # message_id, and to: the address in ASCII that the server accepted
 

@@ -7,10 +7,10 @@ from typing import Literal, NotRequired, TypedDict
 
 import msgspec
 
-from libraries.file_store import call_digest, output_path, upload_path, write_output
-from libraries.job_errors import PermanentJobError
-from libraries.job_progress import current_job, track
-from libraries.table_files import TableFormat, convert_upload
+from libraries.files import call_digest, output_path, upload_path, write_output
+from qdjobs.errors import PermanentJobError
+from qdjobs.progress import current_job, track
+from libraries.tables.files import TableFormat, convert_upload
 
 Operation = Literal['convert_to_csv', 'convert_to_json', 'convert_to_ndjson', 'convert_to_parquet']
 

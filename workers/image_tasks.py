@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import msgspec
 
-from libraries.file_store import call_digest, upload_path, write_output
-from libraries.job_errors import PermanentJobError, show
-from libraries.settings import get_settings
+from libraries.files import call_digest, upload_path, write_output
+from qdjobs.errors import PermanentJobError, show
+from qdjobs.config import get_settings
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -7,14 +7,14 @@ from typing import Annotated, Any, Literal, NotRequired, TypedDict, get_args
 
 import msgspec
 
-from libraries.file_store import call_digest, write_output
-from libraries.job_errors import PermanentJobError, show
-from libraries.job_hints import HintCheck
-from libraries.job_progress import track
-from libraries.pdf_report import Figure, render_report
-from libraries.pdf_table import Table
-from libraries.svg_patterns import Millimetres, PatternName, pattern_strokes
-from libraries.svg_strokes import measure
+from libraries.files import call_digest, write_output
+from qdjobs.errors import PermanentJobError, show
+from qdjobs.client.hints import HintCheck
+from qdjobs.progress import track
+from libraries.reports.report import Figure, render_report
+from libraries.reports.table import Table
+from libraries.drawing.patterns import Millimetres, PatternName, pattern_strokes
+from libraries.drawing.strokes import measure
 
 ReportType = Literal['drawings', 'table']
 Title = Annotated[str, msgspec.Meta(min_length=1, max_length=120)]

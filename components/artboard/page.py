@@ -7,7 +7,7 @@ from flask import Blueprint, Response, render_template
 from werkzeug.exceptions import NotFound
 
 from components.artboard.main import IMAGE_HEADERS
-from libraries.svg_patterns import PATTERNS, PatternName, draw_pattern
+from libraries.drawing.patterns import PATTERNS, PatternName, draw_pattern
 
 PAPERS = {'A2': (420, 594), 'A3': (297, 420), 'A4': (210, 297), 'A5': (148, 210), 'A6': (105, 148)}
 THUMBNAIL = 30  # millimetres: room for some thirty lines

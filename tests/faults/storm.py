@@ -19,7 +19,7 @@ from redis.exceptions import RedisError
 from rq import Queue
 from rq.registry import clean_registries
 
-from libraries.job_errors import QueueUnavailableError
+from qdjobs.errors import QueueUnavailableError
 from libraries.job_manager import enqueue_background_jobs, get_job_statuses
 from tests.conftest import ROOT, kill_group, start_worker
 

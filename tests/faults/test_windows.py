@@ -19,11 +19,11 @@ from libraries.job_manager import (
     retry_job,
     wait_for_job,
 )
-from libraries.job_payload import PlainSerializer
+from qdjobs.client.payload import PlainSerializer
 from tests.conftest import Worker, eventually
-from tests.proxy import Proxy
+from tests.support.proxy import Proxy
 
-ADD = 'tests.tasks.add'
+ADD = 'tests.support.tasks.add'
 DYING = 'tests.faults.workers.DyingJobWorker'
 
 
@@ -100,7 +100,7 @@ def test_the_horse_alone_killed_just_after_a_success(job_worker: Worker) -> None
 @pytest.mark.parametrize('delay', [0, 1])
 def test_killed_around_a_retry(job_worker: Worker, tmp_path: Path, point: str, delay: int) -> None:
     job = enqueue_background_job(
-        'tests.tasks.fail_until',
+        'tests.support.tasks.fail_until',
         str(tmp_path / 'marker'),
         1,
         job_max_retries=1,
@@ -140,7 +140,7 @@ def test_a_sigterm_right_after_taking_puts_the_job_back_as_it_was(
 def test_a_worker_that_stood_still_records_nothing(job_worker: Worker, tmp_path: Path) -> None:
     begun = tmp_path / 'begun'
     with job_worker() as stopped:
-        job = enqueue_background_job('tests.tasks.touch_and_sleep', str(begun), 2.0)
+        job = enqueue_background_job('tests.support.tasks.touch_and_sleep', str(begun), 2.0)
         eventually(begun.exists)
         stopped.send_signal(signal.SIGSTOP)
         with job_worker('--name', 'second') as second:
@@ -171,7 +171,7 @@ def alive(pid: int) -> bool:
 def test_no_process_survives_its_worker(job_worker: Worker, tmp_path: Path, victims: str) -> None:
     begun = tmp_path / 'begun'
     with job_worker() as worker:
-        job = enqueue_background_job('tests.tasks.touch_and_sleep', str(begun), 1.0)
+        job = enqueue_background_job('tests.support.tasks.touch_and_sleep', str(begun), 1.0)
         eventually(begun.exists)
         horse = horse_of(worker.pid)
         if victims == 'worker':
@@ -195,7 +195,7 @@ def test_a_cancelled_job_that_still_stands_in_a_queue_never_runs(
     connection: Redis, job_worker: Worker, tmp_path: Path
 ) -> None:
     begun = tmp_path / 'begun'
-    job = enqueue_background_job('tests.tasks.touch_and_sleep', str(begun), 0.0)
+    job = enqueue_background_job('tests.support.tasks.touch_and_sleep', str(begun), 0.0)
     cancel_job(job.id)
     connection.rpush('rq:queue:default', job.id)
     with job_worker('--burst') as worker:
@@ -208,7 +208,7 @@ def test_an_id_that_stands_twice_in_its_queue_runs_once(
     connection: Redis, job_worker: Worker, tmp_path: Path
 ) -> None:
     lines = tmp_path / 'lines'
-    job = enqueue_background_job('tests.tasks.append', str(lines), 'ran')
+    job = enqueue_background_job('tests.support.tasks.append', str(lines), 'ran')
     connection.rpush('rq:queue:low', job.id)
     with job_worker('--burst') as worker:
         assert worker.wait(20) == 0
@@ -235,7 +235,7 @@ def test_a_job_under_which_three_workers_died_is_a_poison_pill(
 
 def test_what_another_tool_requeues_cannot_expire(connection: Redis, job_worker: Worker) -> None:
     queue = Queue('default', connection=connection, serializer=PlainSerializer)
-    job = queue.enqueue('tests.tasks.fail', failure_ttl=60)
+    job = queue.enqueue('tests.support.tasks.fail', failure_ttl=60)
     with job_worker('--burst') as worker:
         worker.wait(20)
     with job_worker():
@@ -260,7 +260,7 @@ def test_an_answer_that_is_lost_takes_or_records_the_job_once(
         # What only the script's arguments have: the queues for `take`, the result for `record`.
         result = b64encode(PlainSerializer.dumps(3))
         proxy.cut_after = b'\r\ndefault\r\n$3\r\nlow' if step == 'take' else result
-        task = 'tests.tasks.append' if step == 'take' else 'tests.tasks.add'
+        task = 'tests.support.tasks.append' if step == 'take' else 'tests.support.tasks.add'
         arguments = (str(lines), 'ran') if step == 'take' else (1,)
         job = enqueue_background_job(task, *arguments)
         status = wait_for_job(job.id, 20)
@@ -275,7 +275,7 @@ def test_rq_s_own_clean_up_beside_a_running_job_takes_nothing_away(
 ) -> None:
     begun = tmp_path / 'begun'
     with job_worker():
-        job = enqueue_background_job('tests.tasks.touch_and_sleep', str(begun), 2.0)
+        job = enqueue_background_job('tests.support.tasks.touch_and_sleep', str(begun), 2.0)
         eventually(begun.exists)
         while get_job_status(job.id)['status'] == 'started':
             StartedJobRegistry('default', connection).cleanup(time.time() + 86_400)

@@ -9,7 +9,7 @@ from typing import Any
 
 from rq import Worker
 
-from libraries.job_worker import JobWorker
+from qdjobs.worker.worker import JobWorker
 
 
 def die() -> None:

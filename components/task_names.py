@@ -1,0 +1,31 @@
+"""The names of the tasks in `workers`, by which clients of the HTTP API know them."""
+
+from contextlib import suppress
+
+from qdjobs.errors import UnknownTaskError
+from qdjobs.client.options import Options
+from qdjobs.extension import JobQueue
+
+_MAIL: Options = {'job_max_retries': 3}  # the server, or the way to it, may be back soon
+
+NAMES: dict[str, tuple[str, Options]] = {
+    'send_email': ('workers.email_tasks.send_email', _MAIL),
+    'send_notification': ('workers.email_tasks.send_notification', _MAIL),
+    'email_notification': ('workers.email_tasks.email_notification', _MAIL),
+    'data_processing': ('workers.data_tasks.data_processing', {}),
+    'process_file': ('workers.data_tasks.process_file', {}),
+    'process_batch': ('workers.file_tasks.process_batch', {}),
+    'process_image': ('workers.image_tasks.process_image', {}),
+    'generate_report': ('workers.report_tasks.generate_report', {}),
+    'generate_pdf': ('workers.report_tasks.generate_pdf', {}),
+    'generate_complex_svg': ('workers.svg_tasks.generate_complex_svg', {}),
+    'generate_postcard_svg': ('workers.svg_tasks.generate_postcard_svg', {}),
+    'batch_generate_svgs': ('workers.svg_tasks.batch_generate_svgs', {}),
+}
+
+
+def name_tasks(queue: JobQueue) -> None:
+    """Name those that JOB_TASK_MODULES allows: it may well list some of the modules only."""
+    for name, (path, options) in NAMES.items():
+        with suppress(UnknownTaskError):
+            queue.add(name, path, **options)

@@ -1,0 +1,157 @@
+"""Text as single strokes: Hershey's fonts, with wrapping and a stand-in for each odd character.
+
+A scale is millimetres per font unit; capitals are 21 units high.
+"""
+
+import unicodedata
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import NamedTuple
+
+from libraries.drawing.strokes import Point, Polyline
+
+DEFAULT_FONT = 'futural'
+LINE_UNITS = 32
+_BASELINE = 9
+
+# What NFKD leaves whole, each with what stands in for it.
+_PAIRS = (
+    'ßss ẞSS æae ÆAE œoe ŒOE øo ØO łl ŁL đd ĐD ðd ÐD þth ÞTh ıi ħh ĦH μu €EUR £GBP ¥JPY ¢c'
+    ' ©(c) ®(R) °deg ×x ÷/ ⁄/ ±+/- •* ·* ¡! ¿? «<< »>> ‹< ›>'
+    " “\" ”\" „\" ‟\" ″\" ‘' ’' ‚' ‛' ′' ´' ‐- ‑- ‒- –- —- ―- −-"
+)
+_STAND_INS = str.maketrans({pair[0]: pair[1:] for pair in _PAIRS.split()})
+
+
+class Glyph(NamedTuple):
+    """A character: strokes in font units, y downwards from the baseline, and its advance."""
+
+    strokes: tuple[tuple[Point, ...], ...]
+    advance: float
+
+
+def readable(text: str) -> str:
+    """`text` in printable ASCII: accents dropped, look-alikes put in, `?` for the rest."""
+    # Before NFKD, which would take the acute accent and the micro sign apart.
+    plain = unicodedata.normalize('NFKD', text.translate(_STAND_INS)).translate(_STAND_INS)
+    return ''.join(_ascii(character) for character in plain)
+
+
+def unreadable(text: str) -> str:
+    """The characters of which `readable` makes a `?`."""
+    return ''.join(c for c in text if '?' in readable(c) and c not in '?¿')
+
+
+def check_font(name: str) -> str:
+    """`name`, if there is such a font; raises ValueError listing them otherwise."""
+    if name not in _font_names():
+        raise ValueError(f'no Hershey font {name!r}: it is one of {", ".join(_font_names())}')
+    return name
+
+
+def text_width(content: str, scale: float, font: str = DEFAULT_FONT) -> float:
+    """How far a line of text advances, in millimetres."""
+    glyphs = _glyphs(font)
+    return scale * sum(glyphs[character].advance for character in readable(content))
+
+
+def text_strokes(
+    x: float, y: float, content: str, scale: float, font: str = DEFAULT_FONT
+) -> list[Polyline]:
+    """The strokes of a line of text in millimetres, its baseline starting at x, y."""
+    glyphs = _glyphs(font)
+    strokes: list[Polyline] = []
+    for character in readable(content):
+        glyph = glyphs[character]
+        strokes += [[(x + px * scale, y + py * scale) for px, py in s] for s in glyph.strokes]
+        x += glyph.advance * scale
+    return strokes
+
+
+def text_box(
+    x: float, y: float, content: str, scale: float, font: str = DEFAULT_FONT
+) -> tuple[float, float, float, float]:
+    """Left, top, right and bottom of the strokes; the point x, y where there are none."""
+    points = [point for s in text_strokes(x, y, content, scale, font) for point in s] or [(x, y)]
+    xs, ys = [point[0] for point in points], [point[1] for point in points]
+    return min(xs), min(ys), max(xs), max(ys)
+
+
+def wrap(content: str, width: float, scale: float, font: str = DEFAULT_FONT) -> list[str]:
+    """`content` in lines no wider than `width` millimetres, its own line breaks kept.
+
+    A word that is too wide for a line is cut.
+    """
+    lines = []
+    for paragraph in content.splitlines():
+        line = ''
+        for word in _words(readable(paragraph), width, scale, font):
+            longer = f'{line} {word}' if line else word
+            if line and text_width(longer, scale, font) > width:
+                lines.append(line)
+                longer = word
+            line = longer
+        lines.append(line)
+    return lines
+
+
+def fit(
+    content: str, width: float, height: float, largest: float, font: str = DEFAULT_FONT
+) -> tuple[float, list[str]]:
+    """The largest scale at which `content` fits, and its lines.
+
+    Raises ValueError if its capitals would be lower than 1.6 mm.
+    """
+    scale = largest
+    while scale * 21 >= 1.6:
+        lines = wrap(content, width, scale, font)
+        if len(lines) * LINE_UNITS * scale <= height:
+            return scale, lines
+        scale *= 0.95
+    raise ValueError(f'{len(content)} characters do not fit on {width:g} by {height:g} mm')
+
+
+def _words(text: str, width: float, scale: float, font: str) -> list[str]:
+    words = []
+    for word in text.split():
+        start = 0
+        for end in range(1, len(word) + 1):
+            if end - start > 1 and text_width(word[start:end], scale, font) > width:
+                words.append(word[start : end - 1])
+                start = end - 1
+        words.append(word[start:])
+    return words
+
+
+def _ascii(character: str) -> str:
+    if ' ' <= character <= '~':
+        return character
+    if character in '\n\r\t':
+        return ' '
+    # Marks and joiners are parts of the character before.
+    return '' if unicodedata.category(character) in ('Mn', 'Me', 'Cf') else '?'
+
+
+@lru_cache(maxsize=1)
+def _font_names() -> list[str]:
+    from HersheyFonts import HersheyFonts
+
+    return sorted(HersheyFonts().default_font_names)
+
+
+@lru_cache(maxsize=8)
+def _glyphs(name: str) -> Mapping[str, Glyph]:
+    from HersheyFonts import HersheyFonts
+
+    font = HersheyFonts()
+    font.load_default_font(check_font(name))
+    return {
+        character: Glyph(
+            tuple(
+                tuple((float(x - glyph.left_offset), float(y - _BASELINE)) for x, y in stroke)
+                for stroke in glyph.strokes
+            ),
+            float(glyph.char_width),
+        )
+        for character, glyph in font.all_glyphs.items()
+    }

@@ -1,0 +1,166 @@
+"""Patterns read off a random landscape: height lines, and lines along a wind."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from math import ceil, cos, floor, sin, sqrt, tau
+from random import Random
+
+from libraries.drawing.strokes import Area, Point, Polyline, join_strokes, order_strokes
+
+Height = Callable[[float, float], float]
+
+
+def landscape(random: Random, length: float) -> Height:
+    """A smooth landscape with hills about `length` apart; mostly -1 to 1."""
+    waves = []
+    for _ in range(9):
+        angle, wave = random.uniform(0, tau), tau / (length * random.uniform(0.8, 2))
+        waves.append((wave * cos(angle), wave * sin(angle), random.uniform(0, tau)))
+    scale = sqrt(1 / len(waves))
+
+    def height(x: float, y: float) -> float:
+        return scale * sum([sin(kx * x + ky * y + phase) for kx, ky, phase in waves])
+
+    return height
+
+
+def contours(area: Area, random: Random) -> list[Polyline]:
+    """The height lines of a land that does not exist."""
+    hills = landscape(random, area.short_side * 0.62)
+    stones = landscape(random, area.short_side * 0.2)
+    columns, rows = (max(2, ceil(side / area.pitch / 0.6)) for side in (area.width, area.height))
+    dx, dy = area.width / columns, area.height / rows
+    heights = [
+        [
+            hills(column * dx, row * dy) + 0.16 * stones(column * dx, row * dy)
+            for column in range(columns + 1)
+        ]
+        for row in range(rows + 1)
+    ]
+    low, high = min(map(min, heights)), max(map(max, heights))
+    levels = max(6, round(area.short_side / area.pitch * 0.52))
+    # Half a step up, so that no level touches the lowest and the highest point.
+    floors = [[(h - low) / (high - low) * levels + 0.5 for h in row] for row in heights]
+    lines = [
+        [(area.left + x * dx, area.top + y * dy) for x, y in line]
+        for line in _contour_lines(floors)
+        if len(line) > 6
+    ]
+    return order_strokes(lines)
+
+
+def flow_field(area: Area, random: Random) -> list[Polyline]:
+    """Lines that follow a wind and keep their distance, wider apart where it is light."""
+    wind = landscape(random, area.short_side * 1.1)
+    tone = landscape(random, area.short_side * 0.6)
+    heading = random.uniform(0, tau)
+
+    def angle(x: float, y: float) -> float:
+        return heading + 0.4 * tau * wind(x, y)
+
+    def gap(x: float, y: float) -> float:
+        return area.pitch * min(1.5, max(0.65, 0.95 + 0.4 * tone(x, y)))
+
+    field = _Field(area, angle, gap)
+    for start in _lattice(area, area.pitch, random):
+        field.draw_through(start)
+    return order_strokes(field.lines)
+
+
+class _Field:
+    """Lines on the page so far, and who is near whom."""
+
+    def __init__(self, area: Area, angle: Height, gap: Height) -> None:
+        self.lines: list[Polyline] = []
+        self._area, self._angle, self._gap = area, angle, gap
+        self._step = area.pitch / 2
+        self._cell = area.pitch * 1.5
+        # Points of a line count as neighbours only once it has gone well past them.
+        self._lag = 14
+        self._taken: defaultdict[tuple[int, int], list[Point]] = defaultdict(list)
+
+    def draw_through(self, start: Point) -> None:
+        """Add the line through `start`, unless it would be crowded or short."""
+        if self._crowded(start, 1.0):
+            return
+        forth, back = self._trace(start, 1), self._trace(start, -1)
+        line = back[:0:-1] + forth
+        if len(line) > self._lag:
+            self._take(forth[-self._lag :] + back[-self._lag :])
+            self.lines.append(line)
+
+    def _trace(self, start: Point, way: int) -> Polyline:
+        line = [start]
+        step = self._step * way
+        while True:
+            x, y = line[-1]
+            half = self._angle(x, y)
+            turned = self._angle(x + step / 2 * cos(half), y + step / 2 * sin(half))
+            point = x + step * cos(turned), y + step * sin(turned)
+            if not self._area.holds(point) or self._crowded(point, 0.6):
+                return line
+            line.append(point)
+            if len(line) > self._lag:
+                self._take([line[-self._lag]])
+
+    def _take(self, points: Polyline) -> None:
+        for x, y in points:
+            self._taken[int(x / self._cell), int(y / self._cell)].append((x, y))
+
+    def _crowded(self, point: Point, share: float) -> bool:
+        x, y = point
+        column, row = int(x / self._cell), int(y / self._cell)
+        limit = (share * self._gap(x, y)) ** 2
+        return any(
+            (x - px) ** 2 + (y - py) ** 2 < limit
+            for near_column in (column - 1, column, column + 1)
+            for near_row in (row - 1, row, row + 1)
+            for px, py in self._taken.get((near_column, near_row), ())
+        )
+
+
+def _lattice(area: Area, spacing: float, random: Random) -> Polyline:
+    """Points about `spacing` apart all over the area, in random order."""
+    columns, rows = ceil(area.width / spacing), ceil(area.height / spacing)
+    points = [
+        (
+            area.left + (column + 0.5) * area.width / columns,
+            area.top + (row + 0.5) * area.height / rows,
+        )
+        for column in range(columns)
+        for row in range(rows)
+    ]
+    random.shuffle(points)
+    return points
+
+
+def _contour_lines(heights: list[list[float]]) -> list[Polyline]:
+    """Where `heights[row][column]` crosses a whole number, in units of rows and columns."""
+    pieces: defaultdict[int, list[Polyline]] = defaultdict(list)
+    for row, (upper, lower) in enumerate(pairwise(heights)):
+        for column in range(len(upper) - 1):
+            corners = (upper[column], upper[column + 1], lower[column + 1], lower[column])
+            for level in range(floor(min(corners)) + 1, floor(max(corners)) + 1):
+                pieces[level] += _crossings(corners, row, column, level)
+    return [line for level in sorted(pieces) for line in join_strokes(pieces[level])]
+
+
+def _crossings(
+    corners: tuple[float, float, float, float], row: int, column: int, level: int
+) -> Iterator[Polyline]:
+    """The one or two lines through a cell, from edge to edge."""
+    a, b, c, d = (height - level for height in corners)
+    points = []
+    if (a >= 0) != (b >= 0):
+        points.append((column + a / (a - b), float(row)))
+    if (b >= 0) != (c >= 0):
+        points.append((column + 1.0, row + b / (b - c)))
+    if (d >= 0) != (c >= 0):
+        points.append((column + d / (d - c), row + 1.0))
+    if (a >= 0) != (d >= 0):
+        points.append((float(column), row + a / (a - d)))
+    if len(points) == 4 and (a >= 0) != (a + b + c + d >= 0):
+        # A saddle whose middle belongs with the other two corners.
+        points = points[-1:] + points[:-1]
+    yield from ([p, q] for p, q in zip(points[::2], points[1::2], strict=True))

@@ -1,0 +1,115 @@
+"""Postcards of 148 by 105 mm that a pen can write."""
+
+from collections.abc import Callable
+from math import cos, pi, sin
+from random import Random
+from typing import Literal, NamedTuple
+
+from libraries.drawing.hershey import LINE_UNITS, fit, text_width, unreadable
+from libraries.drawing.builder import SVGBuilder
+from libraries.drawing.patterns import PEN
+
+PostcardTemplate = Literal['plain', 'birthday']
+WIDTH, HEIGHT = 148, 105
+
+
+class Box(NamedTuple):
+    """Room for text, in millimetres."""
+
+    left: float
+    top: float
+    width: float
+    height: float
+
+
+def draw_postcard(recipient: str, message: str, template_name: PostcardTemplate) -> str:
+    """A postcard as SVG text; lines break where the texts do, and where they must.
+
+    Raises ValueError for an unknown template, no recipient, or a text too long to be read.
+    """
+    if template_name not in TEMPLATES:
+        allowed = ', '.join(TEMPLATES)
+        raise ValueError(f'unknown template {template_name!r}: it is one of {allowed}')
+    if lacking := unreadable(recipient + message):
+        raise ValueError(f'a pen has no letters for {lacking[:20]!r}: it writes Latin ones only')
+    if not recipient.strip():
+        raise ValueError('a postcard needs a recipient')
+    svg = SVGBuilder(WIDTH, HEIGHT).title(f'Postcard for {recipient}').begin_group(PEN)
+    TEMPLATES[template_name](svg, recipient, message)
+    return svg.end_group().to_string()
+
+
+def _plain(svg: SVGBuilder, recipient: str, message: str) -> None:
+    """The back of a card: message, divider, stamp and address."""
+    svg.line(83, 10, 83, 95)
+    svg.rect(120, 9, 19, 23)
+    _write(svg, message, Box(9, 9, 67, 87), largest=0.17)
+    scale = _write(svg, recipient, Box(90, 50, 49, 44), largest=0.16)
+    rows = int(44 / (LINE_UNITS * scale))
+    for row in range(min(rows, 6)):
+        y = 50 + (row * LINE_UNITS + 28) * scale
+        svg.line(90, y, 139, y, {'stroke-dasharray': '0.2 1.2'})
+
+
+def _birthday(svg: SVGBuilder, recipient: str, message: str) -> None:
+    """Balloons to the left, good wishes to the right."""
+    for x, y, size, sway in ((18, 34, 9.5, 1.8), (41, 27, 10.5, -2.2), (30, 53, 9, 1.4)):
+        _balloon(svg, x, y, size, sway)
+    _confetti(svg, Random(recipient))
+    _write(svg, 'Happy Birthday', Box(56, 9, 84, 22), 0.9, font='scriptc', centred=True)
+    _write(svg, recipient, Box(56, 32, 84, 13), 0.32, font='scripts', centred=True)
+    _write(svg, message, Box(60, 49, 76, 46), largest=0.17, centred=True)
+
+
+TEMPLATES: dict[PostcardTemplate, Callable[[SVGBuilder, str, str], None]] = {
+    'plain': _plain,
+    'birthday': _birthday,
+}
+
+
+def _write(
+    svg: SVGBuilder,
+    content: str,
+    box: Box,
+    largest: float,
+    font: str = 'futural',
+    centred: bool = False,
+) -> float:
+    """Write `content` into `box` as large as it fits, and return the scale that it took."""
+    scale, lines = fit(content, box.width, box.height, largest, font)
+    svg.set_hershey_font(font)
+    for row, line in enumerate(lines):
+        spare = box.width - text_width(line, scale, font) if centred else 0
+        baseline = box.top + (row * LINE_UNITS + 23) * scale
+        if line:
+            svg.hershey_text(box.left + spare / 2, baseline, line, scale)
+    return scale
+
+
+def _balloon(svg: SVGBuilder, x: float, y: float, size: float, sway: float) -> None:
+    """A balloon about x, y, its knot below it and its string down to where all meet."""
+    foot = y + size * 1.2
+    svg.ellipse(x, y, size, size * 1.2)
+    shine = [
+        (x - size * 0.62 * cos(a * pi / 16), y - size * 0.8 * sin(a * pi / 16)) for a in range(1, 6)
+    ]
+    svg.polyline(shine)
+    svg.polyline([(x, foot), (x - 1.2, foot + 2), (x + 1.2, foot + 2), (x, foot)])
+    steps = 24
+    string = []
+    for step in range(steps + 1):
+        done = step / steps
+        swing = sway * sin(done * 2 * pi)
+        string.append((x + (30 - x) * done**3 + swing, foot + 2 + (96 - foot - 2) * done))
+    svg.polyline(string)
+
+
+def _confetti(svg: SVGBuilder, random: Random) -> None:
+    """Snippets along the upper and the lower edge."""
+    for column in range(24):
+        x = 8 + column * 5.7
+        for y in (4.5, 100.5):
+            turn = random.uniform(0, pi)
+            dx, dy = 1.2 * cos(turn), 1.2 * sin(turn)
+            middle = x + random.uniform(-1.2, 1.2), y + random.uniform(-1, 1)
+            svg.line(middle[0] - dx, middle[1] - dy, middle[0] + dx, middle[1] + dy)

@@ -1,0 +1,126 @@
+"""Addresses and texts → a message that any mail server takes, or a ValueError that says why not."""
+
+import hashlib
+import re
+import unicodedata
+from datetime import UTC, datetime
+from email.header import Header
+from email.message import EmailMessage
+from email.utils import make_msgid
+
+from qdjobs.errors import show
+
+_CONTROLS = {'Cc', 'Cs'}  # control characters; halves of characters, which cannot be encoded
+_LINE_ENDS = {'Zl', 'Zp'}
+_PLAIN_NAME = re.compile(r'[A-Za-z0-9]{1,20}( [A-Za-z0-9]{1,20}){,2}')
+_SHORT = 60  # characters of a subject that stand on its line
+
+
+def plain_address(text: str) -> str:
+    """The address in ASCII, an international domain as Punycode. One without a name beside it.
+
+    Domains of a private network, such as `localhost` or `shop.local`, are as good as others.
+    """
+    from email_validator import SPECIAL_USE_DOMAIN_NAMES, EmailNotValidError, validate_email
+
+    # The validator has no option for these; beneath another domain it takes them.
+    private = text.rpartition('.' if '.' in text.rpartition('@')[2] else '@')[2].lower()
+    suffix = '.example' if private in SPECIAL_USE_DOMAIN_NAMES else ''
+    try:
+        if '=?' in text:  # some servers decode it, to an address that nobody has checked
+            raise EmailNotValidError('It must not contain =?.')
+        valid = validate_email(
+            text + suffix,
+            allow_smtputf8=False,
+            check_deliverability=False,
+            globally_deliverable=False,
+        )
+    except EmailNotValidError as error:
+        raise ValueError(
+            f'{show(text)} is not one plain address, such as zoe@example.com: {error}'
+        ) from None
+    return str(valid.ascii_email).removesuffix(suffix)
+
+
+def read_sender(text: str) -> tuple[str, str]:
+    """`Plotter <plotter@example.com>`, or the address alone, as (name, address in ASCII)."""
+    name, bracket, rest = text.rpartition('<')
+    if not bracket:
+        return '', plain_address(text)
+    if not rest.endswith('>'):
+        raise ValueError(f'{show(text)} is not of the form Plotter <plotter@example.com>.')
+    name = name.strip().removeprefix('"').removesuffix('"')
+    _refuse(name, 'A name', _CONTROLS | _LINE_ENDS)
+    return name, plain_address(rest[:-1])
+
+
+def write_message(
+    sender: tuple[str, str],
+    recipient: str,
+    subject: str,
+    text: str,
+    html: str | None,
+    job_id: str | None,
+    run: str = '',
+) -> EmailMessage:
+    """The message, all ASCII on its way, between addresses that are known to be plain.
+
+    Raises ValueError for a subject or a text that cannot travel as it is.
+
+    The same message from the same job has the same `Message-ID`, at every attempt; another
+    message, or another `run` under that id, has another, or servers would take it for the first
+    and drop it.
+    """
+    from email.policy import SMTP
+
+    message = EmailMessage(SMTP.clone(cte_type='7bit'))
+    message.set_raw('From', _sender_words(*sender))
+    message['To'] = recipient
+    message.set_raw('Subject', _subject_words(subject))
+    message['Date'] = datetime.now(UTC)
+    message['Message-ID'] = _message_id(job_id, sender[1], run, recipient, subject, text)
+    message['Auto-Submitted'] = 'auto-generated'  # so that nobody's holiday notice answers
+    message.set_content(_body(text))
+    if html is not None:
+        message.add_alternative(_body(html), subtype='html')
+    return message
+
+
+def _sender_words(name: str, address: str) -> str:
+    if _PLAIN_NAME.fullmatch(name):
+        return f'{name} <{address}>'
+    return f'{_encoded(name, "From")}\n <{address}>' if name else address
+
+
+def _subject_words(subject: str) -> str:
+    _refuse(subject, 'The subject', _CONTROLS | _LINE_ENDS)
+    if not subject.strip():
+        raise ValueError('The subject must not be empty.')
+    as_it_is = subject.isascii() and len(subject) <= _SHORT and '=?' not in subject
+    if as_it_is and subject == ' '.join(subject.split()):
+        return subject
+    return _encoded(subject, 'Subject')
+
+
+def _encoded(text: str, header: str) -> str:
+    # EmailMessage's own folding of what is long or not ASCII loses and adds spaces.
+    return Header(text, 'utf-8', header_name=header).encode()
+
+
+def _message_id(job_id: str | None, sender: str, *content: str) -> str:
+    domain = sender.rpartition('@')[2]
+    if job_id is None:
+        return make_msgid(domain=domain)
+    digest = hashlib.sha256(repr(content).encode()).hexdigest()[:12]
+    return f'<{job_id}.{digest}@{domain}>'
+
+
+def _body(text: str) -> str:
+    _refuse(text.translate(dict.fromkeys(map(ord, '\t\n\r'))), 'The body', _CONTROLS)
+    return text
+
+
+def _refuse(text: str, what: str, categories: set[str]) -> None:
+    for character in text:
+        if unicodedata.category(character) in categories:
+            raise ValueError(f'{what} must not contain the character {character!a}.')

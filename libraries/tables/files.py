@@ -1,0 +1,169 @@
+"""Tables in files: CSV, TSV, JSON, NDJSON and Parquet, each converted to any other.
+
+Rows are counted as they are read and again as they are written, both apart from the engine, and a
+file of which a row was lost or won does not come into being.
+"""
+
+import io
+import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Literal, TypeVar, get_args
+
+from libraries.files import open_output, output_path, upload_path
+from qdjobs.errors import PermanentJobError, show
+from qdjobs.config import get_settings
+from libraries.tables.columns import text_frames, typed_frames
+from libraries.tables.csv import CsvForm, CsvReader
+from libraries.tables.json import JsonReader
+from libraries.tables.parquet import ParquetReader, count_rows, write_parquet
+from libraries.tables.text import TableError, one_ahead, read_blocks
+
+if TYPE_CHECKING:
+    import polars
+
+TableFormat = Literal['csv', 'tsv', 'json', 'ndjson', 'parquet']
+Reader = CsvReader | JsonReader | ParquetReader
+T = TypeVar('T')
+
+_EXTENSIONS: dict[str, TableFormat] = {f'.{name}': name for name in get_args(TableFormat)} | {
+    '.jsonl': 'ndjson'
+}
+Done = Callable[[int, int], None]  # is told the bytes that have been read, and those there are
+
+
+def convert_upload(
+    file_path: str,
+    format: TableFormat,
+    delimiter: str | None = None,
+    encoding: str | None = None,
+    tell: Done | None = None,
+) -> Path:
+    """Convert an uploaded table, and return the path of `converted/<its name>.<format>`.
+
+    The extension tells the format that it has. Raises PermanentJobError, saying where in the file
+    and what to do, for anything that would be lost, changed or guessed; the output is as it was.
+    """
+    try:
+        source = upload_path(file_path)
+        if not source.is_file():  # a pipe would be waited for
+            raise TableError(f'there is no such file in {get_settings().upload_dir} (UPLOAD_DIR).')
+        name = source.relative_to(get_settings().upload_dir)
+        # With its own extension: a.csv and a.tsv do not replace one another.
+        target = output_path(f'converted/{name}.{format}')
+    except ValueError as error:
+        raise PermanentJobError(f'{show(file_path)}: {error}') from error
+    try:
+        with _open_source(source) as file, _open_target(target) as output:
+            reader = _open_reader(source, file, delimiter, encoding)
+            size = os.fstat(file.fileno()).st_size
+            written = _write(reader, output, format, lambda: tell and tell(file.tell(), size))
+            if written != reader.rows:
+                raise TableError(f'{written} of {reader.rows} rows would have been written.')
+    except TableError as error:
+        raise PermanentJobError(f'{name}: {error}') from error
+    return target
+
+
+def _open_source(source: Path) -> IO[bytes]:
+    try:
+        return source.open('rb')
+    except PermissionError as error:
+        raise TableError('the worker may not read it: mend its permissions.') from error
+
+
+def _open_target(target: Path) -> AbstractContextManager[IO[bytes]]:
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise TableError(
+            f'the result of another file stands where its folder {target.parent} must be: '
+            'rename one of the two.'
+        ) from error
+    return open_output(str(target))
+
+
+def _open_reader(
+    source: Path, file: IO[bytes], delimiter: str | None, encoding: str | None
+) -> Reader:
+    format = _EXTENSIONS.get(source.suffix.lower())
+    if format is None:
+        raise TableError(f'its name must end in one of {", ".join(_EXTENSIONS)}.')
+    if format == 'parquet':
+        return ParquetReader(source)
+    if format in ('csv', 'tsv'):
+        return CsvReader(read_blocks(file, encoding), delimiter, prefer_tabs=format == 'tsv')
+    return JsonReader(lambda: read_blocks(file, encoding), one_a_line=format == 'ndjson')
+
+
+def _write(
+    reader: Reader, output: IO[bytes], format: TableFormat, step: Callable[[], object]
+) -> int:
+    """The number of rows that the output holds, as it tells by itself."""
+    if format == 'parquet':
+        schema, frames = _typed(reader)
+        write_parquet(output, schema, _each(frames, step))
+        output.flush()
+        return count_rows(Path(output.name))
+    if format in ('json', 'ndjson'):
+        return _write_lines(output, _each(_lines(reader), step), as_array=format == 'json')
+    names, frames = _text(reader)
+    form = CsvForm(b',' if format == 'csv' else b'\t', len(names))
+    return form.write_all(output, names, _each(frames, step))
+
+
+def _typed(reader: Reader) -> tuple[dict[str, Any], Iterator['polars.DataFrame']]:
+    import polars
+
+    if isinstance(reader, JsonReader):
+        return typed_frames(reader)
+    if isinstance(reader, ParquetReader):
+        return reader.schema, reader.frames()
+    return dict.fromkeys(reader.names, polars.String()), reader.frames()
+
+
+def _text(reader: Reader) -> tuple[list[str], Iterator['polars.DataFrame']]:
+    if isinstance(reader, JsonReader):
+        return text_frames(reader)
+    if isinstance(reader, ParquetReader):
+        return list(reader.schema), reader.plain_frames()
+    return reader.names, reader.frames()
+
+
+def _lines(reader: Reader) -> Iterator[bytes]:
+    if isinstance(reader, JsonReader):
+        return reader.lines()
+    frames = reader.plain_frames() if isinstance(reader, ParquetReader) else reader.frames()
+    return one_ahead(_to_lines, frames)
+
+
+def _to_lines(frame: 'polars.DataFrame') -> bytes:
+    buffer = io.BytesIO()
+    frame.write_ndjson(buffer)
+    return buffer.getvalue()
+
+
+def _write_lines(output: IO[bytes], blocks: Iterator[bytes], as_array: bool) -> int:
+    """Write objects, one a line; as an array with commas behind all but the last."""
+    rows = 0
+    if as_array:
+        output.write(b'[')
+    for block in blocks:
+        if not block:
+            continue
+        if as_array:
+            output.write(b',\n' if rows else b'\n')
+            output.write(block[:-1].replace(b'\n', b',\n'))
+        else:
+            output.write(block)
+        rows += block.count(b'\n')
+    if as_array:
+        output.write(b'\n]\n')
+    return rows
+
+
+def _each(items: Iterator[T], step: Callable[[], object]) -> Iterator[T]:
+    for item in items:
+        yield item
+        step()

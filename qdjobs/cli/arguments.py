@@ -1,0 +1,67 @@
+"""`key=value` on a command line → the arguments of a task and the options of its job."""
+
+import contextlib
+import inspect
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from qdjobs.errors import InvalidJobError, show
+from qdjobs.client.hints import HintCheck
+from qdjobs.client.options import split_options
+from qdjobs.client.tasks import Task
+
+
+def read_arguments(task: Task, pairs: Iterable[str]) -> dict[str, Any]:
+    """The keywords for `enqueue_background_job`, which checks them.
+
+    A value is JSON or text, whichever the hint of its parameter takes, or text for what JSON has
+    no form for, such as a date. Raises InvalidJobError for what is no pair, or given twice.
+    """
+    given: dict[str, str] = {}
+    for pair in pairs:
+        key, equals, text = pair.partition('=')
+        if not equals or not key.isidentifier():
+            raise InvalidJobError(f'{show(pair)} is no argument: write key=value.')
+        if key in given:
+            raise InvalidJobError(f'{key} is given twice: which one is meant?')
+        given[key] = text
+    arguments, options = split_options(given)
+    read = {key: _read(_check_of(task, key), text) for key, text in arguments.items()}
+    for key, text in options.items():
+        read[key] = _read_option(key, text)
+    return read
+
+
+def _check_of(task: Task, key: str) -> HintCheck | None:
+    for name, parameter in task.signature.parameters.items():
+        if name == key or parameter.kind is inspect.Parameter.VAR_KEYWORD:
+            return task.checks.get(name)
+    return None
+
+
+def _read(check: HintCheck | None, text: str) -> Any:
+    try:
+        value = msgspec.json.decode(text)
+    except ValueError:
+        value = text
+    if check is None or Any in check.hints:
+        return value
+    if not isinstance(value, str) and check.problem(value) is None:
+        return value
+    for candidate in (text, value):  # the text first: it keeps the digits of 1.10
+        with contextlib.suppress(ValueError):  # which the enqueueing will tell
+            return check.read_json(candidate)
+    return value
+
+
+def _read_option(key: str, text: str) -> Any:
+    """Most options read their text themselves, and say what is wrong with it."""
+    if key == 'job_max_retries' and text.isdecimal():
+        return int(text)
+    if key == 'job_at':
+        with contextlib.suppress(ValueError):
+            return datetime.fromisoformat(text)
+    return text

@@ -1,0 +1,176 @@
+"""`flask jobs`: the contract of job_manager for a shell, and the doctor."""
+
+import sys
+import time
+from typing import Any
+
+import click
+
+from qdjobs.cli.arguments import read_arguments
+from qdjobs.cli.text import bar, describe, plain, table
+from qdjobs.monitoring.doctor import Level, examine
+from qdjobs.errors import InvalidJobError, JobError, JobNotFoundError
+from qdjobs.client.json import to_json
+from libraries.job_manager import (
+    MAX_LISTED,
+    cancel_job,
+    enqueue_background_job,
+    get_job_status,
+    list_jobs,
+    retry_job,
+    wait_for_job,
+)
+from qdjobs.client.status import ENDED, STATUSES, Status
+from qdjobs.client.tasks import resolve_task
+from qdjobs.config import QUEUES
+
+TICK = 0.25  # seconds between two looks at a job that is waited for
+TIMED_OUT = 124  # as of timeout(1)
+INTERRUPTED = 130  # as of a shell
+
+_MARKS: dict[Level, tuple[str, str]] = {
+    'ok': ('✓', 'green'),
+    'note': ('·', 'cyan'),
+    'warning': ('!', 'yellow'),
+    'error': ('✗', 'red'),
+}
+
+
+class _Jobs(click.Group):
+    """Tells every JobError in one line, with exit code 1."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except JobError as error:
+            raise click.ClickException(plain(error)) from error
+
+
+@click.group(cls=_Jobs)
+def jobs() -> None:
+    """Enqueue jobs, see what became of them, and whether all is well."""
+
+
+@jobs.command()
+@click.argument('path')
+@click.argument('arguments', nargs=-1, metavar='[KEY=VALUE]...')
+def enqueue(path: str, arguments: tuple[str, ...]) -> None:
+    """Queue the task of a dotted PATH, and write the id of its job.
+
+    A value is JSON (7, true, [1, 2]) or text, whichever the task takes: 7 is text for a parameter
+    that is a str. Dates, durations and the like are written in ISO 8601. Keys that begin with job_
+    are the job's options, such as job_queue=high, job_timeout=2m or job_at=2030-01-01T00:00Z.
+    """
+    keywords = read_arguments(resolve_task(path), arguments)
+    click.echo(enqueue_background_job(path, **keywords).id)
+
+
+@jobs.command()
+@click.argument('job_id', metavar='ID')
+@click.option('--json', 'as_json', is_flag=True, help='Write it as one JSON object.')
+def status(job_id: str, as_json: bool) -> None:
+    """Tell what became of a job."""
+    found = get_job_status(job_id)
+    click.echo(to_json(found) if as_json else '\n'.join(describe(found)))
+
+
+@jobs.command()
+@click.argument('job_id', metavar='ID')
+@click.option('--timeout', type=click.FloatRange(min=0), help='Wait so many seconds at most.')
+def wait(job_id: str, timeout: float | None) -> None:
+    """Wait until a job has ended; draw how far it is.
+
+    Exit codes: 0 if it finished; 1 if it failed, was stopped or cancelled, or cannot be asked for;
+    124 if the time is over; 130 after Ctrl-C. The job goes on in the last two cases.
+    """
+    try:
+        ended = _watch(job_id, timeout)
+    except KeyboardInterrupt:
+        click.echo(
+            f'\nNo longer waiting; the job goes on. To end it: {_cancelling(job_id)}', err=True
+        )
+        sys.exit(INTERRUPTED)
+    if ended['status'] not in ENDED:
+        click.echo(f'The time is over; the job goes on. To end it: {_cancelling(job_id)}', err=True)
+        sys.exit(TIMED_OUT)
+    click.echo('\n'.join(describe(ended)))
+    sys.exit(0 if ended['status'] == 'finished' else 1)
+
+
+@jobs.command('list')
+@click.option('--status', type=click.Choice(STATUSES), help='Only jobs of this status.')
+@click.option('--queue', type=click.Choice(QUEUES), help='Only jobs of this queue.')
+@click.option(
+    '--limit', type=click.IntRange(1, MAX_LISTED), default=50, show_default=True, help='At most.'
+)
+def list_(status: str | None, queue: str | None, limit: int) -> None:
+    """List jobs: the running, the waiting, then what has ended."""
+    found = list_jobs(status, queue, limit)
+    click.echo('\n'.join(table(found)) if found else 'There are none.')
+    if len(found) == limit < MAX_LISTED:
+        click.echo(f'There may be more: --limit {MAX_LISTED}.', err=True)
+
+
+@jobs.command()
+@click.argument('job_id', metavar='ID')
+def cancel(job_id: str) -> None:
+    """Keep a waiting job from running, or stop a running one."""
+    outcome = cancel_job(job_id)
+    told = {'canceled': 'It will not run.', 'stopping': 'Its worker has been told to stop it.'}
+    click.echo(told.get(outcome, f'It had ended before: {outcome}.'))
+
+
+@jobs.command()
+@click.argument('job_ids', metavar='ID...', nargs=-1, required=True)
+def retry(job_ids: tuple[str, ...]) -> None:
+    """Queue jobs again that failed, were stopped or cancelled.
+
+    Exit code 1 if any of them could not be; the others are queued all the same.
+    """
+    refused = 0
+    for job_id in job_ids:
+        try:
+            job = retry_job(job_id)
+            click.echo(f'{job.id} is queued in {plain(job.origin)}.')
+        except (InvalidJobError, JobNotFoundError) as error:
+            refused += 1
+            click.echo(f'Error: {plain(error)}', err=True)
+    sys.exit(1 if refused else 0)
+
+
+@jobs.command()
+def doctor() -> None:
+    """Look for what is wrong, and tell what to do about it. Changes nothing.
+
+    ✓ is well, · is worth knowing, ! can do harm, ✗ does harm. Exit code 1 if there is any ✗.
+    """
+    harm = False
+    for finding in examine():
+        mark, colour = _MARKS[finding.level]
+        click.echo(f'{click.style(mark, fg=colour)} {plain(finding.text)}')
+        harm |= finding.level == 'error'
+    sys.exit(1 if harm else 0)
+
+
+def _watch(job_id: str, timeout: float | None) -> Status:
+    """Draw the job until it has ended or the time is over; a line for each status if that is no
+    terminal.
+    """
+    deadline = time.monotonic() + (timeout if timeout is not None else float('inf'))
+    live = sys.stdout.isatty()
+    told = ''
+    while True:
+        left = max(0.0, deadline - time.monotonic())
+        found = wait_for_job(job_id, min(TICK, left) if told else 0)
+        now = bar(found) if live else found['status']
+        if now != told:
+            click.echo(f'\r\x1b[K{now}' if live else plain(now), nl=not live)
+            told = now
+        if found['status'] in ENDED or time.monotonic() >= deadline:
+            if live:
+                click.echo()
+            return found
+
+
+def _cancelling(job_id: str) -> str:
+    return f'flask jobs cancel {plain(job_id)}'

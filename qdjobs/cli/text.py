@@ -1,0 +1,99 @@
+"""Jobs as text on a terminal: one in full, many in a table, one that runs as a bar.
+
+Names, errors and messages come from tasks, or from whoever writes to Redis: no character of them
+may steer the terminal.
+"""
+
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+
+from qdjobs.monitoring.doctor import show_duration
+from qdjobs.client.json import to_json
+from qdjobs.client.status import Status
+
+_BAR = 30  # characters
+_NARROWEST = 10  # characters that the last column has, however narrow the terminal
+
+
+def plain(text: object) -> str:
+    """One line, without control characters."""
+    return ''.join(c if c.isprintable() else ' ' for c in str(text))
+
+
+def describe(status: Status) -> Iterator[str]:
+    """All of one job, line by line."""
+    rows = [
+        ('id', status['id']),
+        ('status', status['status']),
+        ('task', status['task']),
+        ('queue', status['queue']),
+        ('created', _moment(status['created_at'])),
+        ('started', _moment(status['started_at'])),
+        ('ended', _moment(status['ended_at'])),
+        ('progress', _progress(status)),
+        ('result', to_json(status['result']) if status['status'] == 'finished' else None),
+        ('error', status['error']),
+    ]
+    rows += [
+        ('attempt', f'{_moment(attempt["at"])}  {attempt["error"]}')
+        for attempt in status['attempts']
+    ]
+    return (f'{name:<10}{plain(value)}' for name, value in rows if value)
+
+
+def table(jobs: Sequence[Status]) -> Iterator[str]:
+    """A header and a line for each; as wide as the terminal, or as needed if there is none."""
+    rows = [('ID', 'STATUS', 'QUEUE', 'AGE', 'TASK')]
+    now = datetime.now(UTC)
+    for job in jobs:
+        created = job['created_at']
+        age = show_duration(max(0.0, (now - created).total_seconds())) if created else ''
+        name = (job['task'] or '?').rpartition('.')[2]  # `describe` has the whole path
+        told = f'{name}  {job["error"] or _progress(job) or ""}'
+        rows.append((job['id'], job['status'], job['queue'], age, told.rstrip()))
+    widths = [max(len(plain(row[column])) for row in rows) for column in range(4)]
+    room = max(_NARROWEST, _columns() - sum(widths) - 2 * len(widths))
+    for row in rows:
+        cells = [f'{plain(cell):<{width}}' for cell, width in zip(row[:4], widths, strict=True)]
+        yield '  '.join((*cells, _cut(plain(row[4]), room))).rstrip()
+
+
+def bar(status: Status) -> str:
+    """The state of a job in one line that fits the terminal: how far it is, if its task tells."""
+    shares = _share(status)
+    drawn = ''
+    if shares is not None:
+        filled = round(_BAR * shares)
+        drawn = f'[{"#" * filled}{"-" * (_BAR - filled)}] {shares:4.0%}  '
+    line = plain(f'{status["status"]:<9} {drawn}{_progress(status) or ""}')
+    return _cut(line, _columns() - 1).rstrip()
+
+
+def _columns() -> int:
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
+
+
+def _cut(text: str, room: int) -> str:
+    return text if len(text) <= room else f'{text[: room - 1]}…'
+
+
+def _share(status: Status) -> float | None:
+    progress = status['progress'] or {}
+    done, total = progress.get('done'), progress.get('total')
+    if type(done) is not int or type(total) is not int or total <= 0:
+        return None
+    return min(1.0, max(0.0, done / total))
+
+
+def _progress(status: Status) -> str | None:
+    progress = status['progress']
+    if not progress:
+        return None
+    done, total, message = (progress.get(key) for key in ('done', 'total', 'message'))
+    return f'{done}{"" if total is None else f"/{total}"} {message or ""}'.rstrip()
+
+
+def _moment(moment: datetime | None) -> str | None:
+    return f'{moment:%Y-%m-%d %H:%M:%S}Z' if moment else None

@@ -1,0 +1,107 @@
+"""Checked calls → jobs that stand in Redis: all of them in one step, or none."""
+
+import json
+import math
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
+from typing import Any
+
+import msgspec
+from rq.exceptions import NoSuchJobError
+from rq.job import Job, JobStatus
+
+from qdjobs.client import redis as job_store
+from qdjobs.errors import InvalidJobError, show
+from qdjobs.client.options import JobOptions, retry_delays, split_options
+from qdjobs.client.payload import PlainSerializer, dump_checked
+from qdjobs.client.redis import reaching_redis
+from qdjobs.client.tasks import Task
+
+MAX_CALLS = 5000  # jobs that one step queues: Redis serves nobody else meanwhile
+# What RQ raises at a record that is none.
+UNREADABLE = (NoSuchJobError, ValueError, TypeError, LookupError, AttributeError)
+_OWN_FIELDS = ('data', 'description', 'retry_intervals')  # of each job its own
+
+
+def check_calls(task: Task, calls: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The keyword arguments of each call. Raises InvalidJobError, naming the first bad call."""
+    if not isinstance(calls, Iterable):
+        raise InvalidJobError(f'The calls must be a list of mappings, not {show(calls)}.')
+    bounded = list(islice(calls, MAX_CALLS + 1))
+    if len(bounded) > MAX_CALLS:
+        raise InvalidJobError(f'At most {MAX_CALLS} calls go in one step: make several of them.')
+    return [_check_call(task, number, call) for number, call in enumerate(bounded)]
+
+
+def _check_call(task: Task, number: int, call: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        if not isinstance(call, Mapping) or not all(isinstance(name, str) for name in call):
+            raise InvalidJobError('a call is a mapping of keyword arguments.')
+        arguments, options = split_options(call)
+        if options:
+            raise InvalidJobError(f'{min(options)} is an option: pass it beside the calls.')
+        task.check((), arguments)
+    except InvalidJobError as error:
+        raise InvalidJobError(f'Call {number}, {show(call)}: {error}') from error
+    return arguments
+
+
+def enqueue(
+    task: Task,
+    options: JobOptions,
+    calls: Sequence[tuple[str, tuple[Any, ...], dict[str, Any]]],
+    repeat_id: str,
+) -> list[Job]:
+    with reaching_redis(repeat_id) as connection:
+        jobs = [_make_job(task, options, call) for call in calls]
+        shared = ['task', task.path]
+        for field, value in jobs[0].to_dict().items():
+            if field not in _OWN_FIELDS and value != '':
+                shared += (field, str(value) if type(value) is int else value)
+        score = '' if options.start_at is None else str(math.ceil(options.start_at.timestamp()))
+        ids, descriptions = [job.id for job in jobs], [job.description for job in jobs]
+        # Delays of each job's own: what is queued together must not come back together.
+        delays = [json.dumps(job.retry_intervals) if job.retry_intervals else None for job in jobs]
+        request = msgspec.msgpack.encode((options.queue, score, shared, ids, descriptions, delays))
+        data = [zlib.compress(job.data) for job in jobs]
+        replies = job_store.enqueue(connection, [request, *data])
+    for job, existing in zip(jobs, replies, strict=True):
+        if existing:
+            fill(job, existing)
+    return jobs
+
+
+def fill(job: Job, reply: list[bytes]) -> None:
+    """Make a job what stands in Redis. Raises InvalidJobError for what is no record of a job."""
+    try:
+        job.restore(dict(zip(reply[::2], reply[1::2], strict=True)))
+    except UNREADABLE as error:
+        raise InvalidJobError(f'The record of job {job.id!r} cannot be read.') from error
+
+
+def _make_job(
+    task: Task, options: JobOptions, call: tuple[str, tuple[Any, ...], dict[str, Any]]
+) -> Job:
+    job_id, args, kwargs = call
+    job = Job(job_id, job_store.get_connection())
+    job.serializer = PlainSerializer  # as an argument, RQ would inspect the class for each job
+    job.data = dump_checked((task.path, None, args, kwargs))
+    job.description = _describe(task.path, args, kwargs)
+    job.origin = options.queue
+    job.timeout = options.timeout
+    job.result_ttl = options.result_ttl
+    job.failure_ttl = options.failure_ttl
+    job._status = JobStatus.SCHEDULED if options.start_at else JobStatus.QUEUED
+    job.enqueued_at = None if options.start_at else job.created_at
+    if options.max_retries:
+        job.retries_left = options.max_retries
+        job.retry_intervals = retry_delays(options)  # type: ignore[assignment]  # RQ takes floats
+    return job
+
+
+def _describe(path: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
+    """The call in one short line, for logs and the dashboard."""
+    shown = [show(value) for value in args[:10]]
+    shown += [f'{name}={show(value)}' for name, value in islice(kwargs.items(), 10)]
+    return f'{path}({", ".join(shown)})'.encode(errors='backslashreplace').decode()

@@ -1,0 +1,175 @@
+"""The `job_` options of an enqueue, checked. See the table in README.md."""
+
+import math
+import random
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal, TypedDict
+
+from qdjobs.errors import InvalidJobError, show
+from qdjobs.client.tasks import OPTION_PREFIX
+from qdjobs.config import MAX_DURATION, QUEUES
+
+MAX_RETRIES = 100
+MAX_RETRY_DELAY = 3600.0  # seconds: however often a job failed, it is tried again within the hour
+MAX_ID_LENGTH = 200
+
+_UNITS = {'': 1, 's': 1, 'm': 60, 'h': 3600, 'd': 86_400}
+_DURATION = re.compile(r'(\d{1,12}(?:\.\d{1,6})?)([smhd]?)', re.ASCII)
+_JOB_ID = re.compile(r'[A-Za-z0-9_-]+')  # what RQ itself accepts
+
+
+Duration = int | float | str | timedelta
+
+
+class Options(TypedDict, total=False):
+    """The options as a caller writes them."""
+
+    job_queue: Literal['high', 'default', 'low']
+    job_timeout: Duration
+    job_max_retries: int
+    job_retry_delay: Duration
+    job_delay: Duration
+    job_at: datetime
+    job_id: str
+    job_result_ttl: Duration
+
+
+_KNOWN = Options.__optional_keys__
+
+
+@dataclass(frozen=True)
+class JobOptions:
+    """The options of one job. Durations are seconds."""
+
+    queue: str
+    timeout: int
+    max_retries: int
+    retry_delay: float  # before the first further attempt
+    start_at: datetime | None  # aware, or None for now
+    job_id: str | None
+    result_ttl: int
+    failure_ttl: int
+
+
+def split_options(kwargs: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A call's keywords as (arguments of the task, options of the job)."""
+    arguments: dict[str, Any] = {}
+    options: dict[str, Any] = {}
+    for name, value in kwargs.items():
+        (options if name.startswith(OPTION_PREFIX) else arguments)[name] = value
+    return arguments, options
+
+
+def check_options(given: Mapping[str, Any]) -> None:
+    """Raise as `parse_options` does, where options are written down for jobs to come."""
+    parse_options(given, result_ttl=1, failure_ttl=1)
+
+
+def parse_options(given: Mapping[str, Any], *, result_ttl: int, failure_ttl: int) -> JobOptions:
+    """Raise InvalidJobError, naming the option and what it takes, for any that cannot be used.
+
+    The two lifetimes, in seconds, are those of jobs that ask for none.
+    """
+    unknown = sorted(set(given) - _KNOWN)
+    if unknown:
+        raise InvalidJobError(
+            f'{unknown[0]} is no option of a job; there are {", ".join(sorted(_KNOWN))}. '
+            'Arguments of a task must not begin with job_.'
+        )
+    result_ttl = _whole_seconds('job_result_ttl', given.get('job_result_ttl', result_ttl))
+    return JobOptions(
+        queue=_queue(given.get('job_queue', 'default')),
+        timeout=_whole_seconds('job_timeout', given.get('job_timeout', '5m')),
+        max_retries=_max_retries(given.get('job_max_retries', 0)),
+        retry_delay=_duration('job_retry_delay', given.get('job_retry_delay', 10)),
+        start_at=_start_at(given),
+        job_id=_job_id(given.get('job_id')),
+        result_ttl=result_ttl,
+        # Whoever asks for an outcome for longer means a failure too; never for less long.
+        failure_ttl=max(failure_ttl, result_ttl),
+    )
+
+
+def retry_delays(options: JobOptions) -> list[float]:
+    """Seconds before each further attempt: doubling, and up to a quarter shorter at random, so
+    that what failed together does not come back together.
+    """
+    return [
+        round(min(options.retry_delay * 2**attempt, MAX_RETRY_DELAY) * random.uniform(0.75, 1), 3)
+        for attempt in range(options.max_retries)
+    ]
+
+
+def _queue(name: Any) -> str:
+    if name not in QUEUES:
+        raise InvalidJobError(f'job_queue must be one of {", ".join(QUEUES)}, not {show(name)}.')
+    return str(name)
+
+
+def is_job_id(job_id: Any) -> bool:
+    """Whether a job could have this id; any other would name some other key in Redis."""
+    return isinstance(job_id, str) and _JOB_ID.fullmatch(job_id) is not None
+
+
+def _job_id(job_id: Any) -> str | None:
+    if job_id is None:
+        return None
+    if not is_job_id(job_id) or len(job_id) > MAX_ID_LENGTH:
+        raise InvalidJobError(
+            f'job_id must be letters, digits, dashes and underscores, at most {MAX_ID_LENGTH}, '
+            f'not {show(job_id)}.'
+        )
+    return str(job_id)
+
+
+def _max_retries(retries: Any) -> int:
+    if type(retries) is not int or not 0 <= retries <= MAX_RETRIES:
+        raise InvalidJobError(
+            f'job_max_retries must be a whole number from 0 to {MAX_RETRIES}, not {show(retries)}.'
+        )
+    return retries
+
+
+def _start_at(given: Mapping[str, Any]) -> datetime | None:
+    """When to start, or None for now."""
+    delay, moment = given.get('job_delay'), given.get('job_at')
+    if delay is not None and moment is not None:
+        raise InvalidJobError('job_delay and job_at exclude each other: pass one of them.')
+    if delay is not None:
+        moment = datetime.now(UTC) + timedelta(seconds=_duration('job_delay', delay))
+    elif moment is not None and (not isinstance(moment, datetime) or moment.utcoffset() is None):
+        raise InvalidJobError(
+            'job_at must be an aware datetime, such as datetime(2030, 1, 1, tzinfo=UTC) or, in a '
+            f'shell, 2030-01-01T00:00Z, not {show(moment)}.'
+        )
+    if moment is None or moment <= datetime.now(UTC):
+        return None
+    if moment > datetime.now(UTC) + timedelta(seconds=MAX_DURATION):
+        raise InvalidJobError(f'job_at must be within a year from now, not {show(moment)}.')
+    return moment
+
+
+def _whole_seconds(option: str, value: Any) -> int:
+    seconds = math.ceil(_duration(option, value))
+    if seconds < 1:
+        raise InvalidJobError(f'{option} must be at least one second, not {show(value)}.')
+    return seconds
+
+
+def _duration(option: str, value: Any) -> float:
+    seconds: float = math.nan
+    if isinstance(value, timedelta):
+        seconds = value.total_seconds()
+    elif isinstance(value, (int, float)) and not isinstance(value, bool):
+        seconds = value
+    elif isinstance(value, str) and (match := _DURATION.fullmatch(value)):
+        seconds = float(match[1]) * _UNITS[match[2]]
+    if not 0 <= seconds <= MAX_DURATION:  # also false for NaN
+        raise InvalidJobError(
+            f"{option} must be seconds, or a string such as '30s', '5m' or '1h', "
+            f'from 0 to a year, not {show(value)}.'
+        )
+    return float(seconds)

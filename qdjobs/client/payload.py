@@ -1,0 +1,201 @@
+"""Plain data ↔ bytes: what may travel in a job, and nothing that could run.
+
+On the wire it is a pickle, so that stock RQ tools read our jobs. It is written from plain
+data only and read by an unpickler that knows the plain types and no other name.
+"""
+
+import io
+import pickle
+import zlib
+from collections.abc import Callable
+from datetime import date, datetime, time, timedelta, timezone
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+from qdjobs.errors import InvalidJobError, show
+
+PLAIN_TYPES = (
+    'None, bool, int, float, str, bytes, list, tuple, dict, set, '
+    'datetime, date, time, timedelta, Decimal, UUID'
+)
+
+MAX_DEPTH = 100  # of containers in containers
+
+_SCALARS = frozenset((type(None), bool, int, float, str, bytes, date, timedelta, Decimal))
+_MOMENTS = frozenset((datetime, time))
+_CONTAINERS = frozenset((list, tuple, dict, set))
+
+# A UUID's own pickle carries a state; `UUID(hex)` needs none, so the reader can refuse states.
+_REDUCERS: dict[type, Callable[[Any], Any]] = {UUID: lambda value: (UUID, (value.hex,))}
+
+
+class PlainSerializer:
+    """RQ's serializer interface over plain data. Both ways raise InvalidJobError."""
+
+    @staticmethod
+    def dumps(value: Any) -> bytes:
+        """Write plain data; the error says where the first thing stands that is not."""
+        check_plain(value)
+        return dump_checked(value)
+
+    @staticmethod
+    def loads(payload: bytes) -> Any:
+        """Read plain data; a payload that names anything else is refused before it acts."""
+        unpickler = _PlainUnpickler(io.BytesIO(payload))
+        try:
+            value = unpickler.load()
+        except InvalidJobError:
+            raise
+        except Exception as error:  # a damaged pickle raises almost any class
+            raise InvalidJobError(f'The payload cannot be read: {error}.') from error
+        check_plain(value)  # a pickle can also hold bare names, frozensets, half-made objects
+        return value
+
+
+def dump_checked(value: Any) -> bytes:
+    """Write what `check_plain` has let through."""
+    buffer = io.BytesIO()
+    pickler = pickle.Pickler(buffer, protocol=4)
+    pickler.dispatch_table = _REDUCERS
+    pickler.dump(value)
+    return buffer.getvalue()
+
+
+class _Constructor:
+    """A plain type that a pickle may call, and no more: it has no attribute to set."""
+
+    __slots__ = ('_make',)
+    _make: Callable[..., Any]
+
+    def __init__(self, make: Callable[..., Any]) -> None:
+        object.__setattr__(self, '_make', make)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f'{name} cannot be set')
+
+    def __call__(self, *args: Any) -> Any:
+        return self._make(*args)
+
+
+class _PickledUUID(UUID):
+    """A UUID as stock pickle makes it: empty first, then given its number; plain from then on."""
+
+    __slots__ = ()
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        object.__setattr__(self, '__class__', UUID)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        _PickledUUID.__init__(self, int=state['int'])
+
+
+def _make_moment(kind: type[date] | type[datetime]) -> Callable[..., Any]:
+    # Their pickled form is hardly checked; `replace` checks every field.
+    def make(*args: Any) -> Any:
+        value = kind(*args)
+        return value.replace(day=value.day)
+
+    return make
+
+
+def _make_time(*args: Any) -> time:
+    value = time(*args)
+    return value.replace(minute=value.minute)
+
+
+_CONSTRUCTORS: dict[tuple[str, str], Any] = {
+    ('datetime', 'datetime'): _Constructor(_make_moment(datetime)),
+    ('datetime', 'date'): _Constructor(_make_moment(date)),
+    ('datetime', 'time'): _Constructor(_make_time),
+    ('datetime', 'timedelta'): _Constructor(timedelta),
+    ('datetime', 'timezone'): _Constructor(timezone),
+    ('decimal', 'Decimal'): _Constructor(Decimal),
+    ('uuid', 'UUID'): _PickledUUID,
+    ('builtins', 'set'): _Constructor(set),
+    ('__builtin__', 'set'): _Constructor(set),
+}
+
+
+class _PlainUnpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        try:
+            return _CONSTRUCTORS[module, name]
+        except KeyError:
+            raise InvalidJobError(
+                f'The payload names {module}.{name}, which is no plain data; it was not read.'
+            ) from None
+
+
+def check_plain(value: Any, where: str = 'the value') -> None:
+    """Raise InvalidJobError, saying where in `value` it stands, for anything but plain data."""
+    try:
+        _check(value, where, MAX_DEPTH)
+    except RecursionError:
+        raise InvalidJobError(f'{where} is nested too deeply, or contains itself.') from None
+
+
+def _check(value: Any, where: str, depth: int) -> None:
+    kind = type(value)
+    if kind in _SCALARS:
+        return
+    if kind in _CONTAINERS:
+        if depth == 0:
+            raise RecursionError  # at a depth of our own, whatever the caller's stack
+        _check_items(value, where, depth - 1)
+    elif kind in _MOMENTS:
+        if value.tzinfo is not None and type(value.tzinfo) is not timezone:
+            raise InvalidJobError(
+                f'{where} has the time zone {value.tzinfo}, which does not travel: '
+                'pass it as .astimezone(timezone.utc).'
+            )
+    elif kind is UUID:
+        if type(value.int) is not int or not 0 <= value.int < 1 << 128:
+            raise InvalidJobError(f'{where} is a damaged UUID.')
+    else:
+        raise InvalidJobError(
+            f'{where} is of type {_name(kind)}, which does not travel: {_advice(kind)}.'
+        )
+
+
+def _check_items(value: Any, where: str, depth: int) -> None:
+    # Most data is flat: a look at the types of all items at once spares a look at each.
+    if type(value) is dict:
+        if not _SCALARS.issuperset(map(type, value)):
+            for key in value:
+                _check(key, f'the key {show(key)} of {where}', depth)
+        if not _SCALARS.issuperset(map(type, value.values())):
+            for key, item in value.items():
+                _check(item, f'{where}[{show(key)}]', depth)
+    elif not _SCALARS.issuperset(map(type, value)):
+        for index, item in enumerate(value):
+            place = f'{show(item)} in {where}' if type(value) is set else f'{where}[{index}]'
+            _check(item, place, depth)
+
+
+def _name(kind: type) -> str:
+    return (
+        kind.__qualname__
+        if kind.__module__ == 'builtins'
+        else f'{kind.__module__}.{kind.__qualname__}'
+    )
+
+
+def _advice(kind: type) -> str:
+    for plain in (bool, int, float, str, bytes, list, tuple, dict, set, datetime, date):
+        if issubclass(kind, plain):
+            return f'pass {plain.__name__}(…) of it'
+    return f'pass its id instead, or plain data ({PLAIN_TYPES})'
+
+
+def decompress(payload: bytes, limit: int = 64 * 1024 * 1024) -> bytes:
+    """Undo RQ's zlib, or return as it is what is not compressed; at most `limit` bytes."""
+    reader = zlib.decompressobj()
+    try:
+        data = reader.decompress(payload, limit)
+    except zlib.error:
+        return payload
+    if reader.unconsumed_tail:
+        raise InvalidJobError(f'The payload unpacks to more than {limit} bytes; it was not read.')
+    return data

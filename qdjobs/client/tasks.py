@@ -1,0 +1,197 @@
+"""A dotted path → a task whose arguments are checked before anything is queued."""
+
+import importlib
+import inspect
+import types
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from qdjobs.errors import InvalidJobError, UnknownTaskError, show
+from qdjobs.client.hints import HintCheck, make_check
+from qdjobs.client.payload import check_plain
+from qdjobs.config import get_settings
+
+OPTION_PREFIX = 'job_'
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task, and what its parameters accept."""
+
+    path: str
+    function: types.FunctionType
+    signature: inspect.Signature
+    checks: Mapping[str, HintCheck]  # of the parameters that have a hint
+
+    def check(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        """Raise InvalidJobError unless the arguments fit the signature and travel as they are."""
+        try:
+            bound = self.signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise InvalidJobError(f'{self.path}{_spell(self.signature)}: {error}.') from None
+        for parameter, where, value in _spread(bound):
+            check_plain(value, f'{self.path}: {where}')
+            check = self.checks.get(parameter)
+            if check is not None and (problem := check.problem(value)):
+                raise InvalidJobError(f'{self.path}: {where}: {problem}.')
+
+    def read_json(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Keyword arguments as JSON has them → as the hints want them.
+
+        Raises InvalidJobError, naming the argument, for one that is missing, unknown or does
+        not fit.
+        """
+        named, others = _keywords(self.signature)
+        for name, required in named.items():
+            if required and name not in arguments:
+                raise InvalidJobError(f'{self.path}: argument {name!r} is missing.', name)
+        read = {}
+        for name, value in arguments.items():
+            parameter = name if name in named else others
+            if parameter is None:
+                raise InvalidJobError(f'{self.path} has no argument {show(name)}.', name)
+            check_plain(value, f'{self.path}: argument {show(name)}')  # of a bounded depth
+            check = self.checks.get(parameter)
+            try:
+                read[name] = value if check is None else check.read_json(value)
+            except ValueError as error:
+                raise InvalidJobError(
+                    f'{self.path}: argument {show(name)}: {error}.', name
+                ) from None
+        return read
+
+
+def resolve_task(path: str) -> Task:
+    """The task of a dotted path, such as `workers.svg_tasks.generate_complex_svg`.
+
+    Raises UnknownTaskError if the path names no public function that an allowed module defines,
+    InvalidJobError if the function cannot be a task.
+    """
+    if not isinstance(path, str):
+        raise UnknownTaskError(
+            'A task is named by its dotted path, such as '
+            f"'workers.svg_tasks.generate_complex_svg', not by {show(path)}."
+        )
+    return _resolve(path, get_settings().task_modules)
+
+
+@cache
+def _resolve(path: str, allowed: tuple[str, ...]) -> Task:
+    return _describe(path, _find(path, allowed))
+
+
+def resolve_function(path: str) -> types.FunctionType:
+    """The function alone, as a worker needs it. Raises UnknownTaskError as `resolve_task` does."""
+    return _find(path, get_settings().task_modules)
+
+
+def require_allowed(path: str) -> None:
+    """Raise UnknownTaskError unless the path's module is an allowed one; imports nothing."""
+    _require_allowed(path, get_settings().task_modules)
+
+
+def _require_allowed(path: str, allowed: tuple[str, ...]) -> None:
+    module_name = path.rpartition('.')[0]
+    if not any(module_name == top or module_name.startswith(f'{top}.') for top in allowed):
+        raise UnknownTaskError(
+            f'{path!r} is outside the allowed task modules ({", ".join(allowed)}): '
+            'define the task there, or add its module to JOB_TASK_MODULES.'
+        )
+
+
+@cache
+def _find(path: str, allowed: tuple[str, ...]) -> types.FunctionType:
+    module_name, _, name = path.rpartition('.')
+    _require_allowed(path, allowed)
+    module = import_module(module_name, path)
+    function = getattr(module, name, None)
+    if name.startswith('_') or not inspect.isfunction(function):
+        choices = ', '.join(public_functions(module)) or 'none'
+        raise UnknownTaskError(f'{path!r} names no public function: {module_name} has {choices}.')
+    if function.__module__ != module_name:
+        raise UnknownTaskError(
+            f'{path!r} is only imported there: name it where it is defined, '
+            f"'{function.__module__}.{function.__name__}'."
+        )
+    return function
+
+
+def import_module(module_name: str, path: str) -> types.ModuleType:
+    """Raise UnknownTaskError, with the cause and naming the `path` that asks, if it cannot be."""
+    try:
+        return importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name and f'{module_name}.'.startswith(f'{error.name}.'):
+            raise UnknownTaskError(
+                f'{path!r} names no task: there is no module {error.name!r}.'
+            ) from None
+        raise UnknownTaskError(f'{path!r}: importing {module_name} failed: {error}.') from error
+    except (Exception, SystemExit) as error:
+        raise UnknownTaskError(
+            f'{path!r}: importing {module_name} failed: {type(error).__name__}: {error}.'
+        ) from error
+
+
+def public_functions(module: types.ModuleType) -> list[str]:
+    """The names of the functions that a module defines for others."""
+    return [
+        name
+        for name, member in inspect.getmembers(module, inspect.isfunction)
+        if member.__module__ == module.__name__ and not name.startswith('_')
+    ]
+
+
+def _describe(path: str, function: types.FunctionType) -> Task:
+    body = inspect.unwrap(function)
+    if inspect.isgeneratorfunction(body) or inspect.isasyncgenfunction(body):
+        raise InvalidJobError(
+            f'{path} is a generator, whose body no worker would run: return a list.'
+        )
+    signature = inspect.signature(function)
+    for name in signature.parameters:
+        if name.startswith(OPTION_PREFIX):
+            raise InvalidJobError(
+                f'{path} has a parameter {name!r}, but keywords that begin with '
+                f'{OPTION_PREFIX!r} are options of the job: rename the parameter.'
+            )
+    checks = {
+        name: make_check(path, parameter, body.__globals__)
+        for name, parameter in signature.parameters.items()
+        if parameter.annotation is not parameter.empty
+    }
+    return Task(path, function, signature, checks)
+
+
+def _spell(signature: inspect.Signature) -> inspect.Signature:
+    """Without the hints, which are for programs."""
+    bare = [
+        parameter.replace(annotation=inspect.Parameter.empty)
+        for parameter in signature.parameters.values()
+    ]
+    return inspect.Signature(bare)
+
+
+def _keywords(signature: inspect.Signature) -> tuple[dict[str, bool], str | None]:
+    """What can be passed by keyword: name → whether it must be, and where all others go."""
+    parameters = signature.parameters.values()
+    named = {
+        parameter.name: parameter.default is parameter.empty
+        for parameter in parameters
+        if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+    }
+    others = (parameter.name for parameter in parameters if parameter.kind is parameter.VAR_KEYWORD)
+    return named, next(others, None)
+
+
+def _spread(bound: inspect.BoundArguments) -> Iterator[tuple[str, str, Any]]:
+    """Each argument as (parameter, how to name it in an error, value)."""
+    for name, value in bound.arguments.items():
+        kind = bound.signature.parameters[name].kind
+        if kind is inspect.Parameter.VAR_POSITIONAL:
+            yield from ((name, f'argument {name}[{i}]', item) for i, item in enumerate(value))
+        elif kind is inspect.Parameter.VAR_KEYWORD:
+            yield from ((name, f'argument {key!r}', item) for key, item in value.items())
+        else:
+            yield name, f'argument {name!r}', value

@@ -1,0 +1,201 @@
+"""What is wrong with the set-up, each with its remedy: Redis, the workers, the jobs, the tasks.
+
+Looks only, in two round trips however many jobs there are, and imports every task module.
+"""
+
+import pkgutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from qdjobs.errors import JobError, QueueUnavailableError
+from qdjobs.monitoring.health import LATE, Health, WorkerHealth, read_health
+from qdjobs.client.redis import reaching_redis
+from qdjobs.client.tasks import import_module, public_functions, resolve_task
+from qdjobs.config import QUEUES, Settings, get_settings
+
+DEPTH = 1000  # entries of each list that are looked at
+PATIENCE = 300  # seconds that a job may wait before there are too few workers
+
+_START = (
+    'Start one: rq worker --worker-class qdjobs.worker.worker.JobWorker ' + ' '.join(QUEUES) + '.'
+)
+
+Level = Literal['ok', 'note', 'warning', 'error']
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing looked at. Of a warning jobs can suffer, of an error they do."""
+
+    level: Level
+    text: str  # with the remedy, if one is needed
+
+
+def examine() -> Iterator[Finding]:
+    """Everything, as it is found out. Raises ValueError for a bad setting only."""
+    settings = get_settings()
+    try:
+        yield from _examine_redis()
+        health = read_health(DEPTH)
+    except QueueUnavailableError as error:
+        yield Finding('error', str(error))
+    else:
+        yield from _examine_workers(health)
+        yield from _examine_jobs(health)
+    for module in settings.task_modules:
+        yield from _examine_tasks(module)
+    yield from _examine_doors(settings)
+
+
+def _examine_redis() -> Iterator[Finding]:
+    with reaching_redis() as connection:
+        info: dict[str, Any] = connection.info()
+    server = 'Valkey' if 'valkey_version' in info else 'Redis'
+    version = info.get('valkey_version') or info.get('redis_version')
+    yield Finding('ok', f'{server} {version} answers.')
+    if {info.get('aof_last_write_status'), info.get('rdb_last_bgsave_status')} & {'err'}:
+        yield Finding('error', f'{server} cannot write to its disk: see its log, and free space.')
+    if info.get('aof_enabled'):
+        yield Finding('ok', 'It keeps an append-only file.')
+    else:
+        yield Finding(
+            'warning',
+            'It keeps no append-only file: a crash loses every job since its last snapshot, if it '
+            'takes any. Set "appendonly yes".',
+        )
+    policy = info.get('maxmemory_policy', 'unknown')
+    if policy == 'noeviction':
+        yield Finding('ok', 'It evicts nothing.')
+    else:
+        yield Finding(
+            'error',
+            f'Its maxmemory-policy is {policy}: when memory is short it throws jobs away. '
+            'Set "maxmemory-policy noeviction".',
+        )
+
+
+def _examine_workers(health: Health) -> Iterator[Finding]:
+    if health.suspended:
+        yield Finding('warning', 'The workers are suspended and take no job. Run: rq resume.')
+    alive = [worker for worker in health.workers if worker.state != 'lost']
+    served = frozenset[str]().union(*(worker.queues for worker in alive))
+    if unserved := [queue for queue in QUEUES if queue not in served]:
+        yield Finding('error', f'No worker is alive on {", ".join(unserved)}. {_START}')
+    else:
+        yield Finding('ok', f'Every queue has a worker; {_count(len(alive), "worker")} in all.')
+    for worker in health.workers:
+        yield from _examine_worker(worker)
+
+
+def _examine_worker(worker: WorkerHealth) -> Iterator[Finding]:
+    name = f'Worker {worker.name} on {worker.host or "an unknown host"}'
+    if worker.is_stock:
+        yield Finding(
+            'warning',
+            f'{name} is a stock worker, and loses jobs if it dies. Start it with '
+            '--worker-class qdjobs.worker.worker.JobWorker.',
+        )
+    if worker.state == 'lost':
+        yield Finding(
+            'warning',
+            f'{name} has been silent for {show_duration(worker.silence)}. See that something '
+            'restarts it; if it is gone, this line goes within eight minutes.',
+        )
+
+
+def _examine_jobs(health: Health) -> Iterator[Finding]:
+    yield from _examine_orphans(health)
+    if late := sum(queue.late for queue in health.queues):
+        yield Finding(
+            'error',
+            f'{_count(late, "delayed job")} should have been enqueued more than {LATE} s ago, '
+            f'which a JobWorker does. {_START}',
+        )
+    else:
+        yield Finding('ok', 'No delayed job is late.')
+    slow = [queue for queue in health.queues if queue.oldest > PATIENCE]
+    for queue in slow:
+        yield Finding(
+            'warning',
+            f'The oldest job of {queue.name} has waited for {show_duration(queue.oldest)}, with '
+            f'{queue.jobs["queued"]:,} in the queue. Start more workers.',
+        )
+    if not slow:
+        waiting = sum(queue.jobs['queued'] for queue in health.queues)
+        yield Finding('ok', f'{_count(waiting, "job")} waiting, none for long.')
+    if dead := sum(queue.jobs['failed'] for queue in health.queues):
+        yield Finding(
+            'note',
+            f'{_count(dead, "job")} among the dead letters: flask jobs list --status failed.',
+        )
+
+
+def _examine_orphans(health: Health) -> Iterator[Finding]:
+    if health.lost:
+        # A living worker looks every ten seconds.
+        mends = any(not worker.is_stock and worker.state != 'lost' for worker in health.workers)
+        yield Finding(
+            'warning' if mends else 'error',
+            f'{_count(health.lost, "running job")} lost by a dead worker. '
+            + ('A JobWorker puts them back within seconds: look again.' if mends else _START),
+        )
+    abandoned = sum(queue.abandoned for queue in health.queues)
+    if abandoned:
+        yield Finding(
+            'error',
+            f'{_count(abandoned, "job")} left as started by a stock worker that is gone. '
+            "RQ's clean-up fails them: then run flask jobs retry.",
+        )
+    missing = sum(queue.missing for queue in health.queues)
+    if missing:
+        yield Finding(
+            'warning',
+            f'{_count(missing, "queued id")} without a record: deleted or evicted. Workers skip '
+            'them; enqueue what is missing again.',
+        )
+    if not health.lost and not abandoned and not missing:
+        yield Finding('ok', 'No job is orphaned.')
+
+
+def _examine_tasks(module_name: str) -> Iterator[Finding]:
+    """The module, and every module inside if it is a package."""
+    try:
+        module = import_module(module_name, module_name)
+    except JobError as error:
+        yield Finding('error', f'{error} Mend it, or change JOB_TASK_MODULES.')
+        return
+    tasks = 0
+    for name in public_functions(module):
+        try:
+            resolve_task(f'{module_name}.{name}')
+            tasks += 1
+        except JobError as error:
+            yield Finding('warning', f'{error} If it is no task, begin its name with "_".')
+    if tasks:
+        yield Finding('ok', f'{module_name} has {_count(tasks, "task")}.')
+    for inner in pkgutil.iter_modules(getattr(module, '__path__', []), f'{module_name}.'):
+        if not inner.name.endswith('.__main__'):  # which would run
+            yield from _examine_tasks(inner.name)
+
+
+def _examine_doors(settings: Settings) -> Iterator[Finding]:
+    for door, key, names in (
+        ('/rq', settings.dashboard_login, 'DASHBOARD_USERNAME and DASHBOARD_PASSWORD'),
+        ('/api/jobs', settings.api_token, 'JOBS_API_TOKEN'),
+        ('/metrics', settings.metrics_token, 'METRICS_TOKEN'),
+    ):
+        if key is None:
+            yield Finding('note', f'There is no {door}: {names} not set here.')
+
+
+def _count(number: int, noun: str) -> str:
+    return f'{number:,} {noun}{"" if number == 1 else "s"}'
+
+
+def show_duration(seconds: float) -> str:
+    """Such as 45 s, 12 min, 5 h, 3 d."""
+    for unit, length in (('d', 86_400), ('h', 3600), ('min', 60)):
+        if seconds >= 2 * length:
+            return f'{seconds / length:.0f} {unit}'
+    return f'{seconds:.0f} s'

@@ -1,0 +1,126 @@
+"""What a request to the API asks for, checked: every refusal names the field at fault."""
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+from flask import request
+from werkzeug.exceptions import BadRequest
+
+from qdjobs.web.body import read_json_body
+from qdjobs.web.problems import FieldProblem
+from qdjobs.errors import InvalidJobError, UnknownTaskError, show
+from qdjobs.client.options import check_options
+from qdjobs.extension import JobQueue, NamedTask
+from qdjobs.client.tasks import OPTION_PREFIX, resolve_task
+
+LARGEST_BODY = 1024 * 1024  # bytes
+
+# Field of the body → option of the job.
+OPTIONS = {
+    'queue': 'job_queue',
+    'max_retries': 'job_max_retries',
+    'delay': 'job_delay',
+    'id': 'job_id',
+}
+# Other words for the same, by which clients of other APIs ask.
+SYNONYMS = {'task_name': 'task', 'payload': 'params'}
+STATUSES = {'pending': 'queued', 'running': 'started', 'completed': 'finished'}
+
+
+def read_enqueue(queue: JobQueue) -> tuple[NamedTask, dict[str, Any], dict[str, Any]]:
+    """The task, the arguments as its hints want them, and the options."""
+    body = _by_first_name(_parse(read_json_body(LARGEST_BODY)))
+    task = _task(queue, body.pop('task', None))
+    arguments = _arguments(task, body.pop('params', {}))
+    return task, arguments, dict(_option(field, value) for field, value in body.items())
+
+
+def read_listing() -> dict[str, Any]:
+    """The arguments of `list_jobs_page`."""
+    asked: dict[str, Any] = {}
+    for name, values in request.args.lists():
+        if name not in ('status', 'queue', 'limit', 'cursor') or len(values) > 1:
+            raise FieldProblem(
+                name, 'A listing takes status, queue, limit and cursor, each of them once.'
+            )
+        asked[name] = values[0]
+    if 'status' in asked:
+        asked['status'] = STATUSES.get(asked['status'], asked['status'])
+    if (limit := asked.get('limit', '')).isdecimal() and len(limit) < 10:
+        asked['limit'] = int(limit)  # else refused as what it is
+    return asked
+
+
+def _parse(raw: bytes) -> dict[str, Any]:
+    try:
+        body = msgspec.json.decode(raw)
+        # It takes the last of two members of one name; what checked the first was deceived.
+        json.loads(raw.decode(), object_pairs_hook=_refuse_twice)
+    except (ValueError, RecursionError) as error:
+        raise BadRequest(f'The body cannot be read as JSON: {error}.') from None
+    if not isinstance(body, dict):
+        raise BadRequest('Send a JSON object, such as {"task": "send_email", "params": {…}}.')
+    return body
+
+
+def _refuse_twice(pairs: list[tuple[str, Any]]) -> None:
+    seen: set[str] = set()
+    for name, _ in pairs:
+        if name in seen:
+            raise FieldProblem(name, f'{show(name)} stands twice in one object: send it once.')
+        seen.add(name)
+
+
+def _by_first_name(body: dict[str, Any]) -> dict[str, Any]:
+    known = ('task', 'params', *OPTIONS)
+    named: dict[str, Any] = {}
+    for given, value in body.items():
+        name = SYNONYMS.get(given, given)
+        if name not in known:
+            raise FieldProblem(given, f'There is no field {show(given)}, but {_list(known)}.')
+        if name in named:
+            raise FieldProblem(given, f'{name} and {given} are the same field: send one of them.')
+        named[name] = value
+    return named
+
+
+def _task(queue: JobQueue, name: Any) -> NamedTask:
+    if not isinstance(name, str):
+        raise FieldProblem('task', f'task must be the name of one, not {show(name)}.')
+    try:
+        return queue.find(name)
+    except UnknownTaskError as error:
+        raise FieldProblem('task', str(error)) from None
+
+
+def _arguments(task: NamedTask, params: Any) -> dict[str, Any]:
+    if not isinstance(params, dict):
+        raise FieldProblem('params', f'params must be an object, not {show(params)}.')
+    for name in params:
+        if name.startswith(OPTION_PREFIX):
+            raise FieldProblem(
+                f'params.{name}', f'Options stand beside params: {_list(OPTIONS)}, and no others.'
+            )
+    target = resolve_task(task.path)
+    try:
+        arguments = target.read_json(params)
+        target.check((), arguments)
+    except InvalidJobError as error:
+        field = 'params' if error.argument is None else f'params.{error.argument}'
+        raise FieldProblem(field, str(error)) from None
+    return arguments
+
+
+def _option(field: str, value: Any) -> tuple[str, Any]:
+    option = OPTIONS[field]
+    try:
+        check_options({option: value})
+    except InvalidJobError as error:
+        raise FieldProblem(field, str(error).replace(option, field)) from None
+    return option, value
+
+
+def _list(names: Iterable[str]) -> str:
+    return ', '.join(names)

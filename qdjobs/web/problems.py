@@ -1,0 +1,76 @@
+"""The one place where errors become answers: problem details, as RFC 9457 writes them."""
+
+import logging
+
+from flask import Blueprint, Flask, Response
+from werkzeug.exceptions import BadRequest, HTTPException, default_exceptions
+
+from qdjobs.errors import (
+    InvalidJobError,
+    JobError,
+    JobNotFoundError,
+    QueueUnavailableError,
+    UnknownTaskError,
+)
+from qdjobs.client.json import to_json
+
+RETRY_AFTER = 5  # seconds
+
+_STATUS: dict[type[JobError], tuple[int, str]] = {
+    InvalidJobError: (400, 'The job is not valid'),
+    UnknownTaskError: (400, 'There is no such task'),
+    JobNotFoundError: (404, 'There is no such job'),
+    QueueUnavailableError: (503, 'The job queue is away'),
+    JobError: (400, 'The job is not valid'),
+}
+
+log = logging.getLogger(__name__)
+
+
+class FieldProblem(BadRequest):
+    """A request that cannot be used for its `field`, such as `params.width`."""
+
+    def __init__(self, field: str, detail: str) -> None:
+        super().__init__(detail)
+        self.field = field[:200]  # the client may have made it up, of any length
+
+
+def register_problems(site: Flask | Blueprint) -> None:
+    """Answer every JobError and every HTTP error of an application, or of a blueprint in one of
+    somebody else's, with problem details.
+    """
+    site.register_error_handler(JobError, _job_problem)
+    site.register_error_handler(HTTPException, _http_problem)
+    if isinstance(site, Blueprint):
+        # Its application's handler of one code would go before the blueprint's for all.
+        for code in default_exceptions:
+            site.register_error_handler(code, _http_problem)
+
+
+def _job_problem(error: JobError) -> Response:
+    status, title = next(answer for kind, answer in _STATUS.items() if isinstance(error, kind))
+    if isinstance(error, UnknownTaskError):
+        log.error('%s', error)  # a client names no tasks here: the mistake is ours
+    if status == 503:
+        log.error('%s', error)
+        # What stands in the message is for the operator, not for whoever asked.
+        detail = 'Nothing is wrong with the request: repeat it later.'
+        answer = _problem(status, title, detail, job_id=getattr(error, 'job_id', None))
+        answer.headers['Retry-After'] = str(RETRY_AFTER)
+        return answer
+    return _problem(status, title, str(error), field=getattr(error, 'argument', None))
+
+
+def _http_problem(error: HTTPException) -> Response:
+    field = getattr(error, 'field', None)
+    answer = _problem(error.code or 500, error.name, error.description or '', field=field)
+    for name, value in error.get_headers():
+        if name not in ('Content-Type', 'Content-Length'):
+            answer.headers[name] = value  # such as Allow
+    return answer
+
+
+def _problem(status: int, title: str, detail: str, **more: str | None) -> Response:
+    body = {'type': 'about:blank', 'title': title, 'status': status, 'detail': detail}
+    body |= {name: value for name, value in more.items() if value is not None}
+    return Response(to_json(body), status, mimetype='application/problem+json')

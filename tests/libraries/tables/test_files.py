@@ -1,0 +1,183 @@
+"""Any table at all: there and back it is the same, or refused for a reason that is documented."""
+
+import csv
+import io
+import itertools
+import re
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import HealthCheck, assume, example, given, settings
+from hypothesis import strategies as st
+from polars import DataFrame
+
+from libraries.tables import text as table_text
+from qdjobs.errors import PermanentJobError
+from qdjobs.config import get_settings
+from libraries.tables.csv import CsvForm
+from libraries.tables.files import TableFormat, convert_upload
+from libraries.tables.text import TableError
+
+# Text as it comes, and text of nothing but what a CSV or JSON might trip over.
+texts = st.text(st.characters(exclude_categories=['Cs']), max_size=8)
+nasty = st.text('",;\t|\r\n\\{}[]:\ufeff \'a', max_size=8)
+cells = texts | nasty
+Table = list[list[str]]
+
+
+@st.composite
+def tables(draw: st.DrawFn) -> Table:
+    header = draw(st.lists(cells, min_size=1, max_size=5))
+    row = st.lists(cells, min_size=len(header), max_size=len(header))
+    return [header, *draw(st.lists(row, max_size=8))]
+
+
+def text_of(table: Table, quoting: int, line_end: str) -> str:
+    buffer = io.StringIO(newline='')
+    csv.writer(buffer, quoting=quoting, lineterminator=line_end).writerows(table)  # type: ignore[arg-type]
+    return buffer.getvalue()
+
+
+def there_and_back(text: str, way: TableFormat) -> Table:
+    folder = get_settings().upload_dir
+    folder.mkdir(exist_ok=True)
+    (folder / 'a.csv').write_bytes(text.encode())
+    there = convert_upload('a.csv', way, delimiter=',')
+    (folder / f'b.{way}').write_bytes(there.read_bytes())
+    back = convert_upload(f'b.{way}', 'csv', '\t' if way == 'tsv' else None)
+    with back.open(newline='', encoding='utf-8') as file:
+        return list(csv.reader(file))
+
+
+def expected_refusals(table: Table, way: TableFormat) -> str:
+    """The documented reasons that apply, as a pattern; nothing if there is none."""
+    header, *rows = table
+    reasons = {
+        'NUL': any('\0' in cell for row in table for cell in row),
+        'has no name': '' in header,
+        'more than once': len(set(header)) < len(header),
+        'columns are not known': not rows and way in ('json', 'ndjson'),
+    }
+    return '|'.join(reason for reason, applies in reasons.items() if applies)
+
+
+@pytest.fixture(params=[table_text.BLOCK, 16], ids=['whole', 'in blocks'])
+def block(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    """The bytes read at a time: so few that most records begin in one block and end in another."""
+    monkeypatch.setattr(table_text, 'BLOCK', request.param)
+    size: int = request.param
+    return size
+
+
+@pytest.mark.usefixtures('block')
+@pytest.mark.parametrize('way', ['json', 'ndjson', 'parquet', 'tsv'])
+@settings(
+    max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
+)
+@given(
+    table=tables(),
+    quoting=st.sampled_from([csv.QUOTE_ALL, csv.QUOTE_MINIMAL]),
+    line_end=st.sampled_from(['\n', '\r\n']),
+)
+def test_any_table_is_the_same_there_and_back(
+    way: TableFormat, table: Table, quoting: int, line_end: str
+) -> None:
+    # What the csv module leaves unquoted is a mark there, or the end of a line: not data.
+    signs = ''.join(itertools.chain.from_iterable(table))
+    assume(quoting == csv.QUOTE_ALL or not {'\ufeff', '\r'} & set(signs))
+    text = text_of(table, quoting, line_end)
+    why = expected_refusals(table, way)
+    if not why:
+        assert there_and_back(text, way) == table
+    else:
+        with pytest.raises(PermanentJobError, match=why):
+            there_and_back(text, way)
+
+
+@pytest.mark.usefixtures('block')
+@settings(
+    max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
+)
+@given(text=st.text('ab",\r\n', max_size=40))
+@example('a\r\r\n')
+def test_any_text_is_read_as_the_csv_module_reads_it_or_is_refused(text: str) -> None:
+    folder = get_settings().upload_dir
+    folder.mkdir(exist_ok=True)
+    (folder / 'a.csv').write_bytes(text.encode())
+    try:
+        path = convert_upload('a.csv', 'csv', delimiter=',')
+    except PermanentJobError:
+        without_end = re.sub(r'(\r?\n)+\Z', '', text)
+        assert not strictly_right(f'{without_end}\r\n', None) or not fit_header(text)
+        return
+    with path.open(newline='', encoding='utf-8') as file:
+        found = list(csv.reader(file))
+    assert found == [row for row in csv.reader(io.StringIO(text, newline=''), strict=True) if row]
+    assert len({len(row) for row in found}) == 1
+
+
+def fit_header(text: str) -> bool:
+    header = next(csv.reader(io.StringIO(text, newline='')), [])
+    return '' not in header and len(set(header)) == len(header) > 0
+
+
+@pytest.mark.parametrize('way', ['json', 'csv'])
+def test_a_byte_order_mark_inside_a_file_is_data(way: TableFormat) -> None:
+    rows = [['a'], ['\ufeffx'], ['\ufeff']]
+    assert there_and_back('a\n\ufeffx\n\ufeff\n', way) == rows
+
+
+def test_a_carriage_return_in_a_field_is_written_in_quotes() -> None:
+    assert there_and_back('a,b\n"1\r",2\n', 'json') == [['a', 'b'], ['1\r', '2']]
+
+
+@pytest.mark.parametrize('way', ['csv', 'json', 'ndjson', 'parquet'])
+def test_a_row_that_the_engine_loses_is_noticed(
+    way: TableFormat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parse = CsvForm.parse
+
+    def lose(form: CsvForm, block: bytes, names: list[str]) -> DataFrame:
+        frame = parse(form, block, names)
+        return frame.head(2) if block.startswith(b'1') else frame
+
+    monkeypatch.setattr(CsvForm, 'parse', lose)
+    with pytest.raises(PermanentJobError, match='2 of 3 rows would have been written'):
+        there_and_back('a\n1\n2\n3\n', way)
+    assert [path for path in get_settings().output_dir.rglob('*') if path.is_file()] == []
+
+
+def strictly_right(text: str, width: int | None) -> bool:
+    """Whether it is records of so many fields, or as many as the first: sign by sign, RFC 4180."""
+    position = 0
+    while position < len(text):
+        fields, ended = 0, False
+        blank = width in (None, 1) and text.startswith(('\n', '\r\n'), position)
+        while not ended:
+            field = re.compile(r'"(?:[^"]|"")*"|[^",\r\n]*').match(text, position)
+            assert field
+            separator = re.compile(r',|\r?\n').match(text, field.end())
+            if separator is None:
+                return False
+            position, fields, ended = separator.end(), fields + 1, separator[0] != ','
+        width = width or fields
+        if fields != width or (blank and width == 1):
+            return False
+    return True
+
+
+def every_text(signs: str, length: int) -> Iterator[str]:
+    for size in range(length + 1):
+        yield from map(''.join, itertools.product(signs, repeat=size))
+
+
+def test_the_quick_check_agrees_with_a_slow_one_on_every_short_text() -> None:
+    form = CsvForm(b',', 2)
+    for text in every_text('a",\r\n', 7):
+        line = text + '\n'
+        try:
+            form.count(line.encode(), 1)
+            found = True
+        except TableError:
+            found = False
+        assert found == strictly_right(line, 2), repr(line)

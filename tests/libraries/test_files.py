@@ -1,0 +1,335 @@
+"""Names lead to files inside the folders, and files appear whole or not at all."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from libraries.files import open_output, output_path, upload_path, write_output
+from qdjobs.config import get_settings
+from tests.conftest import ROOT, eventually
+
+Finder = Callable[[str], Path]
+
+
+@pytest.fixture(params=[upload_path, output_path])
+def find(request: pytest.FixtureRequest) -> Finder:
+    finder: Finder = request.param
+    return finder
+
+
+@pytest.fixture
+def folder(find: Finder) -> Path:
+    """The folder, already there, that the finder's paths lie in."""
+    settings = get_settings()
+    folder = settings.upload_dir if find is upload_path else settings.output_dir
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def output() -> Path:
+    folder = get_settings().output_dir
+    folder.mkdir()
+    return folder
+
+
+# Names
+
+
+@pytest.mark.parametrize(
+    'name',
+    [
+        'a.svg',
+        'sub/deep/a.svg',
+        './a.svg',
+        '..a',
+        'a..b',
+        '...',
+        '.hidden',
+        'a b',
+        'Zürich-日本.svg',
+        '~',
+        '$HOME',
+        '-rf',
+        '*',
+        "a'; drop",
+        'x' * 255,
+        'é' * 127,
+    ],
+)
+def test_a_name_stands_for_a_file_in_the_folder(find: Finder, folder: Path, name: str) -> None:
+    path = find(name)
+    assert path == folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text('x')
+    assert find(name) == path
+
+
+def test_an_absolute_path_inside_stands_for_itself(find: Finder, folder: Path) -> None:
+    assert find(str(folder / 'sub' / 'a.svg')) == folder / 'sub' / 'a.svg'
+
+
+@pytest.mark.parametrize('depth', [1, 2, 20])
+def test_a_path_that_goes_up_is_refused(find: Finder, folder: Path, depth: int) -> None:
+    for name in (
+        '../' * depth + 'etc/passwd',
+        'sub/' + '../' * depth + 'x',
+        '..',
+        'a/..',
+        'a/../b',
+    ):
+        with pytest.raises(ValueError, match=r'must not contain "\.\."'):
+            find(name)
+    with pytest.raises(ValueError, match=r'must not contain "\.\."'):
+        find(f'{folder}/../{folder.name}/a')
+
+
+@pytest.mark.parametrize('name', ['/etc/passwd', '/', '//etc/passwd', '/proc/self/environ'])
+def test_an_absolute_path_outside_is_refused(find: Finder, name: str) -> None:
+    with pytest.raises(ValueError, match=r'lies outside (UPLOAD|OUTPUT)_DIR'):
+        find(name)
+
+
+def test_a_folder_whose_name_begins_alike_is_outside(find: Finder, folder: Path) -> None:
+    with pytest.raises(ValueError, match='lies outside'):
+        find(f'{folder}-other/a.svg')
+
+
+def test_the_two_folders_are_apart(output: Path) -> None:
+    with pytest.raises(ValueError, match='lies outside UPLOAD_DIR'):
+        upload_path(str(output / 'a.svg'))
+
+
+@pytest.mark.parametrize(
+    'name',
+    ['', ' ', '\t', '\0', 'a\0b', 'a\nb', 'a\x1bb', 'a\u2028b', 'a\u202eb', '\udc80'],
+    ids=ascii,
+)
+def test_a_name_that_is_no_text_to_print_is_refused(find: Finder, name: str) -> None:
+    with pytest.raises(ValueError, match='must be printable text'):
+        find(name)
+
+
+@pytest.mark.parametrize('name', [None, 1, b'a', Path('a'), ['a']])
+def test_a_name_is_a_string(find: Finder, name: Any) -> None:
+    with pytest.raises(ValueError, match='must be printable text'):
+        find(name)
+
+
+@pytest.mark.parametrize(
+    'name', ['x' * 256, 'x' * 300, 'é' * 128, 'sub/' + 'x' * 300, 'x' * 300 + '/a']
+)
+def test_a_name_of_more_than_255_bytes_is_refused(find: Finder, name: str) -> None:
+    with pytest.raises(ValueError, match='more than 255 bytes'):
+        find(name)
+
+
+@pytest.mark.parametrize('parts', [2_000, 2_040, 3_000, 100_000])
+def test_a_path_that_no_system_takes_is_refused(find: Finder, folder: Path, parts: int) -> None:
+    with pytest.raises(ValueError, match='name'):
+        find('x/' * parts + 'y' * 200)
+
+
+@pytest.mark.parametrize('name', ['.', './', 'sub', 'sub/', 'sub/.'])
+def test_a_folder_is_no_file(find: Finder, folder: Path, name: str) -> None:
+    (folder / 'sub').mkdir()
+    with pytest.raises(ValueError, match=r'is a folder|lies outside'):
+        find(name)
+
+
+# Symbolic links
+
+
+def test_a_link_to_a_file_outside_is_refused(find: Finder, folder: Path, tmp_path: Path) -> None:
+    (tmp_path / 'secret').write_text('secret')
+    (folder / 'link').symlink_to(tmp_path / 'secret')
+    (folder / 'relative').symlink_to('../secret')
+    (folder / 'dangling').symlink_to(tmp_path / 'not-yet-there')
+    (folder / 'chain').symlink_to('link')
+    for name in ('link', 'relative', 'dangling', 'chain', str(folder / 'link')):
+        with pytest.raises(ValueError, match='lies outside'):
+            find(name)
+
+
+def test_a_link_to_a_folder_outside_is_refused(find: Finder, folder: Path, tmp_path: Path) -> None:
+    (folder / 'link').symlink_to(tmp_path)
+    for name in ('link', 'link/a', 'link/sub/a'):
+        with pytest.raises(ValueError, match='lies outside'):
+            find(name)
+
+
+def test_nothing_is_written_through_a_link(output: Path, tmp_path: Path) -> None:
+    (output / 'link').symlink_to(tmp_path)
+    with pytest.raises(ValueError, match='lies outside'):
+        write_output('link/made', 'x')
+    assert not (tmp_path / 'made').exists()
+
+
+def test_a_link_that_stays_inside_is_followed(find: Finder, folder: Path) -> None:
+    (folder / 'sub').mkdir()
+    (folder / 'link').symlink_to('sub')
+    assert find('link/a') == folder / 'sub' / 'a'
+
+
+def test_a_link_that_leads_to_itself_is_refused(find: Finder, folder: Path) -> None:
+    (folder / 'loop').symlink_to('loop')
+    for name in ('loop', 'loop/a'):
+        with pytest.raises(ValueError, match='loop'):
+            find(name)
+
+
+def test_the_folder_itself_may_be_a_link(settings: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / 'disk').mkdir()
+    (tmp_path / 'link').symlink_to('disk')
+    settings.setenv('OUTPUT_DIR', str(tmp_path / 'link'))
+    get_settings.cache_clear()
+    assert output_path('a') == output_path(str(tmp_path / 'link' / 'a')) == tmp_path / 'disk' / 'a'
+
+
+# Whole or not at all
+
+
+@pytest.mark.parametrize('content', ['Zürich\n', 'Zürich\n'.encode(), b'', '', b'\r\n\0', 'x\r\n'])
+def test_a_file_is_written_as_it_is(output: Path, content: str | bytes) -> None:
+    path = write_output('sub/a', content)
+    assert path == output / 'sub' / 'a'
+    assert path.read_bytes() == (content if isinstance(content, bytes) else content.encode())
+
+
+@pytest.mark.parametrize('name', ['x' * 255, 'é' * 127])
+def test_the_longest_name_can_be_written(output: Path, name: str) -> None:
+    write_output(name, 'x')
+    assert os.listdir(output) == [name]
+
+
+def test_a_file_is_replaced_and_nothing_else_stays(output: Path) -> None:
+    write_output('a', 'a long first text')
+    write_output('a', 'short')
+    assert (output / 'a').read_text() == 'short'
+    assert os.listdir(output) == ['a']
+
+
+def test_the_file_stands_under_its_name_only_after_the_block(output: Path) -> None:
+    with open_output('a') as file:
+        file.write(b'x')
+        file.flush()
+        assert not (output / 'a').exists()
+    assert (output / 'a').read_bytes() == b'x'
+
+
+def test_who_reads_the_old_file_keeps_the_old_file(output: Path) -> None:
+    write_output('a', 'old')
+    with (output / 'a').open() as reader:
+        write_output('a', 'new')
+        assert reader.read() == 'old'
+
+
+def write_half(name: str, error: type[BaseException]) -> None:
+    with open_output(name) as file:
+        file.write(b'half')
+        raise error
+
+
+@pytest.mark.parametrize('error', [ValueError, KeyboardInterrupt, SystemExit, GeneratorExit])
+@pytest.mark.parametrize('before', [None, 'old'])
+def test_an_error_in_the_block_leaves_the_name_as_it_was(
+    output: Path, error: type[BaseException], before: str | None
+) -> None:
+    if before is not None:
+        write_output('a', before)
+    with pytest.raises(error):
+        write_half('a', error)
+    assert [path.read_text() for path in output.iterdir()] == ([] if before is None else [before])
+
+
+def test_a_block_that_closes_the_file_is_an_error_that_leaves_nothing(output: Path) -> None:
+    with pytest.raises(ValueError, match='closed file'), open_output('a') as file:
+        file.close()
+    assert os.listdir(output) == []
+
+
+def test_text_that_cannot_be_encoded_leaves_nothing(output: Path) -> None:
+    with pytest.raises(UnicodeEncodeError):
+        write_output('a', '\ud800')
+    assert os.listdir(output) == []
+
+
+def test_two_that_write_the_same_name_do_not_mix(output: Path) -> None:
+    with open_output('a') as first, open_output('a') as second:
+        first.write(b'first')
+        second.write(b'second')
+    assert (output / 'a').read_bytes() == b'first'
+    assert os.listdir(output) == ['a']
+
+
+def run(code: str) -> 'subprocess.Popen[str]':
+    head = 'import os, resource, signal, sys, time\nfrom libraries.files import *\n'
+    return subprocess.Popen(
+        [sys.executable, '-c', head + code], cwd=ROOT, stderr=subprocess.PIPE, text=True
+    )
+
+
+KILLED = """
+with open_output('a') as file:
+    file.write(b'half')
+    file.flush()
+    time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize('before', [None, 'old'])
+def test_a_process_killed_half_way_leaves_the_name_as_it_was(
+    output: Path, before: str | None
+) -> None:
+    if before is not None:
+        write_output('a', before)
+    with run(KILLED) as process:
+        # It is half-way once its bytes stand in some file beside the name.
+        eventually(lambda: b'half' in [path.read_bytes() for path in output.iterdir()])
+        process.send_signal(signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
+    assert (output / 'a').exists() is (before is not None)
+    assert before is None or (output / 'a').read_text() == before
+    assert write_output('a', 'new').read_text() == 'new'
+
+
+FULL = """
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
+write_output('a', b'x' * {size})
+"""
+
+
+@pytest.mark.parametrize('before', [None, 'old'])
+@pytest.mark.parametrize('size', [5001, 100_000])
+def test_a_full_disk_leaves_the_name_as_it_was(output: Path, size: int, before: str | None) -> None:
+    if before is not None:
+        write_output('a', before)
+    with run(FULL.format(size=size)) as process:
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert 'OSError: [Errno 27] File too large' in errors
+    assert [path.read_text() for path in output.iterdir()] == ([] if before is None else [before])
+
+
+def test_a_file_that_just_fits_is_written(output: Path) -> None:
+    with run(FULL.format(size=5000)) as process:
+        _, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (0, '')
+    assert (output / 'a').stat().st_size == 5000
+
+
+@pytest.mark.parametrize('umask', [0o022, 0o027, 0o077, 0o002])
+def test_the_mode_of_a_file_honours_the_umask(output: Path, umask: int) -> None:
+    old = os.umask(umask)
+    try:
+        path = write_output('a', 'x')
+    finally:
+        os.umask(old)
+    assert path.stat().st_mode & 0o777 == 0o666 & ~umask

@@ -1,0 +1,393 @@
+"""`flask jobs`: what a shell can do with jobs, in its exit codes and in plain lines."""
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+from click.testing import Result
+from redis import Redis
+from rq.job import Job
+
+from app import create_app
+from qdjobs.cli.text import plain
+from qdjobs.server import free_port
+from libraries.job_manager import (
+    enqueue_background_job,
+    enqueue_background_jobs,
+    get_job_status,
+    wait_for_job,
+)
+from qdjobs.client.payload import PlainSerializer
+from qdjobs.config import get_settings
+from tests.conftest import ROOT, Worker, eventually, use_redis
+
+ADD = 'tests.support.tasks.add'
+ECHO = 'tests.support.tasks.echo'
+SHELL = 'tests.support.shell_tasks.take'
+FLASK = str(Path(sys.executable).with_name('flask'))
+Dump = Callable[[], dict[bytes, Any]]
+
+
+@pytest.fixture(autouse=True)
+def tasks(settings: pytest.MonkeyPatch) -> None:
+    modules = 'workers,tests.support.tasks,tests.support.progress_tasks,tests.support.shell_tasks'
+    settings.setenv('JOB_TASK_MODULES', modules)
+    get_settings.cache_clear()
+
+
+def run(*arguments: str) -> Result:
+    result = create_app().test_cli_runner().invoke(args=['jobs', *arguments])
+    assert result.exception is None or isinstance(result.exception, SystemExit)
+    return result
+
+
+def flask(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [FLASK, 'jobs', *arguments]
+    return subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+def refused(result: Result, *words: str) -> None:
+    """One line on stderr, and exit code 1."""
+    assert (result.exit_code, result.stdout) == (1, '')
+    [line] = result.stderr.splitlines()
+    assert line.startswith('Error: ')
+    for word in words:
+        assert word in line
+
+
+def queued(connection: Redis, *pairs: str, task: str = SHELL) -> Job:
+    """The job that these words enqueue."""
+    result = run('enqueue', task, *pairs)
+    assert result.exit_code == 0, result.stderr
+    return Job.fetch(result.stdout.strip(), connection, PlainSerializer)
+
+
+# enqueue
+
+
+@pytest.mark.parametrize(
+    ('pair', 'value'),
+    [
+        ('text=7', '7'),
+        ('text=true', 'true'),
+        ('text="quoted"', '"quoted"'),
+        ('text={"a": 1}', '{"a": 1}'),
+        ('text=', ''),
+        ('text=a=b', 'a=b'),
+        ('text= ö\n', ' ö\n'),
+        ('maybe=null', None),
+        ('maybe=7', '7'),
+        ('maybe=none', 'none'),
+        ('number=7', 7),
+        ('number=123456789012345678901234567890', 123456789012345678901234567890),
+        ('share=7', 7),
+        ('share=-1.5e3', -1500.0),
+        ('flag=true', True),
+        ('either=7', 7),
+        ('either=seven', 'seven'),
+        ('day=2030-01-02', date(2030, 1, 2)),
+        ('moment=2030-01-02T03:04:05Z', datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC)),
+        ('duration=PT5M', timedelta(minutes=5)),
+        ('price=1.10', Decimal('1.10')),
+        ('price=7', Decimal(7)),
+        ('key=12345678123456781234567812345678', UUID('12345678' * 4)),
+        ('data=aGk=', b'hi'),
+        ('days=["2030-01-02", "2030-01-03"]', [date(2030, 1, 2), date(2030, 1, 3)]),
+        ('names=["7"]', ['7']),
+        ('pair=[1, "x"]', (1, 'x')),
+        ('marks=[1, 2]', {1, 2}),
+        ('by_number={"1": "2030-01-02"}', {1: date(2030, 1, 2)}),
+        ('point={"y": 2, "x": 1}', {'y': 2, 'x': 1}),
+        ('unhinted=7', 7),
+        ('unhinted=seven', 'seven'),
+        ('unhinted="7"', '7'),
+        ('anything=[1, null]', [1, None]),
+        ('anything="7"', '7'),
+        ('anything=NaN', 'NaN'),
+        ('further=2030-01-02', date(2030, 1, 2)),
+    ],
+)  # fmt: skip
+def test_a_value_becomes_what_the_task_takes(connection: Redis, pair: str, value: Any) -> None:
+    [(name, given)] = queued(connection, pair).kwargs.items()
+    assert name == pair.partition('=')[0]
+    assert (given, type(given)) == (value, type(value))
+    assert str(given) == str(value)  # Decimals of as many digits
+
+
+@pytest.mark.parametrize(
+    ('pairs', 'told'),
+    [
+        (['number=x'], "argument 'number': Expected int"),
+        (['number=1.5'], "argument 'number': Expected int"),
+        (['flag=1'], "argument 'flag': Expected bool"),
+        (['day=tomorrow'], "argument 'day': Expected date"),
+        (['names=[1]'], "argument 'names': Expected str"),
+        (['point={"x": 1, "y": 2, "z": 3}'], "Unexpected key 'z'"),
+        (['points=[{"x": 1, "y": 2, "z": 3}]'], "Unexpected key 'z'"),
+        (['data=!'], "argument 'data': Expected bytes"),
+        (['text'], "'text' is no argument: write key=value"),
+        (['=7'], "'=7' is no argument"),
+        (['a b=7'], 'is no argument'),
+        (['text=a', 'text=b'], 'text is given twice'),
+        (['job_queue=low', 'job_queue=low'], 'job_queue is given twice'),
+        (['job_queue=middle'], 'job_queue must be one of'),
+        (['job_max_retries=many'], 'job_max_retries must be a whole number'),
+        (['job_max_retries=1.5'], 'job_max_retries must be a whole number'),
+        (['job_at=tomorrow'], 'job_at must be an aware datetime'),
+        (['job_at=2030-01-02T03:04:05'], 'job_at must be an aware datetime'),
+        (['job_timeout=long'], 'job_timeout must be seconds'),
+        (['job_colour=red'], 'job_colour is no option'),
+    ],
+)
+def test_a_refusal_is_one_line_and_queues_nothing(dump: Dump, pairs: list[str], told: str) -> None:
+    refused(run('enqueue', SHELL, *pairs), told)
+    assert dump() == {}
+
+
+@pytest.mark.parametrize(
+    ('path', 'told'),
+    [
+        ('os.system', 'outside the allowed task modules'),
+        ('tests.support.tasks.nothing', 'names no public function'),
+        ('tests.support.tasks.options_collide', 'rename the parameter'),
+        ('nonsense', 'outside the allowed task modules'),
+    ],
+)
+def test_what_is_no_task_is_refused(path: str, told: str) -> None:
+    refused(run('enqueue', path), told)
+
+
+def test_what_is_missing_or_too_much_is_named() -> None:
+    refused(run('enqueue', ADD), "missing a required argument: 'a'")
+    refused(run('enqueue', ADD, 'a=1', 'c=2'), "unexpected keyword argument 'c'")
+
+
+def test_options_are_read_as_the_contract_reads_them(connection: Redis) -> None:
+    options = ('job_id=7', 'job_queue=high', 'job_timeout=90', 'job_max_retries=2')
+    job = queued(connection, 'a=1', *options, task=ADD)
+    assert (job.id, job.origin, job.timeout, job.retries_left) == ('7', 'high', 90, 2)
+    at = datetime.now(UTC) + timedelta(hours=1)
+    assert queued(connection, 'a=1', f'job_at={at.isoformat()}', task=ADD).is_scheduled
+    assert queued(connection, 'a=1', 'job_delay=2m', task=ADD).is_scheduled
+
+
+# status, list, cancel, retry
+
+
+def test_a_status_is_told_in_words_and_as_json(job_worker: Worker) -> None:
+    with job_worker():
+        done = enqueue_background_job(ADD, 1).id
+        broken = enqueue_background_job('tests.support.tasks.fail', 'too wide').id
+        wait_for_job(broken, 20)
+    lines = dict(line.split(maxsplit=1) for line in run('status', done).stdout.splitlines())
+    assert lines.keys() == {
+        'id', 'status', 'task', 'queue', 'created', 'started', 'ended', 'result',
+    }  # fmt: skip
+    assert (lines['id'], lines['status'], lines['result']) == (done, 'finished', '3')
+    told = run('status', broken).stdout
+    assert 'error     ValueError: too wide\n' in told
+    assert 'attempt   ' in told
+    as_json = json.loads(run('status', done, '--json').stdout)
+    assert as_json.keys() == get_job_status(done).keys()
+    assert as_json['result'] == 3
+
+
+def test_jobs_are_listed_in_a_table() -> None:
+    assert run('list').stdout == 'There are none.\n'
+    enqueue_background_jobs(ADD, [{'a': 1}] * 3, job_id='many', job_queue='low')
+    enqueue_background_job(ADD, 1, job_id='later', job_delay=60)
+    header, *lines = run('list').stdout.splitlines()
+    assert header.split() == ['ID', 'STATUS', 'QUEUE', 'AGE', 'TASK']
+    assert [line.split()[:3] for line in lines] == [
+        *(['many-' + number, 'queued', 'low'] for number in '012'),
+        ['later', 'scheduled', 'default'],
+    ]
+    for options, ids in [
+        (('--status', 'scheduled'), ['later']),
+        (('--queue', 'low', '--limit', '2'), ['many-0', 'many-1']),
+        (('--queue', 'high'), []),
+    ]:
+        lines = run('list', *options).stdout.splitlines()[1:]
+        assert [line.split()[0] for line in lines] == ids
+
+
+@pytest.mark.parametrize(
+    'options',
+    [
+        ('list', '--status', 'lost'),
+        ('list', '--queue', 'middle'),
+        ('list', '--limit', '0'),
+        ('list', '--limit', '9999'),
+        ('wait', 'x', '--timeout', '-1'),
+        ('enqueue',),
+        ('retry',),
+        ('no-such-command',),
+    ],
+)
+def test_a_usage_error_is_exit_code_2(options: tuple[str, ...]) -> None:
+    result = run(*options)
+    assert result.exit_code == 2
+    assert 'Error: ' in result.stderr
+
+
+def test_cancel_says_what_will_become_of_the_job(job_worker: Worker) -> None:
+    waiting = enqueue_background_job(ADD, 1).id
+    assert run('cancel', waiting).stdout == 'It will not run.\n'
+    assert run('cancel', waiting).stdout == 'It will not run.\n'
+    with job_worker():
+        done = enqueue_background_job(ADD, 1).id
+        wait_for_job(done, 20)
+        assert run('cancel', done).stdout == 'It had ended before: finished.\n'
+        running = enqueue_background_job('tests.support.tasks.sleep', 60).id
+        eventually(lambda: get_job_status(running)['status'] == 'started')
+        assert run('cancel', running).stdout == 'Its worker has been told to stop it.\n'
+        assert wait_for_job(running, 20)['status'] == 'stopped'
+
+
+def test_retry_queues_what_it_can_and_tells_the_rest() -> None:
+    ids = [enqueue_background_job(ADD, 1).id for _ in range(3)]
+    for job_id in (ids[0], ids[2]):
+        run('cancel', job_id)
+    result = run('retry', *ids)
+    assert result.exit_code == 1
+    assert [line.split()[0] for line in result.stdout.splitlines()] == [ids[0], ids[2]]
+    assert ids[1] in result.stderr
+    assert {get_job_status(job_id)['status'] for job_id in ids} == {'queued'}
+    run('cancel', ids[0])
+    assert run('retry', ids[0]).exit_code == 0
+
+
+@pytest.mark.parametrize('command', ['status', 'wait', 'cancel', 'retry'])
+@pytest.mark.parametrize('job_id', ['unknown', '', 'a\nb', '\x1b[2J'])
+def test_an_unknown_id_is_one_line(command: str, job_id: str) -> None:
+    refused(run(command, job_id), 'There is no job')
+
+
+@pytest.mark.parametrize(
+    'arguments',
+    [('enqueue', ADD, 'a=1'), ('status', 'x'), ('wait', 'x'), ('list',), ('retry', 'x', 'y')],
+)
+def test_redis_away_is_one_line(settings: pytest.MonkeyPatch, arguments: tuple[str, ...]) -> None:
+    use_redis(settings, f'redis://127.0.0.1:{free_port()}/0')
+    refused(run(*arguments), 'does not answer')
+
+
+def test_nothing_of_a_task_steers_the_terminal(job_worker: Worker) -> None:
+    assert plain('a\x1b[2J\r\nb\x9b\u202ec') == 'a [2J  b  c'
+    with job_worker():
+        broken = enqueue_background_job('tests.support.tasks.fail', 'too\x1b]0;wide\x07').id
+        wait_for_job(broken, 20)
+    told = run('status', broken).output + run('list').output + run('wait', broken).output
+    assert 'wide' in told
+    assert '\x1b' not in told
+    assert '\x07' not in told
+
+
+# wait, and the real command
+
+
+def test_from_one_end_to_the_other(job_worker: Worker) -> None:
+    with job_worker():
+        job_id = flask('enqueue', ADD, 'a=40').stdout.strip()
+        waited = flask('wait', job_id)
+    assert waited.returncode == 0
+    assert waited.stderr == ''
+    steps, _, told = waited.stdout.partition('id    ')
+    assert set(steps.splitlines()) <= {'queued', 'started', 'finished'}  # a line for each, no bar
+    assert 'status    finished\n' in told
+    assert waited.stdout.endswith('result    42\n')
+    assert 'status    finished\n' in flask('status', job_id).stdout
+
+
+def test_wait_tells_by_its_exit_code(job_worker: Worker) -> None:
+    canceled = enqueue_background_job(ADD, 1).id
+    run('cancel', canceled)
+    assert run('wait', canceled).exit_code == 1
+    with job_worker():
+        broken = run('wait', enqueue_background_job('tests.support.tasks.fail').id)
+        assert broken.exit_code == 1
+        assert 'ValueError: it failed' in broken.stdout
+        assert run('wait', enqueue_background_job(ADD, 1).id, '--timeout', '20').exit_code == 0
+    late = run('wait', enqueue_background_job(ADD, 1).id, '--timeout', '0.1')
+    assert late.exit_code == 124
+    assert late.stdout == 'queued\n'
+    assert late.stderr.startswith('The time is over; the job goes on. To end it: flask jobs cancel')
+
+
+class Terminal:
+    """A command on a terminal."""
+
+    def __init__(self, *arguments: str, columns: int = 60) -> None:
+        self.output = ''
+        self.pid, self._fd = pty.fork()
+        if self.pid == 0:
+            os.chdir(ROOT)
+            os.execve(FLASK, [FLASK, 'jobs', *arguments], os.environ | {'COLUMNS': str(columns)})
+
+    def read(self) -> bool:
+        """Take what there is; False once it has ended."""
+        try:
+            self.output += os.read(self._fd, 65536).decode(errors='replace')
+        except OSError:
+            return False
+        return True
+
+    def finish(self) -> int:
+        """Its exit code."""
+        while self.read():
+            continue
+        os.close(self._fd)
+        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+
+
+def test_on_a_terminal_a_bar_shows_how_far_it_is(job_worker: Worker, tmp_path: Path) -> None:
+    gate = tmp_path / 'gate'
+    with job_worker():
+        job = enqueue_background_job('tests.support.progress_tasks.stop_half_way', str(gate))
+        terminal = Terminal('wait', job.id)
+        while ' 50%' not in terminal.output:
+            assert terminal.read()
+        gate.touch()
+        assert terminal.finish() == 0
+    assert f'\r\x1b[Kstarted   [{"#" * 15}{"-" * 15}]  50%  2/4 half-…' in terminal.output
+    assert f'[{"#" * 30}] 100%  4/4' in terminal.output
+    for drawn in terminal.output.split('result')[0].split('\r\x1b[K')[1:-1]:
+        assert len(drawn) < 60
+        assert '\n' not in drawn
+
+
+def test_ctrl_c_ends_the_waiting_and_not_the_job(job_worker: Worker, tmp_path: Path) -> None:
+    gate = tmp_path / 'gate'
+    with job_worker():
+        job = enqueue_background_job('tests.support.progress_tasks.stop_half_way', str(gate))
+        terminal = Terminal('wait', job.id)
+        while ' 50%' not in terminal.output:
+            assert terminal.read()
+        os.kill(terminal.pid, signal.SIGINT)
+        assert terminal.finish() == 130
+        assert get_job_status(job.id)['status'] == 'started'
+        gate.touch()
+        assert wait_for_job(job.id, 20)['status'] == 'finished'
+    assert f'the job goes on. To end it: flask jobs cancel {job.id}' in terminal.output
+    assert 'Traceback' not in terminal.output
+
+
+def test_on_a_terminal_a_table_fits() -> None:
+    enqueue_background_job('tests.support.progress_tasks.stop_half_way', 'x', job_queue='default')
+    assert 'stop_half_way\n' in flask('list').stdout
+    terminal = Terminal('list', columns=70)
+    assert terminal.finish() == 0
+    _, line = terminal.output.splitlines()
+    assert (len(line), line[-1]) == (70, '…')

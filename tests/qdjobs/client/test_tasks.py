@@ -1,0 +1,593 @@
+"""Which paths are tasks, and which arguments they take."""
+
+import sys
+from collections.abc import Callable
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+from uuid import UUID
+
+import pytest
+from markupsafe import Markup
+from werkzeug.datastructures import MultiDict
+
+from qdjobs.errors import InvalidJobError, UnknownTaskError
+from qdjobs.client.tasks import Task, resolve_task
+from qdjobs.config import get_settings
+
+NOW = datetime(2030, 1, 2, tzinfo=UTC)
+HUGE = 10**10000  # more digits than Python likes to write
+
+HEAD = """
+import asyncio
+import functools
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from typing import Annotated, Any, Literal, NotRequired, Optional, TypedDict, Union
+from uuid import UUID
+
+from msgspec import Meta
+"""
+
+Write = Callable[..., str]
+
+
+@pytest.fixture
+def write(settings: pytest.MonkeyPatch, tmp_path: Path) -> Write:
+    """Write a module of tasks, allow it, and return its name."""
+    folder = tmp_path / 'modules'
+    folder.mkdir()
+    settings.syspath_prepend(folder)
+
+    def write_module(source: str, name: str = 'mod', head: str = HEAD) -> str:
+        unique = f'{name}_{abs(hash(tmp_path))}'
+        (folder / f'{unique}.py').write_text(head + source)
+        settings.setenv('JOB_TASK_MODULES', f'workers,tests.support.tasks,{unique}')
+        get_settings.cache_clear()
+        return unique
+
+    return write_module
+
+
+def task_of(write: Write, parameters: str, head: str = HEAD) -> Task:
+    module = write(f'def f({parameters}): ...\n', head=head)
+    return resolve_task(f'{module}.f')
+
+
+def check(task: Task, *args: Any, **kwargs: Any) -> None:
+    task.check(args, kwargs)
+
+
+# Paths
+
+
+@pytest.mark.parametrize(
+    'path', ['workers.svg_tasks.generate_complex_svg', 'tests.support.tasks.add', 'tests.support.tasks.fail']
+)
+def test_a_public_function_of_an_allowed_module_is_a_task(path: str) -> None:
+    assert resolve_task(path).path == path
+    assert callable(resolve_task(path).function)
+
+
+@pytest.mark.parametrize(
+    'path',
+    [
+        'os.system',
+        'builtins.print',
+        'print',
+        'subprocess.run',
+        'libraries.files.write_output',
+        'tests.conftest.kill_group',
+        'worker.f',
+        'workers/svg_tasks.f',
+        'workers_of_others.f',
+        'xworkers.svg_tasks.generate_complex_svg',
+        'tests.tasks_of_others.add',
+        'tests.add',
+        '',
+        '.',
+        '..',
+        ' workers.svg_tasks.generate_complex_svg',
+        '.workers.svg_tasks.generate_complex_svg',
+    ],
+)
+def test_a_path_outside_the_allowed_modules_names_them(path: str) -> None:
+    with pytest.raises(UnknownTaskError, match=r'allowed task modules \(workers, tests\.tasks\)'):
+        resolve_task(path)
+
+
+@pytest.mark.parametrize(
+    'path',
+    [
+        'workers.svg_tasks.os.system',
+        'workers.no_such_module.f',
+        'workers.svg_tasks.no_such_function',
+        'workers.svg_tasks.',
+        'workers..svg_tasks.generate_complex_svg',
+        'workers.svg_tasks.generate_complex_svg.__globals__',
+        'workers.svg_tasks.generate_complex_svg.__call__',
+        'workers.svg_tasks.__name__',
+        'workers.svg_tasks.__builtins__',
+        'workers.svg_tasks.generate_complex_svg ',
+        'workers.svg tasks.f',
+        'workers.svg_tasks\0.f',
+        'workers.svg_tasks.generate_complex_svg()',
+        'workers.é\ud800.f',
+        'workers.' + 'x' * 100_000 + '.f',
+        'workers.svg_tasks',
+        'tests.support.tasks.MODULE_OBJECT',
+        'tests.support.tasks.MODULE_OBJECT.system',
+        'tests.support.tasks.NotATask',
+        'tests.support.tasks.Point',
+        'tests.support.tasks._private',
+        'tests.support.tasks.__doc__',
+        'tests.support.tasks.os',
+        'tests.support.tasks.os.system',
+    ],
+    ids=lambda path: ascii(path[:50]),
+)
+def test_a_path_that_names_no_task_is_unknown(path: str) -> None:
+    with pytest.raises(UnknownTaskError, match=r'names no|failed'):
+        resolve_task(path)
+
+
+@pytest.mark.parametrize('path', [None, 1, b'workers.svg_tasks.f', ['a'], len, resolve_task])
+def test_a_task_is_named_by_a_string(path: Any) -> None:
+    with pytest.raises(UnknownTaskError, match=r'^A task is named by its dotted path'):
+        resolve_task(path)
+
+
+def test_an_unknown_name_lists_the_tasks_of_the_module(write: Write) -> None:
+    module = write('def one(): ...\ndef two(): ...\ndef _three(): ...\nclass Four: ...\n')
+    with pytest.raises(UnknownTaskError, match=f'{module} has one, two') as refusal:
+        resolve_task(f'{module}.no_such')
+    assert '_three' not in str(refusal.value)
+
+
+def test_a_name_that_is_merely_imported_says_where_it_is_defined(write: Write) -> None:
+    module = write('from tests.support.tasks import add\nfrom os.path import join\n')
+    with pytest.raises(UnknownTaskError, match=r"'tests\.tasks\.add'"):
+        resolve_task(f'{module}.add')
+    with pytest.raises(UnknownTaskError, match=r'only imported'):
+        resolve_task(f'{module}.join')
+
+
+@pytest.mark.parametrize(
+    'source',
+    [
+        'f = print',
+        'f = 1',
+        'f = None',
+        'class f: ...',
+        'f = functools.partial(print)',
+        'class C:\n    def __call__(self): ...\nf = C()',
+        'class C:\n    def m(self): ...\nf = C().m',
+    ],
+)
+def test_only_a_function_is_a_task(write: Write, source: str) -> None:
+    module = write(source)
+    with pytest.raises(UnknownTaskError, match='names no public function'):
+        resolve_task(f'{module}.f')
+
+
+def test_a_method_is_no_task(write: Write) -> None:
+    module = write('class C:\n    @staticmethod\n    def m(): ...\n')
+    with pytest.raises(UnknownTaskError, match='there is no module'):
+        resolve_task(f'{module}.C.m')
+
+
+# Imports that fail
+
+
+@pytest.mark.parametrize(
+    ('source', 'cause', 'told'),
+    [
+        ('import no_such_library\n', ModuleNotFoundError, "No module named 'no_such_library'"),
+        ('import workers.no_such\n', ModuleNotFoundError, "No module named 'workers.no_such'"),
+        ('from os import no_such\n', ImportError, "cannot import name 'no_such'"),
+        ('def f(:\n', SyntaxError, 'SyntaxError'),
+        ('1 / 0\n', ZeroDivisionError, 'ZeroDivisionError: division by zero'),
+        ('raise SystemExit(3)\n', SystemExit, 'SystemExit: 3'),
+        ("raise KeyError('x')\n", KeyError, 'KeyError'),
+        ('def g(): g()\ng()\n', RecursionError, 'RecursionError'),
+    ],
+)
+def test_a_module_that_fails_to_import_shows_its_own_cause(
+    write: Write, source: str, cause: type[BaseException], told: str
+) -> None:
+    module = write(source)
+    with pytest.raises(UnknownTaskError, match=told) as refusal:
+        resolve_task(f'{module}.f')
+    assert isinstance(refusal.value.__cause__, cause)
+    assert module in str(refusal.value)
+    assert module not in sys.modules
+
+
+def test_a_module_that_was_mended_is_imported_again(write: Write) -> None:
+    module = write('1 / 0\n')
+    with pytest.raises(UnknownTaskError):
+        resolve_task(f'{module}.f')
+    write('def f(number: int): ...   # mended\n')
+    assert resolve_task(f'{module}.f').path == f'{module}.f'
+
+
+def test_an_interrupt_during_an_import_is_none_of_ours(write: Write) -> None:
+    module = write('raise KeyboardInterrupt\n')
+    with pytest.raises(KeyboardInterrupt):
+        resolve_task(f'{module}.f')
+
+
+def test_a_task_is_resolved_and_its_module_imported_once(write: Write, tmp_path: Path) -> None:
+    log = tmp_path / 'log'
+    module = write(f"with open({str(log)!r}, 'a') as f: f.write('x')\ndef f(): ...\n")
+    first = resolve_task(f'{module}.f')
+    sys.modules.pop(module)
+    assert resolve_task(f'{module}.f') is first
+    assert log.read_text() == 'x'
+
+
+def test_other_allowed_modules_are_another_answer(settings: pytest.MonkeyPatch) -> None:
+    resolve_task('tests.support.tasks.add')
+    settings.setenv('JOB_TASK_MODULES', 'workers')
+    get_settings.cache_clear()
+    with pytest.raises(UnknownTaskError, match=r'allowed task modules \(workers\)'):
+        resolve_task('tests.support.tasks.add')
+
+
+# Functions that cannot be tasks
+
+
+@pytest.mark.parametrize('parameters', ['job_name', 'a, *, job_id=1', 'job_timeout: int, /'])
+def test_a_parameter_that_begins_with_job_is_refused(write: Write, parameters: str) -> None:
+    with pytest.raises(InvalidJobError, match=r"'job_\w+'.*options of the job: rename"):
+        task_of(write, parameters)
+
+
+@pytest.mark.parametrize(
+    'source', ['def f():\n    yield 1\n', 'async def f():\n    yield 1\n', 'f = lambda: (yield)\n']
+)
+def test_a_generator_is_refused(write: Write, source: str) -> None:
+    module = write(source)
+    path = f'{module}.f'
+    with pytest.raises(InvalidJobError, match=f'{path} is a generator'):
+        resolve_task(path)
+
+
+@pytest.mark.parametrize(
+    'hint',
+    [
+        'Thing',
+        'list[Thing]',
+        'dict[str, Thing]',
+        'Thing | None',
+        'Callable[[], None]',
+        'frozenset[int]',
+        'bytearray',
+        'complex',
+        'Annotated[Thing, 1]',
+        "'NoSuchName'",
+        "'1 / 0'",
+        "'not a hint'",
+        '3',
+    ],
+)
+def test_a_hint_that_cannot_be_checked_names_the_parameter(write: Write, hint: str) -> None:
+    module = write(f'class Thing: ...\ndef f(good: int, bad: {hint}): ...\n')
+    with pytest.raises(InvalidJobError, match=rf"{module}\.f: the hint of parameter 'bad'"):
+        resolve_task(f'{module}.f')
+
+
+LATER = 'from __future__ import annotations\nfrom typing import TYPE_CHECKING\n'
+
+
+def test_a_hint_only_for_the_type_checker_names_the_parameter(write: Write) -> None:
+    module = write(
+        'if TYPE_CHECKING:\n    from decimal import Decimal\ndef f(price: Decimal): ...\n',
+        head=LATER,
+    )
+    with pytest.raises(InvalidJobError, match=r"parameter 'price', Decimal, .*not defined"):
+        resolve_task(f'{module}.f')
+
+
+def test_hints_of_a_module_that_postpones_them_are_checked(write: Write) -> None:
+    task = task_of(write, 'number: int, rows: list[tuple[int, str]] | None = None', LATER)
+    check(task, 1, [(1, 'a')])
+    with pytest.raises(InvalidJobError, match=r"argument 'rows'.*Expected int, got str"):
+        check(task, 1, [('1', 'a')])
+
+
+def test_the_hint_of_the_result_is_not_looked_at(write: Write) -> None:
+    module = write("def f(number: int) -> 'NoSuchName': ...\n")
+    check(resolve_task(f'{module}.f'), 1)
+
+
+def test_a_default_need_not_fit_its_hint(write: Write) -> None:
+    check(task_of(write, 'number: int = None'))
+
+
+# Arguments and the signature
+
+
+@pytest.mark.parametrize(
+    ('parameters', 'args', 'kwargs'),
+    [
+        ('', (), {}),
+        ('a, b=2', (1,), {}),
+        ('a, b=2', (1, 2), {}),
+        ('a, b=2', (), {'b': 1, 'a': 2}),
+        ('a, /', (1,), {}),
+        ('a, /, **rest', (1,), {'a': 2}),
+        ('*, a', (), {'a': 1}),
+        ('*args', (1, 'a', None), {}),
+        ('**rest', (), {'self': 1, 'args': 2, 'kwargs': 3, 'path': 4, 'timeout': 5, 'queue': 6}),
+        ('timeout, description, meta, queue', (1, 2, 3, 4), {}),
+    ],
+)
+def test_arguments_that_fit_are_taken(
+    write: Write, parameters: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> None:
+    check(task_of(write, parameters), *args, **kwargs)
+
+
+@pytest.mark.parametrize(
+    ('parameters', 'args', 'kwargs', 'told'),
+    [
+        ('a', (), {}, "missing a required argument: 'a'"),
+        ('a, b', (1,), {}, "missing a required argument: 'b'"),
+        ('*, a', (), {}, "missing a required.* argument: 'a'"),
+        ('', (1,), {}, 'too many positional arguments'),
+        ('a', (1, 2), {}, 'too many positional arguments'),
+        ('*, a', (1,), {}, 'too many positional arguments'),
+        ('a', (1,), {'b': 2}, "unexpected keyword argument 'b'"),
+        ('a', (1,), {'a': 2}, "multiple values for argument 'a'"),
+        ('a, /', (), {'a': 1}, "'a' parameter is positional only|missing a required"),
+    ],
+)
+def test_arguments_that_do_not_fit_are_refused_with_the_signature(
+    write: Write, parameters: str, args: tuple[Any, ...], kwargs: dict[str, Any], told: str
+) -> None:
+    task = task_of(write, parameters)
+    with pytest.raises(InvalidJobError, match=told) as refusal:
+        task.check(args, kwargs)
+    assert str(refusal.value).startswith(f'{task.path}({parameters})')
+
+
+# Arguments and the hints: (hint, what fits, what does not)
+
+HINTS: dict[str, tuple[list[Any], list[Any]]] = {
+    'int': ([1, -1, 2**70, HUGE], [True, 1.0, '1', None, Decimal(1), b'1']),
+    'float': ([1.5, 1, float('nan'), float('inf')], [True, '1', None, Decimal(1), Decimal('0.1')]),
+    'bool': ([True, False], [1, 0, 'true', None]),
+    'str': (['', 'a', '\ud800'], [b'a', 1, None, Markup('a'), UUID(int=1), NOW]),
+    'bytes': ([b'', b'\xff'], ['AA==', bytearray(b'x'), memoryview(b'x'), [1], None]),
+    'None': ([None], [0, '', False]),
+    'datetime': (
+        [NOW, NOW.replace(tzinfo=None)],
+        ['2030-01-01T00:00:00Z', date(2030, 1, 1), 0, 1.5],
+    ),
+    'date': ([date(2030, 1, 1)], [NOW, '2030-01-01', 0]),
+    'time': ([time(1)], ['01:00:00', NOW]),
+    'timedelta': ([timedelta(1)], [1, 1.5, 'P1D']),
+    'Decimal': ([Decimal('1.5'), Decimal('NaN'), Decimal('sNaN')], [1, 1.5, '1.5']),
+    'UUID': ([UUID(int=1)], [str(UUID(int=1)), UUID(int=1).bytes, 1]),
+    'list': ([[], [1, 'a']], [(1,), {1}, 'a', {}, range(3)]),
+    'list[int]': ([[], [1]], [[True], ['1'], (1,), {1}, [1.0]]),
+    'list[float]': ([[1.5, 1]], [[True], [Decimal(1)], ['1']]),
+    'list[Any]': ([[1, (2,), {3}]], [(1,), [object()]]),
+    'tuple': ([(), (1, 'a')], [[1], {1}]),
+    'tuple[int, str]': ([(1, 'a')], [[1, 'a'], (1,), (1, 'a', 2), ('a', 1)]),
+    'tuple[int, ...]': ([(), (1, 2)], [[1], ('a',)]),
+    'set': ([set(), {1}], [[1], (1,), frozenset({1}), {}]),
+    'set[int]': ([{1}], [[1], {'a'}, {True}]),
+    'dict': ([{}, {1: 'a'}], [[], [(1, 2)], MultiDict({'a': 1}), MappingProxyType({})]),
+    'dict[str, int]': ([{}, {'a': 1}], [{1: 1}, {'a': '1'}, {'a': True}, MultiDict({'a': 1})]),
+    'dict[int, str]': ([{1: 'a'}], [{'1': 'a'}, {True: 'a'}, {1.0: 'a'}]),
+    'dict[tuple[int, int], str]': ([{(1, 2): 'a'}], [{(1,): 'a'}, {1: 'a'}]),
+    'Any': ([None, 1, [(1,)]], [object(), MultiDict()]),
+    'object': ([None, 1, [(1,)]], [object(), MultiDict()]),
+    "Literal['a', 1]": (['a', 1], ['b', 2, True, 1.0, None]),
+    "Literal['a', None]": (['a', None], ['b', 0]),
+    'Literal[True]': ([True], [False, 1]),
+    'int | None': ([1, None], ['1', True]),
+    'Optional[datetime]': ([NOW, None], ['2030-01-01T00:00:00Z', '']),
+    'Union[int, str]': ([1, '1'], [1.5, b'1', True, None]),
+    'int | float': ([1, 1.5, 2**53 + 1], [True, '1']),
+    'str | datetime': (['a', NOW], [1, date(2030, 1, 1)]),
+    'str | bytes | UUID | Decimal': (['a', b'a', UUID(int=1), Decimal(1)], [1, None]),
+    'list[int] | set[int]': ([[1], {1}], [(1,), ['a']]),
+    'list[int] | list[str]': ([[1], ['a']], [[1, 'a']]),
+    'list[dict[str, tuple[int, set[str]]]]': (
+        [[{'a': (1, {'b'})}]],
+        [[{'a': [1, {'b'}]}], [{'a': (1, ['b'])}], [{'a': ('1', {'b'})}], [{1: (1, {'b'})}]],
+    ),
+    'Point': ([{'x': 1}, {'x': 1, 'y': None}], [{}, {'x': '1'}, {'x': 1, 'z': 2}, [('x', 1)]]),
+    'list[Point]': ([[{'x': 1}]], [[{'x': True}], [{'y': 1}], {'x': 1}]),
+    'Tree': ([{'kids': [{'kids': []}]}], [{'kids': [{}]}, {'kids': ({'kids': []},)}]),
+    'Annotated[int, Meta(ge=1, le=5)]': ([1, 5], [0, 6, True, '1']),
+    'Annotated[float, Meta(gt=0)] | None': ([0.1, 1, None], [0, -1.5]),
+    "Annotated[str, Meta(pattern='^a')]": (['a'], ['b', '']),
+    'list[Annotated[int, Meta(ge=1)]]': ([[1]], [[0]]),
+    "Annotated[int, 'a note']": ([1], ['1']),
+    'Sequence': ([[1, 'a'], (1,)], [{1}, 'a', b'a', {}]),
+    'Sequence[int]': ([[1], (1,), [], ()], [{1}, '1', b'1', ['a'], ('a',), range(3)]),
+    'list[Sequence[int]]': ([[[1]], [(1,)], [[1], (1,)]], [[{1}], [['a']], [('a',)]]),
+    'dict[str, Sequence[int]]': ([{'a': [1]}, {'a': (1,)}], [{'a': {1}}, {'a': ('a',)}]),
+    'Annotated[Sequence[int], Meta(min_length=1)]': ([[1], (1,)], [[], (), ['a']]),
+    'Sequence[int] | None': ([[1], (1,), None], [{1}]),
+    'Collection[str]': ([['a'], ('a',), {'a'}], [[1], (1,), {1}]),
+    'Mapping': ([{}, {1: 2}], [[], MultiDict(), MappingProxyType({})]),
+    'Mapping[str, int]': ([{'a': 1}], [{'a': 'a'}, {1: 1}, [('a', 1)], MultiDict({'a': 1})]),
+    'Mapping[str, Mapping[str, int]]': ([{'a': {'b': 1}}], [{'a': {'b': 'c'}}, {'a': 1}]),
+}
+TYPES = """
+class Point(TypedDict):
+    x: int
+    y: NotRequired[int | None]
+class Tree(TypedDict):
+    kids: 'list[Tree]'
+"""
+
+
+@pytest.mark.parametrize('hint', HINTS)
+def test_what_fits_a_hint_is_taken_as_it_is(write: Write, hint: str) -> None:
+    task = task_of(write, f'value: {hint}', HEAD + TYPES)
+    for value in HINTS[hint][0]:
+        check(task, value)
+
+
+def assert_refused(task: Task, value: Any) -> None:
+    try:
+        check(task, value)
+    except InvalidJobError as error:
+        assert str(error).startswith(f"{task.path}: argument 'value'")  # noqa: PT017
+    else:
+        pytest.fail(f'{value!r} was taken')
+
+
+@pytest.mark.parametrize('hint', HINTS)
+def test_what_does_not_fit_a_hint_is_refused(write: Write, hint: str) -> None:
+    task = task_of(write, f'value: {hint}', HEAD + TYPES)
+    for value in HINTS[hint][1]:
+        assert_refused(task, value)
+
+
+@pytest.mark.parametrize('value', [2**53 + 1, 1_893_456_000_123_456_789, -(2**60) - 1, 2**70])
+def test_an_integer_does_for_a_float_whatever_its_size(write: Write, value: int) -> None:
+    check(task_of(write, 'seconds: float'), value)
+    check(task_of(write, 'seconds: float'), seconds=value)
+
+
+def test_a_number_too_large_for_a_float_is_refused(write: Write) -> None:
+    task = task_of(write, 'value: float')
+    for value in (10**400, HUGE):
+        with pytest.raises(InvalidJobError, match="argument 'value': Number out of range"):
+            check(task, value)
+
+
+def test_a_wrong_number_of_ten_thousand_digits_is_refused(write: Write) -> None:
+    task = task_of(write, "text: str = '', few: Literal[1] = 1, rest: Any = None")
+    for kwargs in ({'text': HUGE}, {'few': HUGE}, {'rest': {HUGE: object()}}):
+        with pytest.raises(InvalidJobError, match=f"argument '{next(iter(kwargs))}'"):
+            check(task, **kwargs)
+
+
+def test_a_key_that_a_typeddict_does_not_know_is_called_that(write: Write) -> None:
+    task = task_of(write, 'point: Point', HEAD + TYPES)
+    with pytest.raises(InvalidJobError) as refusal:
+        check(task, {'x': 1, 'z': 2})
+    assert 'list, tuple and set' not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ('hint', 'value', 'place'),
+    [
+        ('list[int]', [1, 'a'], r'Expected int, got str at \$\[1\]'),
+        ('Point', {'x': 'a'}, r'Expected int, got str at \$\.x'),
+        ('Tree', {'kids': [{}]}, r'missing required field kids at \$\.kids\[0\]'),
+        ("Literal['a', 'b']", 'c', r"Literal\['a', 'b'\]"),
+        ('Annotated[int, Meta(le=5)]', 6, 'Expected int <= 5'),
+        ('list', (1,), 'Expected list, got tuple'),
+        ('str | datetime', 1, 'Expected str, got int / Expected datetime, got int'),
+    ],
+)
+def test_the_error_says_where_and_what(write: Write, hint: str, value: Any, place: str) -> None:
+    task = task_of(write, f'value: {hint}', HEAD + TYPES)
+    with pytest.raises(InvalidJobError, match=place):
+        check(task, value)
+
+
+def test_each_of_many_arguments_is_checked(write: Write) -> None:
+    task = task_of(write, '*args: int, **kwargs: str')
+    check(task)
+    check(task, 1, 2, a='b', args='c', kwargs='d')
+    with pytest.raises(InvalidJobError, match=r'argument args\[1\]: Expected int'):
+        check(task, 1, '2')
+    with pytest.raises(InvalidJobError, match=r"argument 'b': Expected str"):
+        check(task, 1, a='a', b=1)
+
+
+@pytest.mark.parametrize('parameters', ['a: int, /', '*, a: int', 'a: int'])
+def test_every_kind_of_parameter_is_checked(write: Write, parameters: str) -> None:
+    task = task_of(write, parameters)
+    good, bad = (
+        (((1,), {}), (('1',), {})) if '*' not in parameters else (((), {'a': 1}), ((), {'a': '1'}))
+    )
+    task.check(*good)
+    with pytest.raises(InvalidJobError, match="argument 'a': Expected int"):
+        task.check(*bad)
+
+
+def test_an_argument_without_a_hint_must_still_travel(write: Write) -> None:
+    task = task_of(write, 'value, *args, **kwargs')
+    for args, kwargs, name in (
+        (([1j],), {}, r"'value'\[0\]"),
+        ((1, 1j), {}, r'args\[0\]'),
+        ((1,), {'a': 1j}, "'a'"),
+    ):
+        with pytest.raises(InvalidJobError, match=f'argument {name} is of type complex'):
+            task.check(args, kwargs)
+
+
+@pytest.mark.parametrize('hint', ['Any', 'list', 'list[Any]'])
+def test_an_argument_that_contains_itself_is_refused(write: Write, hint: str) -> None:
+    task = task_of(write, f'value: {hint}')
+    value: list[Any] = []
+    value.append(value)
+    with pytest.raises(InvalidJobError, match="argument 'value' is nested too deeply"):
+        check(task, value)
+
+
+@pytest.mark.parametrize('hint', ['Any', 'list', 'list[Any]', 'Nest'])
+def test_an_argument_nested_too_deeply_is_refused(write: Write, hint: str) -> None:
+    nest = "\nclass Nest(TypedDict):\n    inner: 'Nest | None'\n"
+    task = task_of(write, f'value: {hint}', HEAD + nest)
+    value: Any = None if hint == 'Nest' else []
+    for _ in range(100_000):
+        value = {'inner': value} if hint == 'Nest' else [value]
+    with pytest.raises(InvalidJobError, match="argument 'value'"):
+        check(task, value)
+
+
+# Other functions
+
+DECORATED = """
+def loud(function):
+    @functools.wraps(function)
+    def wrapper(*args, **kwargs):
+        return function(*args, **kwargs)
+    return wrapper
+
+@loud
+def f(number: int, mode: Literal['a'] = 'a') -> int:
+    return number
+"""
+
+
+def test_a_decorated_task_has_the_hints_of_what_it_wraps(write: Write) -> None:
+    module = write(DECORATED)
+    task = resolve_task(f'{module}.f')
+    check(task, 1, mode='a')
+    assert task.function(2) == 2
+    for args in ((), ('1',), (1, 'b'), (1, 'a', 2)):
+        with pytest.raises(InvalidJobError):
+            check(task, *args)
+
+
+def test_a_decorator_of_another_module_finds_the_names_of_the_task(write: Write) -> None:
+    decorator = write(DECORATED, 'decorator', 'import functools\nfrom typing import Literal\n')
+    head = f'{LATER}from decimal import Decimal\nimport {decorator} as d\n'
+    module = write('@d.loud\ndef f(price: Decimal): ...\n', head=head)
+    check(resolve_task(f'{module}.f'), Decimal(1))
+    with pytest.raises(InvalidJobError, match="argument 'price': Expected decimal"):
+        check(resolve_task(f'{module}.f'), 1)
+
+
+def test_a_coroutine_is_a_task_that_is_checked(write: Write) -> None:
+    module = write('async def f(number: int) -> int:\n    return number\n')
+    task = resolve_task(f'{module}.f')
+    check(task, 1)
+    with pytest.raises(InvalidJobError, match='Expected int, got str'):
+        check(task, '1')

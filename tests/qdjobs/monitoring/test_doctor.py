@@ -1,0 +1,399 @@
+"""Each thing that the doctor finds, made real."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis import Redis
+
+from app import create_app
+from qdjobs.server import embedded_redis, free_port
+from libraries.job_manager import enqueue_background_job, get_job_status, wait_for_job
+from qdjobs.config import get_settings
+from tests.conftest import ROOT, Worker, eventually, kill_group, use_redis
+from tests.qdjobs.web.test_metrics import commands, fill
+
+ADD = 'tests.support.tasks.add'
+LONG_AGO = '2020-01-01T00:00:00.000000Z'
+
+
+class Report:
+    """What the doctor has said, and its exit code."""
+
+    def __init__(self, color: bool = False) -> None:
+        runner = create_app().test_cli_runner()
+        result = runner.invoke(args=['jobs', 'doctor'], color=color)
+        assert result.exception is None or isinstance(result.exception, SystemExit)
+        self.code, self.text = result.exit_code, result.output
+        self.lines = result.output.splitlines()
+
+    def marks(self, *words: str) -> str:
+        """The marks of the lines that have all of the words."""
+        return ''.join(line[0] for line in self.lines if all(word in line for word in words))
+
+
+@pytest.fixture(autouse=True)
+def tasks(settings: pytest.MonkeyPatch) -> None:
+    """Only sound modules."""
+    settings.setenv('JOB_TASK_MODULES', 'workers,tests.support.progress_tasks')
+    get_settings.cache_clear()
+
+
+@pytest.fixture
+def allow_test_tasks(settings: pytest.MonkeyPatch) -> None:
+    settings.setenv('JOB_TASK_MODULES', 'tests.support.tasks')
+    get_settings.cache_clear()
+
+
+@pytest.fixture
+def configure(connection: Redis) -> Iterator[Callable[[str, str], None]]:
+    before: dict[str, Any] = {}
+
+    def configure(name: str, value: str) -> None:
+        before[name] = connection.config_get(name)[name]
+        connection.config_set(name, value)
+
+    yield configure
+    for name, value in before.items():
+        connection.config_set(name, value)
+
+
+def kill(worker: subprocess.Popen[bytes]) -> None:
+    """The worker and its horse, at once and without a goodbye."""
+    kill_group(worker.pid)
+    worker.wait()
+
+
+def has_worker(connection: Redis) -> bool:
+    return connection.scard('rq:workers') == 1
+
+
+def use_modules(settings: pytest.MonkeyPatch, folder: Path, **modules: str) -> None:
+    """Allow a package `clinic` of these modules."""
+    for name, source in {'__init__': '', **modules}.items():
+        path = folder / 'clinic' / f'{name.replace("__in__", "/")}.py'
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(source)
+    for name in [name for name in sys.modules if name.split('.')[0] == 'clinic']:
+        del sys.modules[name]
+    settings.syspath_prepend(str(folder))
+    settings.setenv('JOB_TASK_MODULES', 'clinic')
+    get_settings.cache_clear()
+
+
+DOORS = {
+    '/rq': ('DASHBOARD_USERNAME', 'DASHBOARD_PASSWORD'),
+    '/api/jobs': ('JOBS_API_TOKEN',),
+    '/metrics': ('METRICS_TOKEN',),
+}
+
+
+# All is well
+
+
+def test_all_is_well(job_worker: Worker, connection: Redis, settings: pytest.MonkeyPatch) -> None:
+    for name in (name for names in DOORS.values() for name in names):
+        settings.setenv(name, 'a-key')
+    get_settings.cache_clear()
+    with job_worker():
+        eventually(lambda: has_worker(connection))
+        report = Report()
+    assert {line[0] for line in report.lines} == {'✓'}
+    assert report.code == 0
+    for said in (
+        'Valkey', 'append-only', 'evicts nothing', 'Every queue has a worker', 'orphaned',
+        'No delayed job is late', '0 jobs waiting', 'workers.svg_tasks has 3 tasks',
+        'tests.support.progress_tasks has 4 tasks',
+    ):  # fmt: skip
+        assert report.marks(said) == '✓', said
+
+
+def test_colour_is_for_terminals() -> None:
+    assert '\x1b' not in Report().text
+    assert '\x1b[31m✗\x1b[0m' in Report(color=True).text
+
+
+# Redis
+
+
+def test_redis_is_away_and_the_tasks_are_examined_all_the_same(
+    settings: pytest.MonkeyPatch,
+) -> None:
+    use_redis(settings, f'redis://:hush-hush@127.0.0.1:{free_port()}/0')
+    report = Report()
+    assert report.marks('does not answer', 'REDIS_URL') == '✗'
+    assert report.marks('workers.svg_tasks has') == '✓'
+    assert not [line for line in report.lines if 'orker ' in line or 'queue' in line]
+    assert report.code == 1
+    assert 'hush-hush' not in report.text
+
+
+def test_a_redis_that_forgets(configure: Callable[[str, str], None]) -> None:
+    configure('appendonly', 'no')
+    assert Report().marks('append-only', 'Set "appendonly yes"') == '!'
+
+
+def test_a_redis_that_evicts(configure: Callable[[str, str], None]) -> None:
+    configure('maxmemory-policy', 'allkeys-lru')
+    report = Report()
+    assert report.marks('allkeys-lru', 'Set "maxmemory-policy noeviction"') == '✗'
+    assert report.code == 1
+
+
+def test_a_redis_that_cannot_write(settings: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    folder = tmp_path / 'data'
+    folder.mkdir()
+    with embedded_redis(data_dir=folder) as url:
+        use_redis(settings, url)
+        assert Report().marks('cannot write') == ''
+        shutil.rmtree(folder)
+        with Redis.from_url(url) as admin:
+            admin.bgsave()
+            eventually(lambda: admin.info('persistence')['rdb_last_bgsave_status'] == 'err')
+        assert Report().marks('cannot write', 'free space') == '✗'
+
+
+# Workers
+
+
+def test_no_worker_at_all() -> None:
+    report = Report()
+    assert report.marks('No worker is alive on high, default, low', 'Start one: rq worker') == '✗'
+    assert report.code == 1
+
+
+def test_a_queue_that_nobody_serves(connection: Redis, tmp_path: Path) -> None:
+    command = [str(Path(sys.executable).with_name('rq')), 'worker', 'high', 'low']
+    with (tmp_path / 'log').open('wb') as log:
+        worker = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, start_new_session=True)
+    try:
+        eventually(lambda: has_worker(connection))
+        report = Report()
+    finally:
+        kill(worker)
+    assert report.marks('No worker is alive on default.') == '✗'
+
+
+def test_a_worker_that_was_killed(job_worker: Worker, connection: Redis) -> None:
+    with job_worker() as worker:
+        eventually(lambda: has_worker(connection))
+        assert Report().code == 0
+        kill(worker)
+        [key] = connection.smembers('rq:workers')
+        connection.hset(key, 'last_heartbeat', LONG_AGO)  # a minute goes by
+        report = Report()
+    assert report.marks('has been silent for', 'restarts it') == '!'
+    assert report.marks('No worker is alive on') == '✗'
+
+
+def test_a_stock_worker(rq_worker: Worker, connection: Redis) -> None:
+    with rq_worker():
+        eventually(lambda: has_worker(connection))
+        report = Report()
+    assert report.marks('stock worker', '--worker-class qdjobs.worker.worker.JobWorker') == '!'
+    assert report.marks('Every queue has a worker') == '✓'
+    assert report.code == 0
+
+
+def test_suspended_workers(connection: Redis) -> None:
+    connection.set('rq:suspended', 1)  # as `rq suspend` does
+    assert Report().marks('suspended', 'rq resume') == '!'
+
+
+# Jobs
+
+
+@pytest.mark.usefixtures('allow_test_tasks')
+def test_a_job_whose_worker_was_killed(job_worker: Worker) -> None:
+    job = enqueue_background_job('tests.support.tasks.sleep', 60)
+    with job_worker() as worker:
+        eventually(lambda: get_job_status(job.id)['status'] == 'started')
+        assert Report().marks('No job is orphaned') == '✓'
+        kill(worker)
+        eventually(lambda: Report().marks('1 running job lost', 'look again') == '!')
+    with job_worker(JOB_SHUTDOWN_GRACE='1'):
+        eventually(lambda: Report().marks('No job is orphaned') == '✓')
+
+
+@pytest.mark.usefixtures('allow_test_tasks')
+def test_nobody_is_there_to_put_it_back(job_worker: Worker, connection: Redis) -> None:
+    job = enqueue_background_job('tests.support.tasks.sleep', 60)
+    with job_worker() as worker:
+        eventually(lambda: get_job_status(job.id)['status'] == 'started')
+        kill(worker)
+    [key] = connection.smembers('rq:workers')
+    connection.hset(key, 'last_heartbeat', LONG_AGO)
+    eventually(lambda: Report().marks('1 running job lost', 'Start one: rq worker') == '✗')
+
+
+@pytest.mark.usefixtures('allow_test_tasks')
+def test_a_job_whose_stock_worker_was_killed(rq_worker: Worker, connection: Redis) -> None:
+    job = enqueue_background_job('tests.support.tasks.sleep', 60)
+    with rq_worker() as worker:
+        eventually(lambda: connection.zcard('rq:wip:default') == 1)
+        assert Report().marks('No job is orphaned') == '✓'
+        kill(worker)
+    entry: Any
+    [entry] = connection.zrange('rq:wip:default', 0, -1)
+    connection.zadd('rq:wip:default', {entry: time.time() - 1})  # its time-out goes by
+    report = Report()
+    assert report.marks('1 job left as started by a stock worker', 'flask jobs retry') == '✗'
+    assert get_job_status(job.id)['status'] == 'started'
+
+
+def test_a_started_job_without_a_lease(connection: Redis) -> None:
+    connection.zadd('rq:wip:low', {'job:execution': '+inf'})
+    assert Report().marks('1 job left as started') == '✗'
+    connection.zadd('rq:leases', {'job:execution': time.time() + 60})
+    assert Report().marks('No job is orphaned') == '✓'
+
+
+@pytest.mark.usefixtures('allow_test_tasks')
+def test_a_delayed_job_that_nobody_enqueues(connection: Redis) -> None:
+    job = enqueue_background_job(ADD, 1, job_delay=1)
+    score = connection.zscore('rq:scheduled:default', job.id)
+    assert score is not None
+    connection.zadd('rq:scheduled:default', {job.id: score - 30})
+    assert Report().marks('No delayed job is late') == '✓'
+    connection.zadd('rq:scheduled:default', {job.id: score - 62})
+    report = Report()
+    assert report.marks('1 delayed job should have been enqueued', 'Start one') == '✗'
+
+
+@pytest.mark.usefixtures('allow_test_tasks')
+def test_a_job_that_waits_for_long(connection: Redis) -> None:
+    job = enqueue_background_job(ADD, 1, job_queue='low')
+    assert Report().marks('1 job waiting, none for long') == '✓'
+    connection.hset(f'rq:job:{job.id}', 'enqueued_at', LONG_AGO)
+    report = Report()
+    assert report.marks('oldest job of low', ' d, with 1 in the queue', 'more workers') == '!'
+    assert report.marks('none for long') == ''
+
+
+@pytest.mark.usefixtures('allow_test_tasks')
+def test_a_queued_id_without_a_record(connection: Redis) -> None:
+    connection.delete(f'rq:job:{enqueue_background_job(ADD, 1).id}')
+    assert Report().marks('1 queued id without a record') == '!'
+
+
+@pytest.mark.usefixtures('allow_test_tasks')
+def test_dead_letters_are_worth_a_note(job_worker: Worker) -> None:
+    with job_worker():
+        wait_for_job(enqueue_background_job('tests.support.tasks.fail').id, 20)
+        report = Report()
+    assert report.marks('1 job among the dead letters', 'flask jobs list --status failed') == '·'
+    assert report.code == 0
+
+
+# Tasks
+
+
+def test_a_module_that_does_not_import_tells_its_own_cause(
+    settings: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    use_modules(
+        settings,
+        tmp_path,
+        good='def task(a: int) -> int: return a',
+        broken='1 / 0',
+        typo='import no_such_library',
+        leaves='raise SystemExit(3)',
+        deep__in____init__='',
+        deep__in__inner='import no_such_thing_either',
+    )
+    report = Report()
+    assert report.marks('clinic.good has 1 task.') == '✓'
+    assert report.marks('clinic.broken', 'ZeroDivisionError') == '✗'
+    assert report.marks('clinic.typo', "'no_such_library'") == '✗'
+    assert report.marks('clinic.leaves', 'SystemExit') == '✗'
+    assert report.marks('clinic.deep.inner', "'no_such_thing_either'") == '✗'
+    assert report.code == 1
+
+
+def test_a_function_that_cannot_be_a_task_tells_why(
+    settings: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    source = (
+        'def collides(job_name: str) -> None: ...\n'
+        'def yields():\n    yield 1\n'
+        'def strange(x: "NoSuchType") -> None: ...\n'
+        'def _private(job_name): ...\n'
+    )
+    use_modules(settings, tmp_path, odd=source, __main__='raise RuntimeError("it ran")')
+    report = Report()
+    assert report.marks('clinic.odd.collides', 'rename the parameter') == '!'
+    assert report.marks('clinic.odd.yields', 'generator') == '!'
+    assert report.marks('clinic.odd.strange', 'NoSuchType') == '!'
+    assert report.marks('_private') == ''
+    assert report.marks('it ran') == ''
+
+
+def test_a_task_module_that_there_is_not(settings: pytest.MonkeyPatch) -> None:
+    settings.setenv('JOB_TASK_MODULES', 'workers,no_such_module')
+    get_settings.cache_clear()
+    assert Report().marks("no module 'no_such_module'", 'JOB_TASK_MODULES') == '✗'
+
+
+def test_a_bad_setting_is_one_line() -> None:
+    flask = str(Path(sys.executable).with_name('flask'))
+    result = subprocess.run(
+        [flask, 'jobs', 'doctor'],
+        cwd=ROOT,
+        env=os.environ | {'JOB_LEASE': 'soon'},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (result.returncode, result.stdout) == (1, '')
+    assert re.fullmatch(r"Error: JOB_LEASE must be .*, not 'soon'\.\n", result.stderr)
+
+
+# What it costs, and that it only looks
+
+
+def test_it_changes_nothing(connection: Redis, dump: Callable[[], dict[bytes, Any]]) -> None:
+    fill(connection, 5)
+    connection.zadd('rq:finished:default', {'gone': 1})
+    connection.zadd('rq:leases', {'lost:execution': 1})
+    connection.sadd('rq:workers', 'rq:worker:gone')
+    before = dump()
+    assert Report().code == 1
+    assert dump() == before
+
+
+def test_it_costs_the_same_however_many_jobs_there_are(connection: Redis) -> None:
+    Report()  # from now on the server knows the script
+    fill(connection, 2_000)
+    some = commands(connection, Report)
+    fill(connection, 50_000)
+    many = commands(connection, Report)
+    assert many == some
+    assert (many['evalsha'], many['info']) == (1, 1)
+
+
+def test_text_from_redis_does_not_steer_the_terminal(connection: Redis) -> None:
+    fields: Any = {'birth': LONG_AGO, 'hostname': 'a\x1b[2J\nb', 'queues': 'low'}
+    connection.hset('rq:worker:\x1b]0;x', mapping=fields)
+    connection.sadd('rq:workers', 'rq:worker:\x1b]0;x')
+    report = Report()
+    assert report.marks('stock worker') == '!'
+    assert '\x1b' not in report.text
+
+
+@pytest.mark.parametrize('door', DOORS)
+def test_a_door_without_a_key_is_closed_and_that_is_told(
+    settings: pytest.MonkeyPatch, door: str
+) -> None:
+    assert Report().marks(f'There is no {door}', *DOORS[door]) == '·'
+    for name in DOORS[door]:
+        settings.setenv(name, 'a-key')
+    get_settings.cache_clear()
+    assert f'There is no {door}' not in Report().text

@@ -1,0 +1,252 @@
+"""What Prometheus reads: true, behind a token, and bought with a bounded number of commands."""
+
+import os
+import re
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask.testing import FlaskClient
+from prometheus_client.parser import text_string_to_metric_families
+from redis import Redis
+from rq import Queue
+
+from app import create_app
+from qdjobs.server import free_port
+from libraries.job_manager import (
+    cancel_job,
+    enqueue_background_job,
+    enqueue_background_jobs,
+    get_job_status,
+    wait_for_job,
+)
+from qdjobs.config import get_settings
+from tests.conftest import Worker, eventually, kill_group, use_redis
+
+TOKEN = 's3cret'
+ADD = 'tests.support.tasks.add'
+REGISTRIES = ('scheduled', 'deferred', 'ready', 'wip', 'finished', 'failed', 'canceled')
+
+
+@pytest.fixture
+def scrape(settings: pytest.MonkeyPatch) -> Callable[..., float]:
+    """The value of one sample; without a name, the number of all samples."""
+    settings.setenv('METRICS_TOKEN', TOKEN)
+    get_settings.cache_clear()
+    client = create_app().test_client()
+
+    def read(name: str = '', **labels: str) -> float:
+        answer = client.get('/metrics', headers={'Authorization': f'Bearer {TOKEN}'})
+        assert (answer.status_code, answer.mimetype) == (200, 'text/plain')
+        families = text_string_to_metric_families(answer.text)
+        samples = [sample for family in families for sample in family.samples]
+        if not name:
+            return len(samples)
+        [value] = [s.value for s in samples if s.name == name and s.labels == labels]
+        return value
+
+    return read
+
+
+Scrape = Callable[..., float]
+
+
+def ask(client: FlaskClient, **headers: str) -> int:
+    return client.get('/metrics', headers=headers).status_code
+
+
+# Who may read it
+
+
+def test_without_a_token_there_are_no_metrics(client: FlaskClient) -> None:
+    assert ask(client) == 404
+    assert ask(client, Authorization='Bearer ') == 404
+
+
+@pytest.mark.parametrize('header', ['', 'Bearer', 'Bearer wrong', f'Basic {TOKEN}', TOKEN])
+def test_only_who_has_the_token_reads_them(scrape: Scrape, header: str) -> None:
+    client = create_app().test_client()
+    assert ask(client, Authorization=header) == 401
+    assert ask(client) == 401
+    assert ask(client, Authorization=f'Bearer {TOKEN}') == 200
+
+
+# What they say
+
+
+def test_jobs_are_counted_by_queue_and_status(scrape: Scrape, rq_worker: Worker) -> None:
+    enqueue_background_job('tests.support.tasks.fail', job_queue='low')
+    enqueue_background_job(ADD, 1, job_queue='low')
+    with rq_worker('--burst') as worker:
+        worker.wait(60)
+    enqueue_background_jobs(ADD, [{'a': 1}] * 3, job_queue='high')
+    enqueue_background_job(ADD, 1, job_delay=60)
+    cancel_job(enqueue_background_job(ADD, 1).id)
+    for queue, status, number in [
+        ('high', 'queued', 3),
+        ('default', 'queued', 0),
+        ('default', 'scheduled', 1),
+        ('default', 'canceled', 1),
+        ('low', 'finished', 1),
+        ('low', 'failed', 1),
+        ('low', 'started', 0),
+    ]:
+        assert scrape('jobs', queue=queue, status=status) == number, (queue, status)
+
+
+def test_what_has_expired_is_not_counted(scrape: Scrape, connection: Redis) -> None:
+    for registry in ('finished', 'failed', 'canceled'):
+        connection.zadd(f'rq:{registry}:default', {'gone': 1, 'kept': '+inf'})
+        assert scrape('jobs', queue='default', status=registry) == 1
+
+
+def test_the_oldest_is_found_behind_what_was_put_back(scrape: Scrape, connection: Redis) -> None:
+    assert scrape('jobs_oldest_waiting_seconds', queue='default') == 0
+    old = enqueue_background_job(ADD, 1)
+    put_back = enqueue_background_job(ADD, 1)
+    connection.lmove('rq:queue:default', 'rq:queue:default', 'RIGHT', 'LEFT')
+    assert connection.lindex('rq:queue:default', 0) == put_back.id.encode()
+    connection.hset(f'rq:job:{old.id}', 'enqueued_at', '2020-01-01T00:00:00.000000Z')
+    assert scrape('jobs_oldest_waiting_seconds', queue='default') > 365 * 86_400
+    assert scrape('jobs_oldest_waiting_seconds', queue='high') == 0
+
+
+def test_nonsense_in_redis_is_no_error(scrape: Scrape, connection: Redis) -> None:
+    job = enqueue_background_job(ADD, 1)
+    connection.hset(f'rq:job:{job.id}', 'enqueued_at', b'\xff nonsense')
+    connection.set('rq:job:text', 'no hash')
+    connection.hset('rq:failures', 'default', 'many')
+    connection.rpush('rq:queue:default', 'text', b'\xff')
+    connection.hset('rq:worker:x"y', mapping={'birth': '?', 'state': 'a"}\n', 'queues': b'\xff'})
+    connection.sadd('rq:workers', 'rq:worker:x"y', 'rq:worker:gone')
+    assert scrape('jobs', queue='default', status='queued') == 3
+    assert scrape('jobs_oldest_waiting_seconds', queue='default') == 0
+
+
+def test_workers_are_counted_by_state(
+    scrape: Scrape, job_worker: Worker, connection: Redis
+) -> None:
+    assert scrape('jobs_workers', state='idle') == 0
+    with job_worker() as worker:
+        eventually(lambda: scrape('jobs_workers', state='idle') == 1)
+        job = enqueue_background_job('tests.support.tasks.sleep', 30)
+        eventually(lambda: scrape('jobs_workers', state='busy') == 1)
+        assert scrape('jobs', queue='default', status='started') == 1
+        os.killpg(worker.pid, signal.SIGKILL)
+        worker.wait()
+        [key] = connection.smembers('rq:workers')
+        connection.hset(key, 'last_heartbeat', '2020-01-01T00:00:00.000000Z')  # a minute goes by
+        assert scrape('jobs_workers', state='lost') == 1
+        assert scrape('jobs_workers', state='busy') == 0
+    assert get_job_status(job.id)['status'] == 'started'
+
+
+def test_failures_are_counted_once_and_for_ever(
+    scrape: Scrape, job_worker: Worker, connection: Redis
+) -> None:
+    assert scrape('jobs_failed_total', queue='high') == 0
+    with job_worker():
+        for task, options in [
+            ('tests.support.tasks.fail', {'job_max_retries': 2, 'job_retry_delay': 0}),
+            ('tests.support.tasks.segfault', {}),
+            ('tests.support.tasks.add', {'a': 1}),
+        ]:
+            wait_for_job(enqueue_background_job(task, job_queue='high', **options).id, 20)
+    connection.delete('rq:failed:high', 'rq:workers')  # the dead letters expire, workers change
+    assert scrape('jobs_failed_total', queue='high') == 2
+    assert scrape('jobs_failed_total', queue='low') == 0
+
+
+def test_a_poison_pill_is_a_failure_and_a_stopped_job_is_none(
+    scrape: Scrape, job_worker: Worker
+) -> None:
+    with job_worker(JOB_MAX_WORKER_DEATHS='1') as worker:
+        job = enqueue_background_job('tests.support.tasks.sleep', 30)
+        eventually(lambda: get_job_status(job.id)['status'] == 'started')
+        kill_group(worker.pid)
+    with job_worker(JOB_MAX_WORKER_DEATHS='1'):
+        assert wait_for_job(job.id, 20)['status'] == 'failed'
+        stopped = enqueue_background_job('tests.support.tasks.sleep', 30)
+        eventually(lambda: get_job_status(stopped.id)['status'] == 'started')
+        cancel_job(stopped.id)
+        assert wait_for_job(stopped.id, 20)['status'] == 'stopped'
+    assert scrape('jobs_failed_total', queue='default') == 1
+
+
+def test_a_count_that_cannot_be_written_disturbs_no_outcome(
+    connection: Redis, job_worker: Worker, tmp_path: Path
+) -> None:
+    connection.set('rq:failures', 'no hash')
+    with job_worker():
+        job = enqueue_background_job('tests.support.tasks.fail')
+        assert wait_for_job(job.id, 20)['status'] == 'failed'
+    assert 'WRONGTYPE' not in (tmp_path / 'worker.log').read_text()
+
+
+def test_redis_away_is_told_not_hidden(scrape: Scrape, settings: pytest.MonkeyPatch) -> None:
+    assert scrape('jobs_redis_up') == 1
+    use_redis(settings, f'redis://127.0.0.1:{free_port()}/0')
+    assert scrape('jobs_redis_up') == 0
+    assert scrape() == 1
+
+
+# What they are called, and what they cost
+
+
+def test_names_are_as_prometheus_wants_them(scrape: Scrape) -> None:
+    client = create_app().test_client()
+    text = client.get('/metrics', headers={'Authorization': f'Bearer {TOKEN}'}).text
+    families = list(text_string_to_metric_families(text))
+    assert {f.name for f in families} == {
+        'jobs', 'jobs_redis_up', 'jobs_oldest_waiting_seconds', 'jobs_failed', 'jobs_workers',
+    }  # fmt: skip
+    for family in families:
+        assert re.fullmatch(r'jobs(_[a-z]+)*', family.name)
+        assert family.documentation.endswith('.')
+        for sample in family.samples:
+            assert sample.name.endswith('_total') is (family.type == 'counter')
+
+
+def commands(connection: Redis, call: Callable[[], Any]) -> dict[str, int]:
+    """What the server has executed meanwhile, also inside scripts."""
+    connection.config_resetstat()
+    call()
+    stats: dict[str, dict[str, int]] = connection.info('commandstats')
+    return {name.removeprefix('cmdstat_'): row['calls'] for name, row in stats.items()}
+
+
+def fill(connection: Redis, jobs: int) -> None:
+    """Every list and registry with so many entries."""
+    for start in range(0, jobs, 10_000):  # Redis must answer within a second
+        ids = [f'job-{number}' for number in range(start, min(start + 10_000, jobs))]
+        for queue in ('high', 'default', 'low'):
+            connection.rpush(f'rq:queue:{queue}', *ids)
+            for registry in REGISTRIES:
+                connection.zadd(f'rq:{registry}:{queue}', dict.fromkeys(ids, 1e12))
+
+
+def test_a_scrape_costs_the_same_however_many_jobs_there_are(
+    scrape: Scrape, connection: Redis
+) -> None:
+    scrape()  # from now on the server knows the script
+    fill(connection, 20)
+    few = commands(connection, scrape)
+    fill(connection, 20_000)
+    many = commands(connection, scrape)
+    assert many == few
+    assert few['evalsha'] == 1
+    assert sum(few.values()) < 150
+    assert Queue(connection=connection).count == 20_020
+
+
+def test_a_scrape_changes_nothing(
+    scrape: Scrape, connection: Redis, dump: Callable[[], dict[bytes, Any]]
+) -> None:
+    fill(connection, 3)
+    connection.zadd('rq:finished:default', {'gone': 1})
+    connection.sadd('rq:workers', 'rq:worker:gone')
+    before = dump()
+    scrape()
+    assert dump() == before
