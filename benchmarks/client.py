@@ -17,13 +17,13 @@ from redis import Redis
 from rq import Queue
 from rq.job import Job
 
-from qdjobs.server import embedded_redis, point_here
 from libraries.job_manager import (
     enqueue_background_job,
     enqueue_background_jobs,
     get_job_status,
     get_job_statuses,
 )
+from qdjobs.server import embedded_redis, point_here
 
 TASK = 'workers.svg_tasks.generate_complex_svg'
 ARGUMENTS: dict[str, Any] = {

@@ -17,9 +17,9 @@ from pathlib import Path
 import click
 from redis import Redis
 
-from qdjobs.server import embedded_redis, point_here
 from libraries.job_manager import enqueue_background_job, enqueue_background_jobs, wait_for_job
-from qdjobs.config import get_settings
+from qdjobs.config import environment_config
+from qdjobs.server import embedded_redis, point_here
 from tests.support.proxy import proxy_to
 
 HERE = Path(__file__).parent.parent
@@ -82,7 +82,7 @@ def running(command: list[str], url: str) -> Iterator[int]:
 def use(url: str) -> None:
     point_here(url)
     os.environ['JOB_TASK_MODULES'] = TASKS
-    get_settings.cache_clear()
+    environment_config.cache_clear()
 
 
 def measure(contender: Contender) -> Figures:

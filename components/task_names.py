@@ -2,8 +2,8 @@
 
 from contextlib import suppress
 
-from qdjobs.errors import UnknownTaskError
 from qdjobs.client.options import Options
+from qdjobs.errors import UnknownTaskError
 from qdjobs.extension import JobQueue
 
 _MAIL: Options = {'job_max_retries': 3}  # the server, or the way to it, may be back soon

@@ -14,12 +14,12 @@ from typing import Any, TextIO
 import click
 from aiosmtpd.controller import Controller
 
-from qdjobs.cli.text import bar
 from examples.mail_server import ShowMails
-from qdjobs.server import HOST, embedded_redis, free_port, point_here
-from libraries.job_manager import enqueue_background_job, get_job_status, get_job_statuses
-from qdjobs.client.status import ENDED, Status
 from libraries.drawing.patterns import PATTERNS
+from libraries.job_manager import enqueue_background_job, get_job_status, get_job_statuses
+from qdjobs.cli.text import bar
+from qdjobs.client.status import ENDED, Status
+from qdjobs.server import HOST, embedded_redis, free_port, point_here
 
 JOB_WORKER = 'qdjobs.worker.worker.JobWorker'
 DRAW = 'workers.svg_tasks.generate_complex_svg'

@@ -13,8 +13,8 @@ from pathlib import Path
 import click
 
 from examples.demo import use_settings, worker
-from qdjobs.server import embedded_redis
 from libraries.job_manager import enqueue_background_job, list_jobs, wait_for_job
+from qdjobs.server import embedded_redis
 
 FLASK = str(Path(sys.executable).with_name('flask'))
 

@@ -4,8 +4,8 @@ import time
 from datetime import date
 from typing import TypedDict
 
-from qdjobs.progress import track
 from qdjobs.extension import JobQueue
+from qdjobs.progress import track
 
 queue = JobQueue(url_prefix='/jobs')  # where the HTTP API stands, if there is a token for it
 

@@ -9,20 +9,29 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from qdjobs.errors import show
-from qdjobs.config import get_settings
+from qdjobs.errors import short_repr
 
 MAX_NAME = 255  # bytes, of one part of a path: what Linux and macOS allow
 
 
+def upload_dir() -> Path:
+    """The folder of uploaded files, from `UPLOAD_DIR`."""
+    return Path(os.environ.get('UPLOAD_DIR') or 'uploads').resolve()
+
+
+def output_dir() -> Path:
+    """The folder of the files that tasks write, from `OUTPUT_DIR`."""
+    return Path(os.environ.get('OUTPUT_DIR') or 'output').resolve()
+
+
 def upload_path(name: str) -> Path:
     """The absolute path of an uploaded file. ValueError for a name that leaves `UPLOAD_DIR`."""
-    return _inside(get_settings().upload_dir, name, 'UPLOAD_DIR')
+    return _inside(upload_dir(), name, 'UPLOAD_DIR')
 
 
 def output_path(name: str) -> Path:
     """The absolute path of an output file. ValueError for a name that leaves `OUTPUT_DIR`."""
-    return _inside(get_settings().output_dir, name, 'OUTPUT_DIR')
+    return _inside(output_dir(), name, 'OUTPUT_DIR')
 
 
 def write_output(name: str, content: str | bytes) -> Path:
@@ -70,7 +79,7 @@ def _sync_folder(folder: Path) -> None:
 
 def _inside(folder: Path, name: str, setting: str) -> Path:
     if not isinstance(name, str) or not name.strip() or not name.isprintable():
-        raise ValueError(f'A file name must be printable text, not {show(name)}.')
+        raise ValueError(f'A file name must be printable text, not {short_repr(name)}.')
     parts = Path(name).parts
     if '..' in parts:
         raise ValueError(f'The file name {name!r} must not contain "..".')
@@ -82,7 +91,7 @@ def _inside(folder: Path, name: str, setting: str) -> Path:
         path = (folder / name).resolve()
         is_folder = path.is_dir()
     except (OSError, RuntimeError) as error:  # a path too long as a whole, or links in a ring
-        raise ValueError(f'The file name {show(name)} cannot be used: {error}.') from error
+        raise ValueError(f'The file name {short_repr(name)} cannot be used: {error}.') from error
     if path == folder or not path.is_relative_to(folder):
         raise ValueError(f'{name!r} lies outside {setting}.')
     if is_folder:

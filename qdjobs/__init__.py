@@ -1,0 +1,50 @@
+"""Background jobs for Flask: enqueue a job, ask what became of it, run it in a worker.
+
+job = enqueue_background_job('shop.tasks.send_receipt', order=7, job_timeout='2m')
+get_job_status(job.id)['status']        # 'queued', 'started', 'finished', 'failed' …
+"""
+
+from qdjobs.client.control import cancel_job, delete_job, retry_job
+from qdjobs.client.enqueue import enqueue_background_job, enqueue_background_jobs
+from qdjobs.client.listing import list_jobs, list_jobs_page
+from qdjobs.client.status import Attempt, Status, get_job_status, get_job_statuses, wait_for_job
+from qdjobs.errors import (
+    InvalidJobError,
+    JobError,
+    JobNotFoundError,
+    PermanentJobError,
+    QueueUnavailableError,
+    UnknownTaskError,
+)
+from qdjobs.extension import JobQueue, init_job_queue
+from qdjobs.progress import current_job, report_progress, track
+from qdjobs.worker import JobWorker
+
+__version__ = '0.2.0'
+
+__all__ = [
+    'Attempt',
+    'InvalidJobError',
+    'JobError',
+    'JobNotFoundError',
+    'JobQueue',
+    'JobWorker',
+    'PermanentJobError',
+    'QueueUnavailableError',
+    'Status',
+    'UnknownTaskError',
+    'cancel_job',
+    'current_job',
+    'delete_job',
+    'enqueue_background_job',
+    'enqueue_background_jobs',
+    'get_job_status',
+    'get_job_statuses',
+    'init_job_queue',
+    'list_jobs',
+    'list_jobs_page',
+    'report_progress',
+    'retry_job',
+    'track',
+    'wait_for_job',
+]

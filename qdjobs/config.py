@@ -1,81 +1,143 @@
-"""The environment, read once, as one frozen object. Nothing is read at import."""
+"""What an operator can set: `app.config` first, then the environment, under the same names.
+
+Nothing is read at import. docs/operations.md lists every variable.
+"""
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from functools import lru_cache
-from pathlib import Path
-from typing import overload
+from types import MappingProxyType
+from typing import Any, overload
 
-from qdjobs.errors import show
-from libraries.mail.server import SmtpUrl, read_smtp_url
+from flask import current_app, has_app_context
+from redis import Redis
+from rq.defaults import RQ_KEY_PREFIX
 
-QUEUES = ('high', 'default', 'low')  # in the order in which workers serve them
+from qdjobs.errors import short_repr
+
+QUEUES = ('high', 'default', 'low')  # unless JOB_QUEUES names others; the highest priority first
+EXTENSION = 'qdjobs'  # where an application keeps its JobConfig among `app.extensions`
 
 _DAY = 86_400
 MAX_DURATION = 366 * _DAY  # seconds: nothing is kept or awaited for ever
 
+# `rq worker` reads the first two in this order too, so that web and worker never part ways.
+VARIABLES = (
+    'RQ_REDIS_URL', 'REDIS_URL', 'JOB_KEY_PREFIX', 'JOB_QUEUES', 'JOB_TASK_MODULES', 'JOB_APP',
+    'JOB_RESULT_TTL', 'JOB_FAILURE_TTL', 'JOB_LEASE', 'JOB_MAX_WORKER_DEATHS',
+    'JOB_SHUTDOWN_GRACE', 'JOB_HORSE_MAX_JOBS', 'JOB_WEBHOOK_HOSTS', 'JOBS_API_TOKEN',
+    'METRICS_TOKEN', 'DASHBOARD_USERNAME', 'DASHBOARD_PASSWORD',
+)  # fmt: skip
+
+_QUEUE_NAME = re.compile(r'[A-Za-z0-9_.-]{1,100}')  # no comma or space, which separate names
+_KEY_PREFIX = re.compile(r'[A-Za-z0-9_.:{}-]{1,100}')  # as RQ has it
+
 
 @dataclass(frozen=True)
-class Settings:
-    """What an operator can set. Web and worker processes must see the same values."""
+class JobConfig:
+    """The configuration of one application. Its web and worker processes must see the same.
+
+    Two are equal if a worker would do the same with either.
+    """
 
     redis_url: str = field(repr=False)  # which can hold a password
+    key_prefix: str  # of every key in Redis, RQ's included
+    queues: tuple[str, ...]  # in the order in which workers serve them
     task_modules: tuple[str, ...]  # packages or modules whose functions may be tasks
-    upload_dir: Path
-    output_dir: Path
     result_ttl: int  # seconds that a result or a cancelled job is kept
     failure_ttl: int  # seconds that a failed job is kept among the dead letters
-    app: str | None  # `module:factory` of the Flask application that jobs run in, if any
-    lease: int  # seconds without a sign of its worker after which a job runs elsewhere
+    lease: int  # seconds without a heartbeat of its worker after which a job runs elsewhere
     max_worker_deaths: int  # workers that may die under a job before it fails
     shutdown_grace: int | None  # seconds that a deploy waits for a running job; None: for ever
     horse_max_jobs: int  # jobs after which a work horse is replaced, against leaks
     webhook_hosts: tuple[str, ...]  # to which a job's webhooks may go
-    smtp_url: SmtpUrl | None  # where mail goes; None: it cannot be sent
-    mail_from: tuple[str, str]  # the sender of every mail: name, address
-    api_token: str | None = field(repr=False)  # of the HTTP API; None: there is no API
-    metrics_token: str | None = field(repr=False)  # of /metrics; None: there is no /metrics
-    dashboard_login: tuple[str, str] | None = field(repr=False)  # user, password; None: no /rq
+    # How a worker finds the application, as `flask --app` does; None: jobs run without one.
+    app: str | None = field(compare=False)
+    api_token: str | None = field(repr=False, compare=False)  # None: there is no HTTP API
+    metrics_token: str | None = field(repr=False, compare=False)  # None: there is no /metrics
+    # User and password; None: there is no dashboard.
+    dashboard_login: tuple[str, str] | None = field(repr=False, compare=False)
+    # What all of this was read from, as text, for the environment of another process.
+    variables: Mapping[str, str] = field(repr=False, compare=False)
+
+    @property
+    def default_queue(self) -> str:
+        """Where a job goes that names no queue: `default`, or the first if there is none."""
+        return 'default' if 'default' in self.queues else self.queues[0]
 
 
-@lru_cache(maxsize=1)
-def get_settings() -> Settings:
-    """The settings of this process; `get_settings.cache_clear()` reads them anew.
+def get_config() -> JobConfig:
+    """The configuration of the current application; of this process outside of any.
 
     Raises ValueError, naming the variable, for a value that cannot be used.
     """
+    if has_app_context() and (config := current_app.extensions.get(EXTENSION)) is not None:
+        return config  # type: ignore[no-any-return]
+    return environment_config()
+
+
+@lru_cache(maxsize=1)
+def environment_config() -> JobConfig:
+    """What the environment says, read once; `environment_config.cache_clear()` forgets it."""
     return _read(os.environ)
 
 
-def _read(env: Mapping[str, str]) -> Settings:
-    return Settings(
+def read_app_config(app_config: Mapping[str, Any]) -> JobConfig:
+    """The configuration of an application: its own values, and the environment's for the rest.
+
+    A value may be text as in the environment, a number, or a list of names; None is as good as
+    none. Raises ValueError, naming the key, for one that cannot be used or is not known.
+    """
+    for key in app_config:
+        if key.startswith(('JOB_', 'JOBS_')) and key not in VARIABLES:
+            near = get_close_matches(key, VARIABLES, n=1)
+            raise ValueError(
+                f'app.config has {key}, which is no setting of qdjobs'
+                + (f': did you mean {near[0]}?' if near else '; docs/operations.md lists them all.')
+            )
+    own = {key: _as_text(key, app_config[key]) for key in VARIABLES if key in app_config}
+    if 'REDIS_URL' in own:
+        own.setdefault('RQ_REDIS_URL', '')  # or the environment's would go before it
+    return _read({**os.environ, **own})
+
+
+def _as_text(key: str, value: Any) -> str:
+    if value is None:
+        return ''
+    if isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in value):
+        return ','.join(value)
+    if isinstance(value, (str, int, float)) and not isinstance(value, bool):
+        return str(value)
+    raise ValueError(f'app.config[{key!r}] must be text, a number or a list, not {value!r}.')
+
+
+def _read(env: Mapping[str, str]) -> JobConfig:
+    return JobConfig(
         redis_url=_redis_url(env),
+        key_prefix=_key_prefix(env),
+        queues=_queues(env),
         task_modules=_task_modules(env.get('JOB_TASK_MODULES') or 'workers'),
-        upload_dir=Path(env.get('UPLOAD_DIR') or 'uploads').resolve(),
-        output_dir=Path(env.get('OUTPUT_DIR') or 'output').resolve(),
+        app=env.get('JOB_APP') or None,
         result_ttl=_whole(env, 'JOB_RESULT_TTL', _DAY),
         failure_ttl=_whole(env, 'JOB_FAILURE_TTL', 7 * _DAY),
-        app=env.get('JOB_APP') or None,
         lease=_whole(env, 'JOB_LEASE', 30),
         max_worker_deaths=_whole(env, 'JOB_MAX_WORKER_DEATHS', 3),
         shutdown_grace=_whole(env, 'JOB_SHUTDOWN_GRACE', None),
         horse_max_jobs=_whole(env, 'JOB_HORSE_MAX_JOBS', 1000),
         webhook_hosts=_names(env.get('JOB_WEBHOOK_HOSTS', '')),
-        smtp_url=_smtp_url(env),
-        mail_from=_mail_from(env),
         api_token=_token(env, 'JOBS_API_TOKEN'),
         metrics_token=_token(env, 'METRICS_TOKEN'),
         dashboard_login=_login(env),
+        variables=MappingProxyType({name: env[name] for name in VARIABLES if env.get(name)}),
     )
 
 
 def _redis_url(env: Mapping[str, str]) -> str:
-    # The same order as `rq worker`, so that web and worker never part ways.
     name = 'RQ_REDIS_URL' if env.get('RQ_REDIS_URL') else 'REDIS_URL'
     url = env.get(name) or 'redis://localhost:6379/0'
-    from redis import Redis  # which tasks, that need settings too, do without
-
     try:
         Redis.from_url(url).connection_pool.make_connection()  # which opens no socket
     except (ValueError, TypeError):
@@ -87,6 +149,32 @@ def _redis_url(env: Mapping[str, str]) -> str:
     return url
 
 
+def _key_prefix(env: Mapping[str, str]) -> str:
+    prefix = env.get('JOB_KEY_PREFIX') or RQ_KEY_PREFIX
+    if not _KEY_PREFIX.fullmatch(prefix):
+        raise ValueError(
+            'JOB_KEY_PREFIX must be of letters, digits and the characters _ . : - { }, not '
+            f'{short_repr(prefix)}.'
+        )
+    return prefix
+
+
+def _queues(env: Mapping[str, str]) -> tuple[str, ...]:
+    text = env.get('JOB_QUEUES')
+    if not text:
+        return QUEUES
+    queues = _names(text)
+    for name in queues:
+        if not _QUEUE_NAME.fullmatch(name):
+            raise ValueError(
+                'JOB_QUEUES must list names of letters, digits, dots, dashes and underscores, '
+                f'comma between them; {short_repr(name)} is none.'
+            )
+    if not queues or len(set(queues)) < len(queues):
+        raise ValueError(f'JOB_QUEUES must list each queue once, not {short_repr(text)}.')
+    return queues
+
+
 def _task_modules(text: str) -> tuple[str, ...]:
     modules = _names(text)
     if not modules or not all(part.isidentifier() for name in modules for part in name.split('.')):
@@ -96,26 +184,6 @@ def _task_modules(text: str) -> tuple[str, ...]:
 
 def _names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(',') if name.strip())
-
-
-def _smtp_url(env: Mapping[str, str]) -> SmtpUrl | None:
-    text = env.get('SMTP_URL')
-    try:
-        return read_smtp_url(text) if text else None
-    except ValueError as error:
-        raise ValueError(f'SMTP_URL {error}') from None
-
-
-def _mail_from(env: Mapping[str, str]) -> tuple[str, str]:
-    text = env.get('MAIL_FROM')
-    if not text:
-        return '', 'noreply@localhost'
-    from libraries.mail.message import read_sender  # whose validator takes a while to import
-
-    try:
-        return read_sender(text)
-    except ValueError as error:
-        raise ValueError(f'MAIL_FROM cannot be the sender of a mail: {error}') from None
 
 
 def _token(env: Mapping[str, str], name: str) -> str | None:
@@ -152,6 +220,6 @@ def _whole(env: Mapping[str, str], name: str, default: int | None) -> int | None
         return default
     if not text.isdecimal() or len(text) > 9 or not 1 <= int(text) <= MAX_DURATION:
         raise ValueError(
-            f'{name} must be a whole number from 1 to {MAX_DURATION}, not {show(text)}.'
+            f'{name} must be a whole number from 1 to {MAX_DURATION}, not {short_repr(text)}.'
         )
     return int(text)

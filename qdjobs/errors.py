@@ -1,15 +1,29 @@
 """What can go wrong between a caller and its job, one class for each thing to do about it."""
 
 import reprlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 
-def show(value: object) -> str:
-    """A value as an error names it: short, whatever it is."""
+def short_repr(value: object) -> str:
+    """The `repr` of a value for an error message: short, whatever the value is."""
     try:
         return reprlib.repr(value)
     except ValueError:  # an integer of more digits than Python will write
         return f'a huge {type(value).__name__}'
+
+
+@contextmanager
+def needs_extra(extra: str) -> Iterator[None]:
+    """Turn a failing import of an optional package into one sentence that says how to get it."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith('qdjobs'):
+            raise
+        raise ModuleNotFoundError(
+            f"{error.name} is not installed: pip install 'qdjobs[{extra}]'.", name=error.name
+        ) from None
 
 
 class JobError(Exception):

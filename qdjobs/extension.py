@@ -1,51 +1,35 @@
-"""Named tasks for a Flask application: a name stands for a dotted path and default options.
+"""The Flask extension: named tasks, and what is mounted into an application.
 
-There is no second queue here: `job_manager` enqueues.
+There is no second queue here: `enqueue_background_job` enqueues.
 """
 
 import inspect
 import logging
-import re
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from copy import copy
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any, ParamSpec, TypeVar, Unpack, overload
 
-from flask import Flask
-from rq.job import Job
-from werkzeug.utils import import_string
+import click
+from flask import Flask, has_app_context
 
-from qdjobs.errors import InvalidJobError, UnknownTaskError, show
-from libraries.job_manager import enqueue_background_job, get_job_status
-from qdjobs.client.options import Options, check_options
-from qdjobs.client.tasks import require_allowed
-from qdjobs.config import get_settings
+from qdjobs.cli.commands import jobs
+from qdjobs.client.names import NamedTask, TaskNames, check_name
+from qdjobs.client.options import Options, check_options, parse_options
+from qdjobs.client.status import get_job_status
+from qdjobs.config import EXTENSION as CONFIG
+from qdjobs.config import JobConfig, read_app_config
+from qdjobs.errors import UnknownTaskError, needs_extra, short_repr
+from qdjobs.web.api.views import make_jobs_api
+from qdjobs.web.problems import answer_job_errors
 
-EXTENSION = 'job_queue'  # its name among `app.extensions`
-
-# By its path, as components name tasks: libraries know nothing of components.
-_HTTP_API = 'qdjobs.web.api.views:make_jobs_api'
-
-_NAME = re.compile(r'[A-Za-z0-9_-]{1,100}')  # without a dot, so that no path is ever a name
+EXTENSION = 'job_queue'  # where an application keeps its JobQueue among `app.extensions`
 
 P = ParamSpec('P')
 F = TypeVar('F', bound=Callable[..., object])
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class NamedTask:
-    """What a name stands for."""
-
-    name: str
-    path: str  # dotted
-    options: Options  # of its jobs, unless a call says otherwise
-
-    def enqueue(self, /, *args: Any, **kwargs: Any) -> Job:
-        """Raises as `enqueue_background_job` does."""
-        return enqueue_background_job(self.path, *args, **(dict(self.options) | kwargs))
 
 
 @dataclass(frozen=True)
@@ -72,36 +56,60 @@ class QueuedJob:
 
 
 class JobQueue:
-    """`JobQueue(app)`, or `JobQueue()` and later `init_app(app)`.
+    """The job layer of a Flask application: `JobQueue(app)`, or `JobQueue()` and `init_app(app)`.
 
-    With a `url_prefix` and JOBS_API_TOKEN, the HTTP API of jobs stands there.
+    The HTTP API, the dashboard and the metrics are mounted under their prefixes if their secrets
+    are set: JOBS_API_TOKEN, DASHBOARD_USERNAME with DASHBOARD_PASSWORD, METRICS_TOKEN. A prefix of
+    None leaves one out whatever is set.
     """
 
-    def __init__(self, app: Flask | None = None, url_prefix: str | None = None) -> None:
-        self._url_prefix = url_prefix
-        self._tasks: dict[str, NamedTask] = {}
+    def __init__(
+        self,
+        app: Flask | None = None,
+        url_prefix: str | None = '/api/jobs',
+        *,
+        dashboard_prefix: str | None = '/rq',
+        metrics_prefix: str | None = '/metrics',
+    ) -> None:
+        self._prefixes = (url_prefix, dashboard_prefix, metrics_prefix)
+        self._names = TaskNames()
         self._options: Options = {}  # of every call, see `using`
-        self._has_app = False
+        self._apps: list[Flask] = []
         if app is not None:
             self.init_app(app)
 
     def init_app(self, app: Flask) -> None:
-        """Raises UnknownTaskError for a task outside JOB_TASK_MODULES, of those named so far."""
+        """Read the application's configuration, and add to it what the class says.
+
+        Also `flask jobs`, and an answer to every JobError that a view does not handle. Raises
+        ValueError for a setting that cannot be used, RuntimeError for a second JobQueue or a
+        missing extra, UnknownTaskError for a named task outside JOB_TASK_MODULES.
+        """
         if EXTENSION in app.extensions:
             raise RuntimeError('This application has a JobQueue: use the one that is there.')
-        self._has_app = True
-        for task in self._tasks.values():
-            require_allowed(task.path)
+        config = _read_config(app)
+        self._names.check(config)
+        self._apps.append(app)
+        app.extensions[CONFIG] = config
         app.extensions[EXTENSION] = self
-        if self._url_prefix is not None:
-            self._serve(app, self._url_prefix)
+        answer_job_errors(app)
+        app.cli.add_command(jobs)
+        self._mount(app, config)
 
-    def _serve(self, app: Flask, url_prefix: str) -> None:
-        if (token := get_settings().api_token) is None:
-            log.info('There is no HTTP API at %s: set JOBS_API_TOKEN to have one.', url_prefix)
-            return
-        make_api = import_string(_HTTP_API)
-        app.register_blueprint(make_api(self, token), url_prefix=url_prefix)
+    def _mount(self, app: Flask, config: JobConfig) -> None:
+        api, dashboard, metrics = self._prefixes
+        if api is not None and config.api_token:
+            app.register_blueprint(make_jobs_api(self._names, config.api_token), url_prefix=api)
+        elif api is not None:
+            log.info('There is no HTTP API at %s: set JOBS_API_TOKEN to have one.', api)
+        if dashboard is not None and config.dashboard_login:
+            with needs_extra('dashboard'):
+                from qdjobs.web.dashboard import views
+            app.register_blueprint(views.dashboard, url_prefix=dashboard)
+        if metrics is not None and config.metrics_token:
+            with needs_extra('metrics'):
+                from qdjobs.web.metrics import make_metrics
+            app.register_blueprint(make_metrics(config.metrics_token), url_prefix=metrics)
 
     def task(self, name: str, **options: Unpack[Options]) -> Callable[[F], F]:
         """Name the function below, which stays what it is. The options are those of its jobs.
@@ -109,7 +117,7 @@ class JobQueue:
         Raises InvalidJobError for a name or option that cannot be, UnknownTaskError for a function
         that no worker would find.
         """
-        _check_name(name)
+        check_name(name)
 
         def register(function: F) -> F:
             self.add(name, _path_of(function), **options)
@@ -122,16 +130,10 @@ class JobQueue:
 
         Nothing is imported before the first enqueue. Raises as `task` does.
         """
-        _check_name(name)
-        check_options(options)
-        if self._has_app:
-            require_allowed(dotted_path)
-        before = self._tasks.get(name)
-        if before is not None and before.path != dotted_path:
-            raise InvalidJobError(
-                f'The name {name!r} is that of {before.path}: give {dotted_path} another one.'
-            )
-        self._tasks[name] = NamedTask(name, dotted_path, options)
+        task = NamedTask(name, dotted_path, options)
+        for app in self._apps:
+            task.check(app.extensions[CONFIG])
+        self._names.add(task)
 
     @overload
     def enqueue(self, task: str, /, *args: Any, **kwargs: Any) -> QueuedJob: ...
@@ -148,28 +150,31 @@ class JobQueue:
         then go into `using`. Raises UnknownTaskError, or as `enqueue_background_job` does.
         """
         named = self.find(task if isinstance(task, str) else self._name_of(task))
-        return QueuedJob(named.enqueue(*args, **(dict(self._options) | kwargs)).id)
+        with self._context():
+            return QueuedJob(named.enqueue(*args, **(dict(self._options) | kwargs)).id)
+
+    def _context(self) -> AbstractContextManager[object]:
+        """Outside of an application, a job goes where the one application that there is has it."""
+        if not has_app_context() and len(self._apps) == 1:
+            return self._apps[0].app_context()
+        return nullcontext()
 
     def using(self, **options: Unpack[Options]) -> 'JobQueue':
         """The same queue, with these options for every call: `queue.using(job_delay='5m')`."""
         check_options(options)
+        for app in self._apps:
+            parse_options(options, app.extensions[CONFIG])
         other = copy(self)
         other._options = self._options | options
         return other
 
     def find(self, name: str) -> NamedTask:
-        """The task of that name. Raises UnknownTaskError, which tells the names that are near."""
-        try:
-            return self._tasks[name]
-        except KeyError:
-            near = get_close_matches(name[:100], self._tasks, n=3) or sorted(self._tasks)[:20]
-            raise UnknownTaskError(
-                f'No task is named {show(name)}: there is {", ".join(near) or "none yet"}.'
-            ) from None
+        """The task of that name. Raises UnknownTaskError, which lists the names that are near."""
+        return self._names.find(name)
 
     def name_for(self, path: str | None) -> str | None:
         """The first name that was given to the task of that path, or None."""
-        return next((task.name for task in self._tasks.values() if task.path == path), None)
+        return self._names.name_for(path)
 
     def _name_of(self, function: Callable[..., object]) -> str:
         path = _path_of(function)
@@ -180,12 +185,20 @@ class JobQueue:
         return name
 
 
-def _check_name(name: str) -> None:
-    if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise InvalidJobError(
-            'The name of a task is of letters, digits, dashes and underscores, as in '
-            f"@queue.task('send_email'), not {show(name)}."
-        )
+def init_job_queue(app: Flask, db: None = None) -> JobQueue:
+    """`JobQueue(app)`, with its defaults, and the queue that it makes."""
+    if db is not None:
+        raise TypeError('There is no outbox in this version: call init_job_queue(app).')
+    return JobQueue(app)
+
+
+def _read_config(app: Flask) -> JobConfig:
+    try:
+        return read_app_config(app.config)
+    except ValueError as error:
+        if click.get_current_context(silent=True) is None:
+            raise
+        raise click.ClickException(str(error)) from None  # `flask` shows it in one line
 
 
 def _path_of(function: Callable[..., object]) -> str:
@@ -193,7 +206,9 @@ def _path_of(function: Callable[..., object]) -> str:
     module = getattr(function, '__module__', None)
     name = getattr(function, '__qualname__', None)
     if not module or not name or not inspect.isfunction(function):
-        raise UnknownTaskError(f'{show(function)} is no function: only functions can be tasks.')
+        raise UnknownTaskError(
+            f'{short_repr(function)} is no function: only functions can be tasks.'
+        )
     if module == '__main__':
         raise UnknownTaskError(
             f'{name} is defined in the script that was started, which a worker cannot import: '

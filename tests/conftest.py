@@ -20,9 +20,9 @@ from redis import Redis
 from werkzeug.serving import make_server
 
 from app import create_app
-from qdjobs.server import embedded_redis
 from qdjobs.client.redis import get_connection
-from qdjobs.config import get_settings
+from qdjobs.config import environment_config
+from qdjobs.server import embedded_redis
 from tests.support.proxy import Proxy, proxy_to
 
 ROOT = Path(__file__).parent.parent
@@ -67,10 +67,10 @@ def settings(
     monkeypatch.setenv('JOB_TASK_MODULES', 'workers,tests.support.tasks')
     monkeypatch.setenv('UPLOAD_DIR', str(tmp_path / 'uploads'))
     monkeypatch.setenv('OUTPUT_DIR', str(tmp_path / 'output'))
-    get_settings.cache_clear()
+    environment_config.cache_clear()
     get_connection().flushall()
     yield monkeypatch
-    get_settings.cache_clear()
+    environment_config.cache_clear()
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ def connection() -> Redis:
 def use_redis(settings: pytest.MonkeyPatch, url: str) -> None:
     """From now on this test uses another server, or none."""
     settings.setenv('REDIS_URL', url)
-    get_settings.cache_clear()
+    environment_config.cache_clear()
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from redis import Redis
 from werkzeug.test import TestResponse
 
 from app import create_app
-from qdjobs.server import free_port
+from qdjobs.config import environment_config
 from qdjobs.errors import (
     InvalidJobError,
     JobError,
@@ -17,7 +17,7 @@ from qdjobs.errors import (
     QueueUnavailableError,
     UnknownTaskError,
 )
-from qdjobs.config import get_settings
+from qdjobs.server import free_port
 from tests.conftest import use_redis
 
 
@@ -168,6 +168,6 @@ def test_a_bad_setting_is_told_before_anything_starts(
     settings: pytest.MonkeyPatch, name: str
 ) -> None:
     settings.setenv(name, '!')
-    get_settings.cache_clear()
+    environment_config.cache_clear()
     with pytest.raises(ValueError, match=name):
         create_app()

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from qdjobs.server import embedded_redis, free_port
 from libraries.job_manager import enqueue_background_job, wait_for_job
+from qdjobs.server import embedded_redis, free_port
 from tests.conftest import ROOT, eventually, kill_group, use_redis
 
 

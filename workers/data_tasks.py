@@ -5,9 +5,9 @@ from typing import Annotated, TypedDict
 
 from msgspec import Meta
 
+from libraries.tables.files import TableFormat, convert_upload
 from qdjobs.errors import PermanentJobError
 from qdjobs.progress import report_progress
-from libraries.tables.files import TableFormat, convert_upload
 
 Delimiter = Annotated[str, Meta(pattern=r'\A[\t !#-/:-@\[-^`{-~]\Z', description='one ASCII sign')]
 

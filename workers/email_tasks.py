@@ -5,11 +5,11 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError, select_autoescape
 
-from qdjobs.errors import PermanentJobError, show
-from qdjobs.progress import current_job
 from libraries.mail.message import plain_address, write_message
 from libraries.mail.server import deliver
-from qdjobs.config import get_settings
+from libraries.mail.settings import read_mail_settings
+from qdjobs.errors import PermanentJobError, short_repr
+from qdjobs.progress import current_job
 
 Sent = dict[str, str]  # message_id, and to: the address in ASCII that the server accepted
 
@@ -22,7 +22,7 @@ def send_notification(recipient: str, subject: str, template: str, **context: ob
     """
     if template not in _template_names():
         known = ', '.join(_template_names())
-        raise PermanentJobError(f'{show(template)} is no mail template: there are {known}.')
+        raise PermanentJobError(f'{short_repr(template)} is no mail template: there are {known}.')
     if 'self' in context:
         raise PermanentJobError("Jinja keeps the name 'self' for itself: rename that argument.")
     values = context | {'recipient': recipient, 'subject': subject}
@@ -48,17 +48,17 @@ def email_notification(email: str, subject: str, body: str) -> Sent:
 
 
 def _send(to: str, subject: str, text: str, html: str | None = None) -> Sent:
-    settings = get_settings()
+    settings = read_mail_settings()
     if settings.smtp_url is None:
         raise PermanentJobError('No mail can be sent without a server: set SMTP_URL.')
     job = current_job()
     job_id, run = (job.id, str(job.created_at)) if job else (None, '')
     try:
         recipient = plain_address(to)
-        message = write_message(settings.mail_from, recipient, subject, text, html, job_id, run)
+        message = write_message(settings.sender, recipient, subject, text, html, job_id, run)
     except ValueError as error:
         raise PermanentJobError(str(error)) from None
-    deliver(settings.smtp_url, settings.mail_from[1], recipient, message.as_bytes())
+    deliver(settings.smtp_url, settings.sender[1], recipient, message.as_bytes())
     return {'message_id': str(message['Message-ID']), 'to': recipient}
 
 

@@ -8,9 +8,9 @@ from typing import Literal, NotRequired, TypedDict
 import msgspec
 
 from libraries.files import call_digest, output_path, upload_path, write_output
+from libraries.tables.files import TableFormat, convert_upload
 from qdjobs.errors import PermanentJobError
 from qdjobs.progress import current_job, track
-from libraries.tables.files import TableFormat, convert_upload
 
 Operation = Literal['convert_to_csv', 'convert_to_json', 'convert_to_ndjson', 'convert_to_parquet']
 

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import msgspec
 
-from libraries.files import call_digest, upload_path, write_output
-from qdjobs.errors import PermanentJobError, show
-from qdjobs.config import get_settings
+from libraries.files import call_digest, upload_dir, upload_path, write_output
+from qdjobs.errors import PermanentJobError, short_repr
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -81,7 +80,7 @@ def _parse(operations: Operations) -> list[Step]:
     for operation in operations:
         match = re.match(_FORM, operation) if isinstance(operation, str) else None
         if match is None:
-            raise PermanentJobError(f'unknown operation {show(operation)}: write {KNOWN}')
+            raise PermanentJobError(f'unknown operation {short_repr(operation)}: write {KNOWN}')
         width, height = int(match[2] or 0), int(match[3] or 0)
         if max(width, height) > LARGEST_SIDE or width * height > MOST_PIXELS:
             raise PermanentJobError(
@@ -100,11 +99,11 @@ def _read(image_path: str) -> tuple[Path, bytes]:
         raise PermanentJobError(str(error)) from error
     if not path.is_file():
         raise PermanentJobError(
-            f'{image_path!r}: there is no such file in {get_settings().upload_dir} (UPLOAD_DIR).'
+            f'{image_path!r}: there is no such file in {upload_dir()} (UPLOAD_DIR).'
         )
     if path.stat().st_size > LARGEST_FILE:
         raise PermanentJobError(f'{image_path!r} has more than {LARGEST_FILE} bytes')
-    return path.relative_to(get_settings().upload_dir), path.read_bytes()
+    return path.relative_to(upload_dir()), path.read_bytes()
 
 
 def _decode(content: bytes) -> Picture:

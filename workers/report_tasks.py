@@ -7,14 +7,14 @@ from typing import Annotated, Any, Literal, NotRequired, TypedDict, get_args
 
 import msgspec
 
-from libraries.files import call_digest, write_output
-from qdjobs.errors import PermanentJobError, show
-from qdjobs.client.hints import HintCheck
-from qdjobs.progress import track
-from libraries.reports.report import Figure, render_report
-from libraries.reports.table import Table
 from libraries.drawing.patterns import Millimetres, PatternName, pattern_strokes
 from libraries.drawing.strokes import measure
+from libraries.files import call_digest, write_output
+from libraries.reports.report import Figure, render_report
+from libraries.reports.table import Table
+from qdjobs.client.hints import HintCheck
+from qdjobs.errors import PermanentJobError, short_repr
+from qdjobs.progress import track
 
 ReportType = Literal['drawings', 'table']
 Title = Annotated[str, msgspec.Meta(min_length=1, max_length=120)]
@@ -70,7 +70,8 @@ def generate_report(report_type: ReportType, params: TableParams | DrawingsParam
     # Annotations say so already, but of a job that was not enqueued by us they say nothing.
     if report_type not in PARAMS:
         raise PermanentJobError(
-            f'there is no report {show(report_type)}: report_type is one of {", ".join(PARAMS)}'
+            f'there is no report {short_repr(report_type)}: '
+            f'report_type is one of {", ".join(PARAMS)}'
         )
     if problem := HintCheck((PARAMS[report_type],)).problem(params):
         raise PermanentJobError(f'params do not fit a report of type {report_type!r}: {problem}')

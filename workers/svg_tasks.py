@@ -5,11 +5,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NotRequired, TypedDict
 
+from libraries.drawing.patterns import Millimetres, PatternName, draw_pattern
+from libraries.drawing.postcards import PostcardTemplate, draw_postcard
 from libraries.files import write_output
 from qdjobs.errors import PermanentJobError
 from qdjobs.progress import track
-from libraries.drawing.patterns import Millimetres, PatternName, draw_pattern
-from libraries.drawing.postcards import PostcardTemplate, draw_postcard
 
 
 class Drawing(TypedDict):

@@ -7,12 +7,12 @@ import msgspec
 from flask import Blueprint, Response, request, send_file, url_for
 from werkzeug.exceptions import NotFound
 
-from qdjobs.web.body import json_answer, read_json_body
+from libraries.drawing.patterns import Millimetres, PatternName, draw_pattern
 from libraries.files import output_path
-from qdjobs.errors import InvalidJobError, JobNotFoundError
 from libraries.job_manager import enqueue_background_job, get_job_status
 from qdjobs.client.status import Status
-from libraries.drawing.patterns import Millimetres, PatternName, draw_pattern
+from qdjobs.errors import InvalidJobError, JobNotFoundError
+from qdjobs.web.body import json_answer, read_json_body
 
 DRAW = 'workers.svg_tasks.generate_complex_svg'
 

@@ -1,0 +1,1 @@
+"""Drawings for pen plotters, as SVG."""

@@ -5,8 +5,8 @@ from math import cos, pi, sin
 from random import Random
 from typing import Literal, NamedTuple
 
-from libraries.drawing.hershey import LINE_UNITS, fit, text_width, unreadable
 from libraries.drawing.builder import SVGBuilder
+from libraries.drawing.hershey import LINE_UNITS, fit, text_width, unreadable
 from libraries.drawing.patterns import PEN
 
 PostcardTemplate = Literal['plain', 'birthday']

@@ -8,7 +8,7 @@ from email.header import Header
 from email.message import EmailMessage
 from email.utils import make_msgid
 
-from qdjobs.errors import show
+from qdjobs.errors import short_repr
 
 _CONTROLS = {'Cc', 'Cs'}  # control characters; halves of characters, which cannot be encoded
 _LINE_ENDS = {'Zl', 'Zp'}
@@ -37,7 +37,7 @@ def plain_address(text: str) -> str:
         )
     except EmailNotValidError as error:
         raise ValueError(
-            f'{show(text)} is not one plain address, such as zoe@example.com: {error}'
+            f'{short_repr(text)} is not one plain address, such as zoe@example.com: {error}'
         ) from None
     return str(valid.ascii_email).removesuffix(suffix)
 
@@ -48,7 +48,7 @@ def read_sender(text: str) -> tuple[str, str]:
     if not bracket:
         return '', plain_address(text)
     if not rest.endswith('>'):
-        raise ValueError(f'{show(text)} is not of the form Plotter <plotter@example.com>.')
+        raise ValueError(f'{short_repr(text)} is not of the form Plotter <plotter@example.com>.')
     name = name.strip().removeprefix('"').removesuffix('"')
     _refuse(name, 'A name', _CONTROLS | _LINE_ENDS)
     return name, plain_address(rest[:-1])

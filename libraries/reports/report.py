@@ -7,6 +7,8 @@ from itertools import pairwise
 from math import ceil, dist
 from typing import Any, NamedTuple
 
+from libraries.drawing.patterns import pattern_strokes
+from libraries.drawing.strokes import Polyline
 from libraries.reports.page import (
     ACCENT,
     BOTTOM,
@@ -26,8 +28,6 @@ from libraries.reports.page import (
 )
 from libraries.reports.table import Grid, Table
 from libraries.reports.text import BOLD, text_width, use_fonts, wrap, writable
-from libraries.drawing.patterns import pattern_strokes
-from libraries.drawing.strokes import Polyline
 
 EMBLEM = 22  # millimetres
 GUTTER = 10.0  # between drawings

@@ -5,7 +5,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from qdjobs.errors import show
+from qdjobs.errors import short_repr
 
 REGULAR, BOLD = 'DejaVuSansCondensed', 'DejaVuSansCondensed-Bold'
 FONTS = Path(__file__).with_name('fonts')
@@ -32,11 +32,11 @@ def writable(text: str) -> str:
     lacking = sorted({character for character in line if ord(character) not in use_fonts()})
     if lacking:
         named = ', '.join(
-            f'{show(character)} (U+{ord(character):04X})' for character in lacking[:5]
+            f'{short_repr(character)} (U+{ord(character):04X})' for character in lacking[:5]
         )
         more = f' and {len(lacking) - 5} more' if len(lacking) > 5 else ''
         raise ValueError(
-            f'{show(text)} cannot be written: the font has no {named}{more}. It has Latin, '
+            f'{short_repr(text)} cannot be written: the font has no {named}{more}. It has Latin, '
             'Greek, Cyrillic, Armenian and Georgian letters and the usual signs.'
         )
     return line

@@ -1,0 +1,1 @@
+"""Tables, converted from one format to another."""

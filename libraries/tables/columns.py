@@ -6,9 +6,9 @@ from itertools import chain
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
-from qdjobs.errors import show
 from libraries.tables.json import JsonReader, Number, Row
 from libraries.tables.text import TableError
+from qdjobs.errors import short_repr
 
 if TYPE_CHECKING:
     import polars
@@ -62,8 +62,8 @@ def text_frames(reader: JsonReader) -> tuple[list[str], Iterator['polars.DataFra
         for kind in (list, dict):
             if kind in kinds:
                 raise TableError(
-                    f'row {kinds[kind]}: {show(name)} is {_WORDS[kind]}, for which a CSV has no '
-                    'place. Flatten it, or convert to JSON or NDJSON.'
+                    f'row {kinds[kind]}: {short_repr(name)} is {_WORDS[kind]}, for which a CSV has '
+                    'no place. Flatten it, or convert to JSON or NDJSON.'
                 )
     schema: dict[str, Column] = {
         name: (polars.String(), None if kinds.keys() <= {str, type(None)} else _text)
@@ -96,7 +96,7 @@ def _frames(reader: JsonReader, schema: dict[str, Column]) -> Iterator['polars.D
                     values = list(map(convert, values))
                 columns[name] = polars.Series(name, values, dtype=kind)
             except (TypeError, OverflowError, ValueError) as error:
-                raise TableError(f'{show(name)}: {error}') from error
+                raise TableError(f'{short_repr(name)}: {error}') from error
         yield polars.DataFrame(columns)
 
 
@@ -115,13 +115,13 @@ def _column_type(name: str, kinds: dict[type, int]) -> Column:
     for kind in (list, dict):
         if kind in found:
             raise TableError(
-                f'row {found[kind]}: {show(name)} is {_WORDS[kind]}, which is not converted to '
-                'Parquet. Flatten it, or convert to JSON or NDJSON.'
+                f'row {found[kind]}: {short_repr(name)} is {_WORDS[kind]}, which is not converted '
+                'to Parquet. Flatten it, or convert to JSON or NDJSON.'
             )
     told = ', '.join(
         f'{_WORDS[kind]} in row {row}' for kind, row in sorted(found.items(), key=itemgetter(1))
     )
-    raise TableError(f'{show(name)} is {told}: a column of Parquet has one type. Use one.')
+    raise TableError(f'{short_repr(name)} is {told}: a column of Parquet has one type. Use one.')
 
 
 def _text(value: Any) -> str | None:

@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from itertools import chain
 from typing import IO, TYPE_CHECKING
 
-from qdjobs.errors import show
 from libraries.tables.csv_faults import find_fault
 from libraries.tables.text import MAX_RECORD, TableError, one_ahead, require_utf8
+from qdjobs.errors import short_repr
 
 if TYPE_CHECKING:
     import polars
@@ -198,8 +198,8 @@ def _detect_form(header: bytes, delimiter: str | None, prefer_tabs: bool) -> Csv
     found = [bytes([mark]) for mark in DELIMITERS if mark in outside]
     if len(found) > 1:
         raise TableError(
-            f'line 1: the header has {" and ".join(show(mark.decode()) for mark in found)}: say '
-            "which of them stands between its fields, such as delimiter=';'."
+            f'line 1: the header has {" and ".join(short_repr(mark.decode()) for mark in found)}: '
+            "say which of them stands between its fields, such as delimiter=';'."
         )
     if not found:
         return CsvForm(b',', 1, alone=DELIMITERS)
@@ -213,5 +213,5 @@ def _read_header(header: bytes, form: CsvForm) -> list[str]:
         raise TableError(f'line 1: column {names.index("") + 1} has no name in the header.')
     twice = [name for name, times in Counter(names).items() if times > 1]
     if twice:
-        raise TableError(f'line 1: the header has {show(twice[0])} more than once.')
+        raise TableError(f'line 1: the header has {short_repr(twice[0])} more than once.')
     return names

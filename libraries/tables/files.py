@@ -11,14 +11,13 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
-from libraries.files import open_output, output_path, upload_path
-from qdjobs.errors import PermanentJobError, show
-from qdjobs.config import get_settings
+from libraries.files import open_output, output_path, upload_dir, upload_path
 from libraries.tables.columns import text_frames, typed_frames
 from libraries.tables.csv import CsvForm, CsvReader
 from libraries.tables.json import JsonReader
 from libraries.tables.parquet import ParquetReader, count_rows, write_parquet
 from libraries.tables.text import TableError, one_ahead, read_blocks
+from qdjobs.errors import PermanentJobError, short_repr
 
 if TYPE_CHECKING:
     import polars
@@ -48,12 +47,12 @@ def convert_upload(
     try:
         source = upload_path(file_path)
         if not source.is_file():  # a pipe would be waited for
-            raise TableError(f'there is no such file in {get_settings().upload_dir} (UPLOAD_DIR).')
-        name = source.relative_to(get_settings().upload_dir)
+            raise TableError(f'there is no such file in {upload_dir()} (UPLOAD_DIR).')
+        name = source.relative_to(upload_dir())
         # With its own extension: a.csv and a.tsv do not replace one another.
         target = output_path(f'converted/{name}.{format}')
     except ValueError as error:
-        raise PermanentJobError(f'{show(file_path)}: {error}') from error
+        raise PermanentJobError(f'{short_repr(file_path)}: {error}') from error
     try:
         with _open_source(source) as file, _open_target(target) as output:
             reader = _open_reader(source, file, delimiter, encoding)

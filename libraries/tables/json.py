@@ -12,9 +12,9 @@ from typing import Any
 
 import msgspec
 
-from qdjobs.errors import show
 from libraries.tables.json_cut import cut_array, cut_lines
 from libraries.tables.text import TableError, require_utf8
+from qdjobs.errors import short_repr
 
 Row = dict[str, Any]
 
@@ -142,5 +142,5 @@ def _require_unique(pairs: list[tuple[str, Any]]) -> Row:
     row = dict(pairs)
     if len(row) < len(pairs):
         twice = next(key for key, times in Counter(key for key, _ in pairs).items() if times > 1)
-        raise TableError(f'an object has the key {show(twice)} more than once.')
+        raise TableError(f'an object has the key {short_repr(twice)} more than once.')
     return row

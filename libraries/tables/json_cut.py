@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import msgspec
 
-from qdjobs.errors import show
 from libraries.tables.text import MAX_RECORD, TableError
+from qdjobs.errors import short_repr
 
 _SPACE = b' \t\r\n'
 _TRIES = 5  # places to cut at that are tried, before one is looked for object by object
@@ -45,7 +45,7 @@ def cut_array(blocks: Iterator[bytes]) -> Iterator[tuple[int, bytes]]:
             if not text:
                 continue
             if not text.startswith(b'['):
-                first = show(text[:1].decode(errors='replace'))
+                first = short_repr(text[:1].decode(errors='replace'))
                 raise TableError(f"the file must be an array: '[' first, not {first}.")
             rest, opened = text[1:], True
         end, behind_comma = _last_object(rest)

@@ -8,8 +8,8 @@ from itertools import chain
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from qdjobs.errors import show
 from libraries.tables.text import TableError
+from qdjobs.errors import short_repr
 
 if TYPE_CHECKING:
     import polars
@@ -59,7 +59,9 @@ class ParquetReader:
         known += (polars.Boolean, polars.Null, polars.Date, polars.Datetime, polars.Time)
         for name, kind in self.schema.items():
             if not kind.is_numeric() and not isinstance(kind, known):
-                raise TableError(f'{show(name)} is of type {kind}, which has no form as text.')
+                raise TableError(
+                    f'{short_repr(name)} is of type {kind}, which has no form as text.'
+                )
         for frame in self.frames():
             with _reading():
                 columns = {column.name: _plain(column) for column in frame.get_columns()}
@@ -78,7 +80,7 @@ def _require_times(frame: 'polars.DataFrame') -> None:
     for column in frame.select(polars.selectors.time()).get_columns():
         if column.has_nulls():  # which is what Polars makes of 24:00
             raise TableError(
-                f'{show(column.name)} holds null or 24:00, and of times these cannot be told '
+                f'{short_repr(column.name)} holds null or 24:00, and of times these cannot be told '
                 'apart. Write them as text.'
             )
 
@@ -90,7 +92,9 @@ def _plain(column: 'polars.Series') -> 'polars.Series':
     if isinstance(kind, (polars.Date, polars.Datetime, polars.Time)):
         return column.dt.to_string('iso')
     if kind.is_float() and not column.drop_nulls().is_finite().all():
-        raise TableError(f'{show(column.name)} holds NaN or infinity, which is no number in text.')
+        raise TableError(
+            f'{short_repr(column.name)} holds NaN or infinity, which is no number in text.'
+        )
     if kind.is_float() or kind.is_integer() or isinstance(kind, (polars.Boolean, polars.String)):
         return column
     return column.cast(polars.String)

@@ -8,10 +8,10 @@ from typing import Any
 
 import msgspec
 
-from qdjobs.errors import InvalidJobError, show
 from qdjobs.client.hints import HintCheck
 from qdjobs.client.options import split_options
 from qdjobs.client.tasks import Task
+from qdjobs.errors import InvalidJobError, short_repr
 
 
 def read_arguments(task: Task, pairs: Iterable[str]) -> dict[str, Any]:
@@ -24,7 +24,7 @@ def read_arguments(task: Task, pairs: Iterable[str]) -> dict[str, Any]:
     for pair in pairs:
         key, equals, text = pair.partition('=')
         if not equals or not key.isidentifier():
-            raise InvalidJobError(f'{show(pair)} is no argument: write key=value.')
+            raise InvalidJobError(f'{short_repr(pair)} is no argument: write key=value.')
         if key in given:
             raise InvalidJobError(f'{key} is given twice: which one is meant?')
         given[key] = text

@@ -8,21 +8,15 @@ import click
 
 from qdjobs.cli.arguments import read_arguments
 from qdjobs.cli.text import bar, describe, plain, table
-from qdjobs.monitoring.doctor import Level, examine
-from qdjobs.errors import InvalidJobError, JobError, JobNotFoundError
+from qdjobs.client.control import cancel_job, retry_job
+from qdjobs.client.enqueue import enqueue_background_job
 from qdjobs.client.json import to_json
-from libraries.job_manager import (
-    MAX_LISTED,
-    cancel_job,
-    enqueue_background_job,
-    get_job_status,
-    list_jobs,
-    retry_job,
-    wait_for_job,
-)
-from qdjobs.client.status import ENDED, STATUSES, Status
+from qdjobs.client.listing import MAX_LISTED, list_jobs
+from qdjobs.client.status import ENDED, STATUSES, Status, get_job_status, wait_for_job
 from qdjobs.client.tasks import resolve_task
-from qdjobs.config import QUEUES
+from qdjobs.config import get_config
+from qdjobs.errors import InvalidJobError, JobError, JobNotFoundError
+from qdjobs.monitoring.doctor import Level, examine
 
 TICK = 0.25  # seconds between two looks at a job that is waited for
 TIMED_OUT = 124  # as of timeout(1)
@@ -97,9 +91,16 @@ def wait(job_id: str, timeout: float | None) -> None:
     sys.exit(0 if ended['status'] == 'finished' else 1)
 
 
+def _known_queue(_: click.Context, __: click.Parameter, name: str | None) -> str | None:
+    queues = get_config().queues
+    if name is not None and name not in queues:
+        raise click.BadParameter(f'{name!r} is not one of {", ".join(queues)}.')
+    return name
+
+
 @jobs.command('list')
 @click.option('--status', type=click.Choice(STATUSES), help='Only jobs of this status.')
-@click.option('--queue', type=click.Choice(QUEUES), help='Only jobs of this queue.')
+@click.option('--queue', callback=_known_queue, help='Only jobs of this queue.')
 @click.option(
     '--limit', type=click.IntRange(1, MAX_LISTED), default=50, show_default=True, help='At most.'
 )

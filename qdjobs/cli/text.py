@@ -9,9 +9,9 @@ import sys
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
-from qdjobs.monitoring.doctor import show_duration
 from qdjobs.client.json import to_json
 from qdjobs.client.status import Status
+from qdjobs.monitoring.doctor import show_duration
 
 _BAR = 30  # characters
 _NARROWEST = 10  # characters that the last column has, however narrow the terminal

@@ -1,0 +1,1 @@
+"""A call becomes a job, a job becomes a status."""

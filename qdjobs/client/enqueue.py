@@ -1,4 +1,4 @@
-"""Checked calls → jobs that stand in Redis: all of them in one step, or none."""
+"""Enqueueing: a checked call becomes a job in Redis, or many calls do, all in one step or none."""
 
 import json
 import math
@@ -6,28 +6,68 @@ import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Any
+from uuid import uuid4
 
 import msgspec
 from rq.exceptions import NoSuchJobError
 from rq.job import Job, JobStatus
 
-from qdjobs.client import redis as job_store
-from qdjobs.errors import InvalidJobError, show
-from qdjobs.client.options import JobOptions, retry_delays, split_options
+from qdjobs.client.options import JobOptions, parse_options, retry_delays, split_options
 from qdjobs.client.payload import PlainSerializer, dump_checked
-from qdjobs.client.redis import reaching_redis
-from qdjobs.client.tasks import Task
+from qdjobs.client.redis import LUA, Script, get_connection, redis_connection
+from qdjobs.client.tasks import Task, resolve_task
+from qdjobs.config import get_config
+from qdjobs.errors import InvalidJobError, short_repr
 
 MAX_CALLS = 5000  # jobs that one step queues: Redis serves nobody else meanwhile
 # What RQ raises at a record that is none.
 UNREADABLE = (NoSuchJobError, ValueError, TypeError, LookupError, AttributeError)
 _OWN_FIELDS = ('data', 'description', 'retry_intervals')  # of each job its own
 
+_script = Script(LUA / 'enqueue.lua')
 
-def check_calls(task: Task, calls: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+
+def enqueue_background_job(dotted_path: str, /, *args: Any, **kwargs: Any) -> Job:
+    """Check the call and queue it, in one round trip.
+
+    `dotted_path` names a public function of an allowed module. Keywords that begin with `job_`
+    are options of the job (README.md lists them), all else goes to the task untouched.
+    Returns the job; with a `job_id` that is waiting or running already, that very job.
+
+    Raises UnknownTaskError or InvalidJobError with nothing written, QueueUnavailableError,
+    with the id to repeat it under, if Redis does not answer or accept.
+    """
+    arguments, given = split_options(kwargs)
+    task = resolve_task(dotted_path)
+    options = parse_options(given, get_config())
+    task.check(args, arguments)
+    job_id = options.job_id or str(uuid4())
+    return _enqueue(task, options, [(job_id, args, arguments)], job_id)[0]
+
+
+def enqueue_background_jobs(
+    dotted_path: str, calls: Iterable[Mapping[str, Any]], /, **job_options: Any
+) -> list[Job]:
+    """Queue many calls of one task, in one round trip: all of them, or none.
+
+    `calls` are at most 5,000 mappings of keyword arguments. The options are shared; the jobs' ids
+    are `job_id`, or a new id, followed by `-0`, `-1` … in the order of the calls, so that
+    repeating the whole with the same `job_id` adds nothing twice. Raises as
+    `enqueue_background_job`.
+    """
+    task = resolve_task(dotted_path)
+    options = parse_options(job_options, get_config())
+    batch_id = options.job_id or str(uuid4())
+    batch = [
+        (f'{batch_id}-{number}', (), call) for number, call in enumerate(_check_calls(task, calls))
+    ]
+    return _enqueue(task, options, batch, batch_id) if batch else []
+
+
+def _check_calls(task: Task, calls: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The keyword arguments of each call. Raises InvalidJobError, naming the first bad call."""
     if not isinstance(calls, Iterable):
-        raise InvalidJobError(f'The calls must be a list of mappings, not {show(calls)}.')
+        raise InvalidJobError(f'The calls must be a list of mappings, not {short_repr(calls)}.')
     bounded = list(islice(calls, MAX_CALLS + 1))
     if len(bounded) > MAX_CALLS:
         raise InvalidJobError(f'At most {MAX_CALLS} calls go in one step: make several of them.')
@@ -43,17 +83,17 @@ def _check_call(task: Task, number: int, call: Mapping[str, Any]) -> dict[str, A
             raise InvalidJobError(f'{min(options)} is an option: pass it beside the calls.')
         task.check((), arguments)
     except InvalidJobError as error:
-        raise InvalidJobError(f'Call {number}, {show(call)}: {error}') from error
+        raise InvalidJobError(f'Call {number}, {short_repr(call)}: {error}') from error
     return arguments
 
 
-def enqueue(
+def _enqueue(
     task: Task,
     options: JobOptions,
     calls: Sequence[tuple[str, tuple[Any, ...], dict[str, Any]]],
     repeat_id: str,
 ) -> list[Job]:
-    with reaching_redis(repeat_id) as connection:
+    with redis_connection(repeat_id) as connection:
         jobs = [_make_job(task, options, call) for call in calls]
         shared = ['task', task.path]
         for field, value in jobs[0].to_dict().items():
@@ -65,7 +105,7 @@ def enqueue(
         delays = [json.dumps(job.retry_intervals) if job.retry_intervals else None for job in jobs]
         request = msgspec.msgpack.encode((options.queue, score, shared, ids, descriptions, delays))
         data = [zlib.compress(job.data) for job in jobs]
-        replies = job_store.enqueue(connection, [request, *data])
+        replies = _script(connection, [request, *data])
     for job, existing in zip(jobs, replies, strict=True):
         if existing:
             fill(job, existing)
@@ -84,7 +124,7 @@ def _make_job(
     task: Task, options: JobOptions, call: tuple[str, tuple[Any, ...], dict[str, Any]]
 ) -> Job:
     job_id, args, kwargs = call
-    job = Job(job_id, job_store.get_connection())
+    job = Job(job_id, get_connection())
     job.serializer = PlainSerializer  # as an argument, RQ would inspect the class for each job
     job.data = dump_checked((task.path, None, args, kwargs))
     job.description = _describe(task.path, args, kwargs)
@@ -102,6 +142,6 @@ def _make_job(
 
 def _describe(path: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
     """The call in one short line, for logs and the dashboard."""
-    shown = [show(value) for value in args[:10]]
-    shown += [f'{name}={show(value)}' for name, value in islice(kwargs.items(), 10)]
+    shown = [short_repr(value) for value in args[:10]]
+    shown += [f'{name}={short_repr(value)}' for name, value in islice(kwargs.items(), 10)]
     return f'{path}({", ".join(shown)})'.encode(errors='backslashreplace').decode()

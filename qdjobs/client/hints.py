@@ -13,7 +13,7 @@ from uuid import UUID
 import msgspec
 from msgspec import inspect as msgspec_inspect
 
-from qdjobs.errors import InvalidJobError, show
+from qdjobs.errors import InvalidJobError, short_repr
 
 # msgspec would read these from strings and numbers; a task gets what its caller passed.
 _NOT_CONVERTED = (bytes, datetime, date, time, timedelta, Decimal, UUID)
@@ -84,7 +84,7 @@ class HintCheck:
                 continue
             if (dropped := _dropped(value, converted)) is None:
                 return converted
-            problem = f'Unexpected key {show(dropped)}'
+            problem = f'Unexpected key {short_repr(dropped)}'
         if problem:
             raise ValueError(problem)
         return value
@@ -154,7 +154,7 @@ def _changed(before: Any, after: Any, alike: frozenset[type]) -> str | None:
     pairs: Iterable[tuple[Any, Any]] = ()
     if kind is wanted is dict:
         if before.keys() != after.keys():
-            return f'Unexpected key {show(next(key for key in before if key not in after))}'
+            return f'Unexpected key {short_repr(next(key for key in before if key not in after))}'
         pairs = ((item, after[key]) for key, item in before.items())
     elif (kind is wanted and kind in (list, tuple)) or {kind, wanted} <= alike:
         pairs = zip(before, after, strict=True)
@@ -179,8 +179,8 @@ def _say(error: Exception, hint: Any, value: Any) -> str:
     problem = str(error).replace('`', '').replace(' - at', ' at')
     if 'matching regex' in problem and (described := ' or '.join(_descriptions(hint))):
         place = problem.rpartition(' at $')[2] if ' at $' in problem else ''
-        return f'Expected {described}, got {show(value)}' + (f' at ${place}' if place else '')
-    return f'Expected {_spell(hint)}, got {show(value)}' if 'enum' in problem else problem
+        return f'Expected {described}, got {short_repr(value)}' + (f' at ${place}' if place else '')
+    return f'Expected {_spell(hint)}, got {short_repr(value)}' if 'enum' in problem else problem
 
 
 def _descriptions(hint: Any) -> Iterator[str]:

@@ -1,16 +1,13 @@
-"""Reads statuses, by id or from where RQ keeps them; bounded, and without RQ's cleanup."""
+"""Listings of jobs, read from RQ's queues and registries: bounded, and without RQ's cleanup."""
 
 import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from rq.defaults import RQ_KEY_PREFIX
-
-from qdjobs.client import redis as job_store
-from qdjobs.errors import InvalidJobError, show
-from qdjobs.client.options import is_job_id
-from qdjobs.client.status import Status, make_status, read_text
-from qdjobs.client.redis import reaching_redis
+from qdjobs.client.redis import redis_connection, redis_key
+from qdjobs.client.status import STATUSES, Status, read_statuses, read_text
+from qdjobs.config import get_config
+from qdjobs.errors import InvalidJobError, short_repr
 
 # Where the jobs of a queue stand, by status: a list for the waiting, else a sorted set.
 REGISTRIES = {
@@ -29,23 +26,36 @@ MAX_SCANNED = 10_000  # ids that a listing looks at, of one registry and in all
 _CURSOR = re.compile(r'(\w+)\.(\d{1,5})\.(\d{1,5})', re.ASCII)  # status, its list, place in it
 _START = ('', 0, 0)
 _PAGE = 500  # ids that one step of a listing reads
-_TOGETHER = 1000  # jobs that are read in one round trip, so that Redis serves others between
+MAX_LISTED = 1000  # jobs that one call lists
 
 
-def read_statuses(job_ids: Sequence[str], results: bool = True) -> list[Status | None]:
-    """The status of each job, or None where there is no such job; a round trip for 1,000 jobs."""
-    asked = [job_id for job_id in job_ids if is_job_id(job_id)]
-    replies: list[Any] = []
-    with reaching_redis() as connection:
-        for start in range(0, len(asked), _TOGETHER):
-            chunk = asked[start : start + _TOGETHER]
-            replies += job_store.read_statuses(connection, [int(results), *chunk])
-    found = {
-        job_id: make_status(job_id, reply)
-        for job_id, reply in zip(asked, replies, strict=True)
-        if reply is not None
-    }
-    return [found.get(job_id) if is_job_id(job_id) else None for job_id in job_ids]
+def list_jobs(status: str | None = None, queue: str | None = None, limit: int = 50) -> list[Status]:
+    """At most `limit` (≤ 1000) jobs, in the order in which RQ keeps them: of each queue the next
+    to run, the next to start, or the first to expire, first. Without their results.
+
+    `status` is any that RQ has, `queue` one of ours; None means all, the running and waiting
+    first. Changes nothing, and looks at no more than 10,000 jobs. Raises InvalidJobError for a
+    status or queue that does not exist.
+    """
+    return list_jobs_page(status, queue, limit)[0]
+
+
+def list_jobs_page(
+    status: str | None = None, queue: str | None = None, limit: int = 50, cursor: str | None = None
+) -> tuple[list[Status], str | None]:
+    """The jobs of `list_jobs`, and the cursor to read on from with the same status and queue, or
+    None if these are all.
+
+    A cursor is a place in a registry, and jobs move between registries: one that moves while
+    somebody reads page by page can be told twice, or not at all.
+    """
+    statuses = _one_of('status', status, STATUSES)
+    queues = _one_of('queue', queue, get_config().queues)
+    if type(limit) is not int or not 1 <= limit <= MAX_LISTED:
+        raise InvalidJobError(
+            f'limit must be a number from 1 to {MAX_LISTED}, not {short_repr(limit)}.', 'limit'
+        )
+    return read_page(statuses, queues, limit, cursor)
 
 
 def read_page(
@@ -100,7 +110,7 @@ def _lists(
 
 def _existing(lists: list[tuple[str, int, str, int]]) -> list[tuple[str, int, str, int]]:
     """Those that are there: most are not, and to ask each by itself takes a round trip."""
-    with reaching_redis() as connection, connection.pipeline(transaction=False) as pipe:
+    with redis_connection() as connection, connection.pipeline(transaction=False) as pipe:
         for _, _, key, _ in lists:
             pipe.exists(key)
         return [one for one, there in zip(lists, pipe.execute(), strict=True) if there]
@@ -110,16 +120,18 @@ def _parse_cursor(cursor: str, statuses: Sequence[str]) -> tuple[str, int, int]:
     match = _CURSOR.fullmatch(cursor)
     if match is None or match[1] not in statuses:
         raise InvalidJobError(
-            f'cursor must be what the page before has named, not {show(cursor)}.', 'cursor'
+            f'cursor must be what the page before has named, not {short_repr(cursor)}.', 'cursor'
         )
     return match[1], int(match[2]), int(match[3])
 
 
 def _keys(status: str, queues: Sequence[str]) -> list[str]:
     if status == 'rate_limited':  # kept by limit, not by queue
-        with reaching_redis() as connection:
-            limits = sorted(map(read_text, connection.smembers(f'{RQ_KEY_PREFIX}:rl-keys')))
-        return [f'{RQ_KEY_PREFIX}:rl:{limit}:rate_limited' for limit in limits]
+        with redis_connection() as connection:
+            limits = sorted(
+                map(read_text, connection.smembers(f'{get_config().key_prefix}:rl-keys'))
+            )
+        return [redis_key('rl', f'{limit}:rate_limited') for limit in limits]
     if status not in REGISTRIES:  # `created`: RQ keeps no list of what was never enqueued
         return []
     return [registry_key(status, queue) for queue in queues]
@@ -136,14 +148,24 @@ def _pages(key: str, begin: int) -> Iterator[tuple[int, list[str]]]:
 
 def registry_key(status: str, queue: str) -> str:
     """Where the jobs of a queue stand that have this status, one of REGISTRIES."""
-    return f'{RQ_KEY_PREFIX}:{REGISTRIES[status]}:{queue}'
+    return redis_key(REGISTRIES[status], queue)
 
 
 def read_ids(key: str, first: int, last: int) -> list[str]:
     """The ids from one place in a queue or registry to another, both included."""
-    with reaching_redis() as connection:
+    with redis_connection() as connection:
         read: Any = connection.zrange
-        if key.startswith(f'{RQ_KEY_PREFIX}:queue:'):
+        if key.startswith(redis_key('queue', '')):
             read = connection.lrange
         # A started job stands there as `id:execution`.
         return [read_text(entry).split(':')[0] for entry in read(key, first, last)]
+
+
+def _one_of(name: str, value: str | None, known: Sequence[str]) -> Sequence[str]:
+    if value is None:
+        return known
+    if value not in known:
+        raise InvalidJobError(
+            f'{name} must be one of {", ".join(known)}, not {short_repr(value)}.', name
+        )
+    return (value,)

@@ -6,11 +6,11 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal, TypedDict
+from typing import Any, TypedDict
 
-from qdjobs.errors import InvalidJobError, show
 from qdjobs.client.tasks import OPTION_PREFIX
-from qdjobs.config import MAX_DURATION, QUEUES
+from qdjobs.config import MAX_DURATION, QUEUES, JobConfig
+from qdjobs.errors import InvalidJobError, short_repr
 
 MAX_RETRIES = 100
 MAX_RETRY_DELAY = 3600.0  # seconds: however often a job failed, it is tried again within the hour
@@ -27,7 +27,7 @@ Duration = int | float | str | timedelta
 class Options(TypedDict, total=False):
     """The options as a caller writes them."""
 
-    job_queue: Literal['high', 'default', 'low']
+    job_queue: str
     job_timeout: Duration
     job_max_retries: int
     job_retry_delay: Duration
@@ -64,14 +64,17 @@ def split_options(kwargs: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, 
 
 
 def check_options(given: Mapping[str, Any]) -> None:
-    """Raise as `parse_options` does, where options are written down for jobs to come."""
-    parse_options(given, result_ttl=1, failure_ttl=1)
+    """Raise as `parse_options` does, where options are written down for jobs to come.
+
+    Reads no configuration, so any queue will do for now.
+    """
+    parse_options(given, None)
 
 
-def parse_options(given: Mapping[str, Any], *, result_ttl: int, failure_ttl: int) -> JobOptions:
+def parse_options(given: Mapping[str, Any], config: JobConfig | None) -> JobOptions:
     """Raise InvalidJobError, naming the option and what it takes, for any that cannot be used.
 
-    The two lifetimes, in seconds, are those of jobs that ask for none.
+    The configuration has the queues that there are, and the lifetimes of jobs that ask for none.
     """
     unknown = sorted(set(given) - _KNOWN)
     if unknown:
@@ -79,9 +82,11 @@ def parse_options(given: Mapping[str, Any], *, result_ttl: int, failure_ttl: int
             f'{unknown[0]} is no option of a job; there are {", ".join(sorted(_KNOWN))}. '
             'Arguments of a task must not begin with job_.'
         )
-    result_ttl = _whole_seconds('job_result_ttl', given.get('job_result_ttl', result_ttl))
+    result_ttl = _whole_seconds(
+        'job_result_ttl', given.get('job_result_ttl', config.result_ttl if config else 1)
+    )
     return JobOptions(
-        queue=_queue(given.get('job_queue', 'default')),
+        queue=_queue(given, config),
         timeout=_whole_seconds('job_timeout', given.get('job_timeout', '5m')),
         max_retries=_max_retries(given.get('job_max_retries', 0)),
         retry_delay=_duration('job_retry_delay', given.get('job_retry_delay', 10)),
@@ -89,7 +94,7 @@ def parse_options(given: Mapping[str, Any], *, result_ttl: int, failure_ttl: int
         job_id=_job_id(given.get('job_id')),
         result_ttl=result_ttl,
         # Whoever asks for an outcome for longer means a failure too; never for less long.
-        failure_ttl=max(failure_ttl, result_ttl),
+        failure_ttl=max(config.failure_ttl if config else 1, result_ttl),
     )
 
 
@@ -103,10 +108,14 @@ def retry_delays(options: JobOptions) -> list[float]:
     ]
 
 
-def _queue(name: Any) -> str:
-    if name not in QUEUES:
-        raise InvalidJobError(f'job_queue must be one of {", ".join(QUEUES)}, not {show(name)}.')
-    return str(name)
+def _queue(given: Mapping[str, Any], config: JobConfig | None) -> str:
+    name = given.get('job_queue', config.default_queue if config else '')
+    if not isinstance(name, str) or (config is not None and name not in config.queues):
+        known = config.queues if config is not None else QUEUES
+        raise InvalidJobError(
+            f'job_queue must be one of {", ".join(known)}, not {short_repr(name)}.'
+        )
+    return name
 
 
 def is_job_id(job_id: Any) -> bool:
@@ -120,7 +129,7 @@ def _job_id(job_id: Any) -> str | None:
     if not is_job_id(job_id) or len(job_id) > MAX_ID_LENGTH:
         raise InvalidJobError(
             f'job_id must be letters, digits, dashes and underscores, at most {MAX_ID_LENGTH}, '
-            f'not {show(job_id)}.'
+            f'not {short_repr(job_id)}.'
         )
     return str(job_id)
 
@@ -128,7 +137,8 @@ def _job_id(job_id: Any) -> str | None:
 def _max_retries(retries: Any) -> int:
     if type(retries) is not int or not 0 <= retries <= MAX_RETRIES:
         raise InvalidJobError(
-            f'job_max_retries must be a whole number from 0 to {MAX_RETRIES}, not {show(retries)}.'
+            f'job_max_retries must be a whole number from 0 to {MAX_RETRIES}, '
+            f'not {short_repr(retries)}.'
         )
     return retries
 
@@ -143,19 +153,19 @@ def _start_at(given: Mapping[str, Any]) -> datetime | None:
     elif moment is not None and (not isinstance(moment, datetime) or moment.utcoffset() is None):
         raise InvalidJobError(
             'job_at must be an aware datetime, such as datetime(2030, 1, 1, tzinfo=UTC) or, in a '
-            f'shell, 2030-01-01T00:00Z, not {show(moment)}.'
+            f'shell, 2030-01-01T00:00Z, not {short_repr(moment)}.'
         )
     if moment is None or moment <= datetime.now(UTC):
         return None
     if moment > datetime.now(UTC) + timedelta(seconds=MAX_DURATION):
-        raise InvalidJobError(f'job_at must be within a year from now, not {show(moment)}.')
+        raise InvalidJobError(f'job_at must be within a year from now, not {short_repr(moment)}.')
     return moment
 
 
 def _whole_seconds(option: str, value: Any) -> int:
     seconds = math.ceil(_duration(option, value))
     if seconds < 1:
-        raise InvalidJobError(f'{option} must be at least one second, not {show(value)}.')
+        raise InvalidJobError(f'{option} must be at least one second, not {short_repr(value)}.')
     return seconds
 
 
@@ -170,6 +180,6 @@ def _duration(option: str, value: Any) -> float:
     if not 0 <= seconds <= MAX_DURATION:  # also false for NaN
         raise InvalidJobError(
             f"{option} must be seconds, or a string such as '30s', '5m' or '1h', "
-            f'from 0 to a year, not {show(value)}.'
+            f'from 0 to a year, not {short_repr(value)}.'
         )
     return float(seconds)

@@ -13,7 +13,7 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from qdjobs.errors import InvalidJobError, show
+from qdjobs.errors import InvalidJobError, short_repr
 
 PLAIN_TYPES = (
     'None, bool, int, float, str, bytes, list, tuple, dict, set, '
@@ -164,13 +164,13 @@ def _check_items(value: Any, where: str, depth: int) -> None:
     if type(value) is dict:
         if not _SCALARS.issuperset(map(type, value)):
             for key in value:
-                _check(key, f'the key {show(key)} of {where}', depth)
+                _check(key, f'the key {short_repr(key)} of {where}', depth)
         if not _SCALARS.issuperset(map(type, value.values())):
             for key, item in value.items():
-                _check(item, f'{where}[{show(key)}]', depth)
+                _check(item, f'{where}[{short_repr(key)}]', depth)
     elif not _SCALARS.issuperset(map(type, value)):
         for index, item in enumerate(value):
-            place = f'{show(item)} in {where}' if type(value) is set else f'{where}[{index}]'
+            place = f'{short_repr(item)} in {where}' if type(value) is set else f'{where}[{index}]'
             _check(item, place, depth)
 
 

@@ -1,6 +1,5 @@
-"""Where jobs stand in Redis: the connection, the keys, and the scripts that change them.
+"""The connection to Redis, the keys of jobs there, and the scripts that read and change them.
 
-The scripts do one whole step each, so that no reader ever sees half of it, and are safe to repeat.
 The keys are RQ's own; `task` in the job's hash is the one field that we add.
 """
 
@@ -16,12 +15,13 @@ from redis import Redis
 from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, RedisError
 from redis.retry import Retry
-from rq.defaults import RQ_KEY_PREFIX
 
+from qdjobs.config import get_config
 from qdjobs.errors import QueueUnavailableError
-from qdjobs.config import get_settings
 
-_SCRIPTS = Path(__file__).with_name('scripts')
+LUA = Path(__file__).with_name('lua')
+
+_COMMON = LUA / 'common.lua'
 
 # Two waits in a row, for a new connection and for the first answer, stay within two seconds.
 _CONNECT_TIMEOUT = 0.6  # seconds
@@ -30,10 +30,10 @@ _ANSWER_TIMEOUT = 0.9  # seconds
 
 def get_connection() -> Redis:
     """This process's one pool of connections, made when first asked for; it survives a fork."""
-    return _connect(get_settings().redis_url)
+    return _connect(get_config().redis_url)
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=8)
 def _connect(url: str) -> Redis:
     # The older protocol begins without a handshake of several more waits. Not over TLS, where
     # redis-py takes what the server says first for an answer that nobody has read.
@@ -50,7 +50,7 @@ def _connect(url: str) -> Redis:
 
 
 @contextmanager
-def reaching_redis(job_id: str | None = None) -> Iterator[Redis]:
+def redis_connection(job_id: str | None = None) -> Iterator[Redis]:
     """The connection, with every failure of Redis turned into a QueueUnavailableError."""
     try:
         yield get_connection()
@@ -65,34 +65,31 @@ def reaching_redis(job_id: str | None = None) -> Iterator[Redis]:
 
 def address() -> str:
     """Where Redis is, without the name and the password in its URL."""
-    url = urlsplit(get_settings().redis_url)
+    url = urlsplit(get_config().redis_url)
     return f'{url.hostname}:{url.port or 6379}' if url.hostname else url.path
 
 
 class Script:
-    """One of the Lua scripts in `scripts/`, sent by its hash: one round trip once it is known.
+    """A Lua script, sent by its hash: one round trip once the server knows it.
 
-    Every script does one whole step. Each file says what it takes and returns.
+    Every script does one whole step, so that no reader ever sees half of it, and is safe to
+    repeat. Each file says what it takes and returns.
     """
 
-    def __init__(self, name: str, *preambles: str) -> None:
-        files = ('common', *preambles, name)
-        self._source = ''.join((_SCRIPTS / f'{file}.lua').read_text() for file in files)
+    def __init__(self, path: Path, *preambles: Path) -> None:
+        """`preambles` are files of Lua functions that stand before the script."""
+        self._source = ''.join(file.read_text() for file in (_COMMON, *preambles, path))
         self._sha = hashlib.sha1(self._source.encode(), usedforsecurity=False).hexdigest()
 
     def __call__(self, connection: Redis, arguments: Sequence[Any]) -> Any:
         """Run it with `arguments` behind the key prefix, which is always the first."""
+        prefix = get_config().key_prefix
         try:
-            return connection.evalsha(self._sha, 0, RQ_KEY_PREFIX, *arguments)
+            return connection.evalsha(self._sha, 0, prefix, *arguments)
         except NoScriptError:
-            return connection.eval(self._source, 0, RQ_KEY_PREFIX, *arguments)
+            return connection.eval(self._source, 0, prefix, *arguments)
 
 
-enqueue = Script('enqueue')
-read_statuses = Script('read_statuses')
-cancel = Script('cancel')
-retry = Script('retry')
-delete = Script('delete')
-
-# What `read_statuses` reads of a job's hash, in its order.
-STATUS_FIELDS = ('status', 'origin', 'created_at', 'started_at', 'ended_at', 'meta', 'task')
+def redis_key(kind: str, name: str) -> str:
+    """One of the keys in Redis, such as `rq:queue:default` for ('queue', 'default')."""
+    return f'{get_config().key_prefix}:{kind}:{name}'

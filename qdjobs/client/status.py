@@ -1,18 +1,20 @@
-"""What Redis holds of a job → what its caller is told. Reads leniently: anyone writes there."""
+"""The status of a job: read from Redis, leniently, since anyone may have written there."""
 
 import binascii
 import re
+import time
 from base64 import b64decode
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, TypedDict
 
 from rq.defaults import UNSERIALIZABLE_RETURN_VALUE_PAYLOAD
 from rq.results import Result
 
-from qdjobs.errors import InvalidJobError
+from qdjobs.client.options import is_job_id
 from qdjobs.client.payload import PlainSerializer, decompress
-from qdjobs.client.redis import STATUS_FIELDS
+from qdjobs.client.redis import LUA, Script, redis_connection
+from qdjobs.errors import InvalidJobError, JobNotFoundError, short_repr
 
 # What RQ knows, what needs attention first: the running, the waiting, then what has ended.
 STATUSES = (
@@ -21,10 +23,16 @@ STATUSES = (
 )  # fmt: skip
 ENDED = frozenset(('finished', 'failed', 'stopped', 'canceled'))
 
+# What the script reads of a job's hash, in its order.
+STATUS_FIELDS = ('status', 'origin', 'created_at', 'started_at', 'ended_at', 'meta', 'task')
+
+_TOGETHER = 1000  # jobs that are read in one round trip, so that Redis serves others between
 _MAX_TRACEBACK = 1024 * 1024  # bytes of it that are unpacked to find its last line
 _MAX_ERROR = 500  # characters
 _LAST_MOMENT = 253_402_300_799_000  # milliseconds: the end of the year 9999, as of datetime
 _MODULE = re.compile(r'^(?:\w+\.)+(?=\w+(?::|$))')  # of an error's class
+
+read_records = Script(LUA / 'read_statuses.lua')  # a status before it is made
 
 
 class Attempt(TypedDict):
@@ -49,6 +57,60 @@ class Status(TypedDict):
     created_at: datetime | None
     started_at: datetime | None
     ended_at: datetime | None
+
+
+def get_job_status(job_id: str) -> Status:
+    """What became of a job; poll it. Raises JobNotFoundError."""
+    return get_job_statuses([job_id])[0]
+
+
+def get_job_statuses(job_ids: Iterable[str]) -> list[Status]:
+    """The statuses of many jobs, in the order of the ids, in one round trip for each 1,000.
+
+    Raises JobNotFoundError, naming all that are missing, if there is no job of some id.
+    """
+    if isinstance(job_ids, str):
+        raise InvalidJobError('get_job_statuses takes a list of ids: for one, get_job_status.')
+    wanted = list(job_ids)
+    found = read_statuses(wanted)
+    missing = [job_id for job_id, status in zip(wanted, found, strict=True) if status is None]
+    if missing:
+        raise JobNotFoundError(missing)
+    return [status for status in found if status is not None]
+
+
+def wait_for_job(job_id: str, timeout: float) -> Status:
+    """The status of a job once it has ended, or after `timeout` seconds, whichever is first.
+
+    For scripts and tests; in a web request, answer 202 and let the client poll.
+    """
+    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout >= 0:
+        raise InvalidJobError(f'timeout must be seconds, not {short_repr(timeout)}.')
+    deadline = time.monotonic() + timeout
+    pause = 0.01
+    while (status := get_job_status(job_id))['status'] not in ENDED:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            break
+        time.sleep(min(pause, left))
+        pause = min(pause * 1.5, 0.25)
+    return status
+
+
+def read_statuses(job_ids: Sequence[str], results: bool = True) -> list[Status | None]:
+    """The status of each job, or None where there is no such job; a round trip for 1,000 jobs."""
+    asked = [job_id for job_id in job_ids if is_job_id(job_id)]
+    replies: list[Any] = []
+    with redis_connection() as connection:
+        for start in range(0, len(asked), _TOGETHER):
+            chunk = asked[start : start + _TOGETHER]
+            replies += read_records(connection, [int(results), *chunk])
+    found = {
+        job_id: make_status(job_id, reply)
+        for job_id, reply in zip(asked, replies, strict=True)
+        if reply is not None
+    }
+    return [found.get(job_id) if is_job_id(job_id) else None for job_id in job_ids]
 
 
 def make_status(job_id: str, reply: Sequence[Any]) -> Status:

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from qdjobs.errors import InvalidJobError, UnknownTaskError, show
 from qdjobs.client.hints import HintCheck, make_check
 from qdjobs.client.payload import check_plain
-from qdjobs.config import get_settings
+from qdjobs.config import get_config
+from qdjobs.errors import InvalidJobError, UnknownTaskError, short_repr
 
 OPTION_PREFIX = 'job_'
 
@@ -51,14 +51,14 @@ class Task:
         for name, value in arguments.items():
             parameter = name if name in named else others
             if parameter is None:
-                raise InvalidJobError(f'{self.path} has no argument {show(name)}.', name)
-            check_plain(value, f'{self.path}: argument {show(name)}')  # of a bounded depth
+                raise InvalidJobError(f'{self.path} has no argument {short_repr(name)}.', name)
+            check_plain(value, f'{self.path}: argument {short_repr(name)}')  # of a bounded depth
             check = self.checks.get(parameter)
             try:
                 read[name] = value if check is None else check.read_json(value)
             except ValueError as error:
                 raise InvalidJobError(
-                    f'{self.path}: argument {show(name)}: {error}.', name
+                    f'{self.path}: argument {short_repr(name)}: {error}.', name
                 ) from None
         return read
 
@@ -72,9 +72,9 @@ def resolve_task(path: str) -> Task:
     if not isinstance(path, str):
         raise UnknownTaskError(
             'A task is named by its dotted path, such as '
-            f"'workers.svg_tasks.generate_complex_svg', not by {show(path)}."
+            f"'workers.svg_tasks.generate_complex_svg', not by {short_repr(path)}."
         )
-    return _resolve(path, get_settings().task_modules)
+    return _resolve(path, get_config().task_modules)
 
 
 @cache
@@ -84,15 +84,11 @@ def _resolve(path: str, allowed: tuple[str, ...]) -> Task:
 
 def resolve_function(path: str) -> types.FunctionType:
     """The function alone, as a worker needs it. Raises UnknownTaskError as `resolve_task` does."""
-    return _find(path, get_settings().task_modules)
+    return _find(path, get_config().task_modules)
 
 
-def require_allowed(path: str) -> None:
+def require_allowed(path: str, allowed: tuple[str, ...]) -> None:
     """Raise UnknownTaskError unless the path's module is an allowed one; imports nothing."""
-    _require_allowed(path, get_settings().task_modules)
-
-
-def _require_allowed(path: str, allowed: tuple[str, ...]) -> None:
     module_name = path.rpartition('.')[0]
     if not any(module_name == top or module_name.startswith(f'{top}.') for top in allowed):
         raise UnknownTaskError(
@@ -104,7 +100,7 @@ def _require_allowed(path: str, allowed: tuple[str, ...]) -> None:
 @cache
 def _find(path: str, allowed: tuple[str, ...]) -> types.FunctionType:
     module_name, _, name = path.rpartition('.')
-    _require_allowed(path, allowed)
+    require_allowed(path, allowed)
     module = import_module(module_name, path)
     function = getattr(module, name, None)
     if name.startswith('_') or not inspect.isfunction(function):

@@ -8,18 +8,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from qdjobs.client.redis import redis_connection
+from qdjobs.client.tasks import import_module, public_functions, resolve_task
+from qdjobs.config import JobConfig, get_config
 from qdjobs.errors import JobError, QueueUnavailableError
 from qdjobs.monitoring.health import LATE, Health, WorkerHealth, read_health
-from qdjobs.client.redis import reaching_redis
-from qdjobs.client.tasks import import_module, public_functions, resolve_task
-from qdjobs.config import QUEUES, Settings, get_settings
 
 DEPTH = 1000  # entries of each list that are looked at
 PATIENCE = 300  # seconds that a job may wait before there are too few workers
 
-_START = (
-    'Start one: rq worker --worker-class qdjobs.worker.worker.JobWorker ' + ' '.join(QUEUES) + '.'
-)
 
 Level = Literal['ok', 'note', 'warning', 'error']
 
@@ -34,7 +31,7 @@ class Finding:
 
 def examine() -> Iterator[Finding]:
     """Everything, as it is found out. Raises ValueError for a bad setting only."""
-    settings = get_settings()
+    config = get_config()
     try:
         yield from _examine_redis()
         health = read_health(DEPTH)
@@ -43,13 +40,13 @@ def examine() -> Iterator[Finding]:
     else:
         yield from _examine_workers(health)
         yield from _examine_jobs(health)
-    for module in settings.task_modules:
+    for module in config.task_modules:
         yield from _examine_tasks(module)
-    yield from _examine_doors(settings)
+    yield from _examine_interfaces(config)
 
 
 def _examine_redis() -> Iterator[Finding]:
-    with reaching_redis() as connection:
+    with redis_connection() as connection:
         info: dict[str, Any] = connection.info()
     server = 'Valkey' if 'valkey_version' in info else 'Redis'
     version = info.get('valkey_version') or info.get('redis_version')
@@ -80,8 +77,8 @@ def _examine_workers(health: Health) -> Iterator[Finding]:
         yield Finding('warning', 'The workers are suspended and take no job. Run: rq resume.')
     alive = [worker for worker in health.workers if worker.state != 'lost']
     served = frozenset[str]().union(*(worker.queues for worker in alive))
-    if unserved := [queue for queue in QUEUES if queue not in served]:
-        yield Finding('error', f'No worker is alive on {", ".join(unserved)}. {_START}')
+    if unserved := [queue for queue in get_config().queues if queue not in served]:
+        yield Finding('error', f'No worker is alive on {", ".join(unserved)}. {_start()}')
     else:
         yield Finding('ok', f'Every queue has a worker; {_count(len(alive), "worker")} in all.')
     for worker in health.workers:
@@ -94,7 +91,7 @@ def _examine_worker(worker: WorkerHealth) -> Iterator[Finding]:
         yield Finding(
             'warning',
             f'{name} is a stock worker, and loses jobs if it dies. Start it with '
-            '--worker-class qdjobs.worker.worker.JobWorker.',
+            '--worker-class qdjobs.JobWorker.',
         )
     if worker.state == 'lost':
         yield Finding(
@@ -110,7 +107,7 @@ def _examine_jobs(health: Health) -> Iterator[Finding]:
         yield Finding(
             'error',
             f'{_count(late, "delayed job")} should have been enqueued more than {LATE} s ago, '
-            f'which a JobWorker does. {_START}',
+            f'which a JobWorker does. {_start()}',
         )
     else:
         yield Finding('ok', 'No delayed job is late.')
@@ -138,7 +135,7 @@ def _examine_orphans(health: Health) -> Iterator[Finding]:
         yield Finding(
             'warning' if mends else 'error',
             f'{_count(health.lost, "running job")} lost by a dead worker. '
-            + ('A JobWorker puts them back within seconds: look again.' if mends else _START),
+            + ('A JobWorker puts them back within seconds: look again.' if mends else _start()),
         )
     abandoned = sum(queue.abandoned for queue in health.queues)
     if abandoned:
@@ -179,14 +176,19 @@ def _examine_tasks(module_name: str) -> Iterator[Finding]:
             yield from _examine_tasks(inner.name)
 
 
-def _examine_doors(settings: Settings) -> Iterator[Finding]:
+def _examine_interfaces(config: JobConfig) -> Iterator[Finding]:
     for door, key, names in (
-        ('/rq', settings.dashboard_login, 'DASHBOARD_USERNAME and DASHBOARD_PASSWORD'),
-        ('/api/jobs', settings.api_token, 'JOBS_API_TOKEN'),
-        ('/metrics', settings.metrics_token, 'METRICS_TOKEN'),
+        ('/rq', config.dashboard_login, 'DASHBOARD_USERNAME and DASHBOARD_PASSWORD'),
+        ('/api/jobs', config.api_token, 'JOBS_API_TOKEN'),
+        ('/metrics', config.metrics_token, 'METRICS_TOKEN'),
     ):
         if key is None:
             yield Finding('note', f'There is no {door}: {names} not set here.')
+
+
+def _start() -> str:
+    queues = ' '.join(get_config().queues)
+    return f'Start one: rq worker --worker-class qdjobs.JobWorker {queues}.'
 
 
 def _count(number: int, noun: str) -> str:

@@ -6,13 +6,12 @@ looks at no more than their first entries.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from rq.defaults import RQ_KEY_PREFIX
-
+from qdjobs.client.redis import Script, redis_connection, redis_key
 from qdjobs.client.status import parse_moment, read_text
-from qdjobs.client.redis import Script, reaching_redis
-from qdjobs.config import QUEUES
+from qdjobs.config import get_config
 
 LATE = 60  # seconds after its time at which a delayed job should long have been enqueued
 SILENCE = 60  # seconds without a heartbeat; a JobWorker writes one every ten
@@ -24,7 +23,7 @@ _COUNTED = (
     'canceled',
 )  # fmt: skip
 
-_health = Script('health')
+_health = Script(Path(__file__).with_name('lua') / 'health.lua')
 
 
 @dataclass(frozen=True)
@@ -64,10 +63,11 @@ class Health:
 
 def read_health(depth: int = 10) -> Health:
     """Look at the first `depth` entries of each list. Raises QueueUnavailableError."""
-    with reaching_redis() as connection:
-        time, suspended, lost, queues, workers = _health(connection, [depth, LATE, *QUEUES])
+    names = get_config().queues
+    with redis_connection() as connection:
+        time, suspended, lost, queues, workers = _health(connection, [depth, LATE, *names])
     return Health(
-        queues=[_queue(name, time, row) for name, row in zip(QUEUES, queues, strict=True)],
+        queues=[_queue(name, time, row) for name, row in zip(names, queues, strict=True)],
         workers=sorted((_worker(time, row) for row in workers), key=lambda worker: worker.name),
         lost=lost,
         suspended=bool(suspended),
@@ -93,7 +93,7 @@ def _worker(time: int, row: Sequence[bytes | None]) -> WorkerHealth:
     # A stock worker that idles writes none for seven minutes: its record expires, or it lives.
     lost = bool(worker_class) and (silence is None or silence > SILENCE)
     return WorkerHealth(
-        name=key.removeprefix(f'{RQ_KEY_PREFIX}:worker:'),
+        name=key.removeprefix(redis_key('worker', '')),
         host=host,
         state='lost' if lost else state,
         queues=frozenset(queues.split(',')),

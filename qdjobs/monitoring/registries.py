@@ -7,36 +7,41 @@ tidy while they read, and fail for all if one record is odd. Anyone may have wri
 from typing import Any
 
 from redis import Redis
-from rq.defaults import RQ_KEY_PREFIX
 
-from qdjobs.client import redis as job_store
-from qdjobs.errors import InvalidJobError, JobNotFoundError
 from qdjobs.client.json import to_json
-from qdjobs.client.listing import read_ids, read_statuses, registry_key
+from qdjobs.client.listing import read_ids, registry_key
 from qdjobs.client.options import is_job_id
 from qdjobs.client.payload import PlainSerializer
-from qdjobs.client.status import make_status, parse_moment, read_text, read_traceback
-from qdjobs.client.redis import STATUS_FIELDS, reaching_redis
-from qdjobs.config import QUEUES
+from qdjobs.client.redis import redis_connection, redis_key
+from qdjobs.client.status import (
+    STATUS_FIELDS,
+    make_status,
+    parse_moment,
+    read_records,
+    read_statuses,
+    read_text,
+    read_traceback,
+)
+from qdjobs.config import get_config
+from qdjobs.errors import InvalidJobError, JobNotFoundError
 
 SHOWN = ('queued', 'started', 'scheduled', 'deferred', 'finished', 'failed', 'canceled')
 MAX_TEXT = 20_000  # characters of one value that are shown
 MAX_OTHERS = 50  # jobs that one is shown to depend on
 
-_PREFIX = f'{RQ_KEY_PREFIX}:'
-
 
 def list_queues() -> list[str]:
     """The names of all queues, ours first."""
-    with reaching_redis() as connection:
-        keys = connection.smembers(f'{_PREFIX}queues')
-    others = {read_text(key).removeprefix(f'{_PREFIX}queue:') for key in keys}
-    return [*QUEUES, *sorted(others.difference(QUEUES))]
+    with redis_connection() as connection:
+        keys = connection.smembers(f'{get_config().key_prefix}:queues')
+    others = {read_text(key).removeprefix(redis_key('queue', '')) for key in keys}
+    ours = get_config().queues
+    return [*ours, *sorted(others.difference(ours))]
 
 
 def count_jobs(queues: list[str]) -> list[dict[str, int]]:
     """How many jobs stand in each registry of each queue."""
-    with reaching_redis() as connection, connection.pipeline(transaction=False) as pipe:
+    with redis_connection() as connection, connection.pipeline(transaction=False) as pipe:
         for queue in queues:
             for registry in SHOWN:
                 count = pipe.llen if registry == 'queued' else pipe.zcard
@@ -60,9 +65,9 @@ def describe_jobs(job_ids: list[str]) -> list[dict[str, Any]]:
     """`id`, `description`, `error` and times of each job; where a record cannot be read, that."""
     statuses = read_statuses(job_ids, results=False)
     readable = [job_id for job_id, status in zip(job_ids, statuses, strict=True) if status]
-    with reaching_redis() as connection, connection.pipeline(transaction=False) as pipe:
+    with redis_connection() as connection, connection.pipeline(transaction=False) as pipe:
         for job_id in readable:
-            pipe.hget(f'{_PREFIX}job:{job_id}', 'description')
+            pipe.hget(redis_key('job', job_id), 'description')
         found = dict(zip(readable, pipe.execute(), strict=True))
     return [
         dict(status) | {'description': _cut(read_text(found[job_id]))}
@@ -80,14 +85,14 @@ def describe_job(job_id: str) -> dict[str, Any]:
     """
     if not is_job_id(job_id):
         raise JobNotFoundError([job_id])
-    key = f'{_PREFIX}job:{job_id}'
-    with reaching_redis() as connection:
-        (reply,) = job_store.read_statuses(connection, [1, job_id])
+    key = redis_key('job', job_id)
+    with redis_connection() as connection:
+        (reply,) = read_records(connection, [1, job_id])
         if reply is None:
             raise JobNotFoundError([job_id])
         fields: Any = connection.hmget(key, 'description', 'enqueued_at')
-        others = _members(connection, f'{_PREFIX}job::{job_id}:dependencies')[:MAX_OTHERS]
-        there = [bool(connection.exists(f'{_PREFIX}job:{other}')) for other in others]
+        others = _members(connection, redis_key('job', f':{job_id}:dependencies'))[:MAX_OTHERS]
+        there = [bool(connection.exists(redis_key('job', other))) for other in others]
     status = make_status(job_id, reply)
     status['result'] = _bounded(status['result'])
     return dict(status) | {
@@ -101,8 +106,8 @@ def describe_job(job_id: str) -> dict[str, Any]:
 
 def list_workers() -> list[dict[str, Any]]:
     """Every worker that lives: `name`, `state`, `queues`, `job`, and two versions."""
-    with reaching_redis() as connection:
-        keys = sorted(map(read_text, connection.smembers(f'{_PREFIX}workers')))
+    with redis_connection() as connection:
+        keys = sorted(map(read_text, connection.smembers(f'{get_config().key_prefix}:workers')))
         with connection.pipeline(transaction=False) as pipe:
             for key in keys:
                 pipe.hmget(key, 'state', 'queues', 'version', 'python_version')
@@ -114,7 +119,7 @@ def list_workers() -> list[dict[str, Any]]:
             continue  # its record has expired: it has died
         state, queues, version, python = (_cut(read_text(field)) for field in fields)
         job = read_text(min(runs)).split(':')[0] if isinstance(runs, set) and runs else None
-        name = key.removeprefix(f'{_PREFIX}worker:')
+        name = key.removeprefix(redis_key('worker', ''))
         row = {'name': name, 'state': state, 'queues': queues.split(','), 'job': job}
         workers.append(row | {'version': version, 'python_version': python})
     return workers

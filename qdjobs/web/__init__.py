@@ -1,0 +1,1 @@
+"""Jobs by HTTP: the API, the dashboard, the metrics, and errors as answers."""

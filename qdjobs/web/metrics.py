@@ -5,29 +5,31 @@ keeps numbers of its own. A scrape costs the same however many jobs there are.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
-from flask import Response
+from flask import Blueprint, Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from qdjobs.web.access import require_token
 from qdjobs.errors import QueueUnavailableError
 from qdjobs.monitoring.health import Health, read_health
+from qdjobs.web.access import require_token
 
 WORKER_STATES = ('started', 'idle', 'busy', 'suspended', 'lost')
 
 
-def make_metrics(token: str) -> Callable[[], Response]:
-    """The view of /metrics, for those who have the token."""
+def make_metrics(token: str) -> Blueprint:
+    """The metrics at the root of the blueprint, for those who have the token."""
     registry = CollectorRegistry()
     registry.register(_Collector())
+    blueprint = Blueprint('qdjobs_metrics', __name__)
 
+    @blueprint.get('', strict_slashes=False)
     def metrics() -> Response:
         require_token(token)
         return Response(generate_latest(registry), content_type=CONTENT_TYPE_LATEST)
 
-    return metrics
+    return blueprint
 
 
 class _Collector:

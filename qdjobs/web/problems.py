@@ -1,10 +1,11 @@
-"""The one place where errors become answers: problem details, as RFC 9457 writes them."""
+"""Errors become answers: problem details, as RFC 9457 writes them."""
 
 import logging
 
 from flask import Blueprint, Flask, Response
 from werkzeug.exceptions import BadRequest, HTTPException, default_exceptions
 
+from qdjobs.client.json import to_json
 from qdjobs.errors import (
     InvalidJobError,
     JobError,
@@ -12,7 +13,6 @@ from qdjobs.errors import (
     QueueUnavailableError,
     UnknownTaskError,
 )
-from qdjobs.client.json import to_json
 
 RETRY_AFTER = 5  # seconds
 
@@ -35,9 +35,19 @@ class FieldProblem(BadRequest):
         self.field = field[:200]  # the client may have made it up, of any length
 
 
+def answer_job_errors(app: Flask) -> None:
+    """Answer every JobError that a view does not handle, and no other error.
+
+    A handler that the application has registered for it already goes first.
+    """
+    if JobError not in app.error_handler_spec[None][None]:
+        app.register_error_handler(JobError, _job_problem)
+
+
 def register_problems(site: Flask | Blueprint) -> None:
-    """Answer every JobError and every HTTP error of an application, or of a blueprint in one of
-    somebody else's, with problem details.
+    """Answer every JobError and every HTTP error with problem details.
+
+    `site` is an application whose pages are all an API, or a blueprint.
     """
     site.register_error_handler(JobError, _job_problem)
     site.register_error_handler(HTTPException, _http_problem)

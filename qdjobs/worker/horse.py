@@ -52,7 +52,7 @@ class Horse:
         self.pid = os.fork()
         if self.pid == 0:
             self._connection.close()
-            _live(parent, far_end, self._begun, prepare, run)
+            _child_main(parent, far_end, self._begun, prepare, run)
         far_end.close()
         self._poll = select.poll()  # `Connection.poll` would make a new one for each job
         self._poll.register(self._connection.fileno(), select.POLLIN)
@@ -73,11 +73,11 @@ class Horse:
             if self._poll.poll(seconds * 1000):
                 return self._connection.recv_bytes()
         except (EOFError, ConnectionResetError):
-            self._bury(self._end_after_pipe())
+            self._reap(self._end_after_pipe())
         # A process that the task has left behind may hold the pipe open: look at the horse too.
         pid, status = os.waitpid(self.pid, os.WNOHANG)
         if pid and not self._poll.poll(0):
-            self._bury(status)
+            self._reap(status)
         return None
 
     @property
@@ -121,7 +121,7 @@ class Horse:
                 time.sleep(0.01)
             self.kill()
 
-    def _bury(self, status: int) -> None:
+    def _reap(self, status: int) -> None:
         self._signal_group()  # what the task has started must not outlive it
         self._connection.close()
         raise HorseDied(status)
@@ -131,7 +131,7 @@ class Horse:
             os.killpg(self.pid, signal.SIGKILL)
 
 
-def _live(
+def _child_main(
     parent: int,
     connection: Connection,
     begun: mmap.mmap,

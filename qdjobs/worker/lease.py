@@ -11,6 +11,7 @@ from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 from zlib import compress
 
@@ -23,16 +24,19 @@ from qdjobs.client.redis import Script
 
 log = logging.getLogger(__name__)
 
-DOORBELL = f'{RQ_KEY_PREFIX}:doorbell'
+WAKE_UPS = f'{RQ_KEY_PREFIX}:doorbell'
 PENDING_DEPENDENTS = f'{RQ_KEY_PREFIX}:pending-dependents'
 
-_take = Script('take', 'lease')
-_renew = Script('renew', 'lease')
-_finish = Script('finish', 'lease')
-_record = Script('record', 'lease')
-_give_back = Script('give_back', 'lease')
-_recover = Script('recover', 'lease')
-_keep_waiting = Script('keep_waiting', 'lease')
+_LUA = Path(__file__).with_name('lua')
+_LEASE = _LUA / 'lease.lua'
+
+_claim = Script(_LUA / 'claim.lua', _LEASE)
+_renew = Script(_LUA / 'renew.lua', _LEASE)
+_finish = Script(_LUA / 'finish.lua', _LEASE)
+_record = Script(_LUA / 'record.lua', _LEASE)
+_release = Script(_LUA / 'release.lua', _LEASE)
+_recover = Script(_LUA / 'recover.lua', _LEASE)
+_keep_waiting = Script(_LUA / 'keep_waiting.lua', _LEASE)
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,7 @@ class Lease:
 
 
 @dataclass(frozen=True)
-class Taken:
+class Claim:
     """A job that has been started for this worker: its lease and its hash."""
 
     lease: Lease
@@ -55,14 +59,14 @@ class Taken:
 
 
 @dataclass(frozen=True)
-class Nothing:
+class NoJob:
     """There is nothing to take: nothing waits, or `rq suspend` has suspended the workers."""
 
     suspended: bool
-    last_ring: str  # of the doorbell; whatever is queued from now on rings after it
+    last_wake_up: str  # of the doorbell; whatever is queued from now on rings after it
 
 
-def take(
+def claim_job(
     connection: Redis,
     worker: str,
     execution_id: str,
@@ -70,25 +74,25 @@ def take(
     queues: Sequence[str],
     again: bool = False,
     due: bool = True,
-) -> Taken | Nothing:
+) -> Claim | NoJob:
     """Start the next job of the queues, in their order.
 
     With `again`, after an answer was lost, the execution gets the job that it has been given.
     With `due`, jobs whose time has come are enqueued first.
     """
     arguments = [worker, execution_id, seconds, *_now(), int(again), int(due), *queues]
-    reply = _take(connection, arguments)
+    reply = _claim(connection, arguments)
     if reply[0] != b'job':
-        return Nothing(reply[0] == b'suspended', reply[1].decode())
+        return NoJob(reply[0] == b'suspended', reply[1].decode())
     queue, job_id = reply[1].decode(), reply[2].decode()
     fields = dict(zip(reply[3][::2], reply[3][1::2], strict=True))
     origin = fields[b'origin'].decode(errors='replace')
-    return Taken(Lease(job_id, execution_id, worker, origin), queue, fields)
+    return Claim(Lease(job_id, execution_id, worker, origin), queue, fields)
 
 
-def wait_for_ring(connection: Redis, last_ring: str, seconds: float) -> None:
+def wait_for_wake_up(connection: Redis, last_wake_up: str, seconds: float) -> None:
     """Return when a job has been queued since `last_ring`, or after so many seconds."""
-    connection.xread({DOORBELL: last_ring}, block=max(1, int(seconds * 1000)))
+    connection.xread({WAKE_UPS: last_wake_up}, block=max(1, int(seconds * 1000)))
 
 
 def renew(connection: Redis, lease: Lease, seconds: float) -> str:
@@ -121,10 +125,10 @@ def finish(
     return str(reply.decode())
 
 
-def give_back(connection: Redis, lease: Lease) -> bool:
+def release(connection: Redis, lease: Lease) -> bool:
     """Put a job back to the front of its queue as if it had never been taken."""
     arguments = [lease.job_id, lease.execution_id, lease.worker, lease.origin, _now()[0]]
-    return bool(_give_back(connection, arguments))
+    return bool(_release(connection, arguments))
 
 
 def recover(connection: Redis, max_deaths: int, failure_ttl: int) -> list[str]:

@@ -15,9 +15,9 @@ from rq.queue import Queue
 from rq.registry import ScheduledJobRegistry
 from rq.utils import now
 
+from qdjobs.config import get_config
 from qdjobs.worker.lease import PENDING_DEPENDENTS, keep_waiting, recover
 from qdjobs.worker.untrusted import CheckedJob
-from qdjobs.config import get_settings
 
 if TYPE_CHECKING:
     from qdjobs.worker.worker import JobWorker
@@ -29,7 +29,7 @@ PAGE = 1000  # waiting jobs that one round of tidying looks at, from each end an
 _TIDYING = f'{RQ_KEY_PREFIX}:tidying'
 
 
-class Upkeep:
+class Maintenance:
     """Keeps the times of one worker's duties."""
 
     def __init__(self, worker: 'JobWorker') -> None:
@@ -46,7 +46,7 @@ class Upkeep:
                 self._next_beat = moment + BEAT
                 self._beat()
             if moment >= self._next_recovery:
-                settings = get_settings()
+                settings = get_config()
                 self._next_recovery = moment + min(10.0, settings.lease / 3)
                 for job_id in recover(
                     self._worker.connection, settings.max_worker_deaths, settings.failure_ttl

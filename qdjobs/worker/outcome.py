@@ -13,10 +13,10 @@ from rq.job import Job, JobStatus
 from rq.results import Result
 from rq.utils import utcformat
 
-from qdjobs.errors import InvalidJobError
-from qdjobs.worker.lease import pack_error
 from qdjobs.client.payload import dump_checked
 from qdjobs.client.status import last_line
+from qdjobs.errors import InvalidJobError
+from qdjobs.worker.lease import pack_error
 
 MAX_TTL = 10 * DEFAULT_FAILURE_TTL  # seconds; a record can name any number
 MAX_ATTEMPTS = 10  # of which a record remembers how they failed

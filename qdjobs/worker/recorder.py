@@ -19,14 +19,14 @@ from rq.repeat import Repeat
 from rq.results import Result
 from rq.worker import BaseWorker
 
+from qdjobs.config import get_config
 from qdjobs.worker.lease import PENDING_DEPENDENTS, Lease, finish, record
 from qdjobs.worker.outcome import MAX_TTL, pack_result, write_failed, write_finished, write_retry
-from qdjobs.config import get_settings
 
 DELETED_AFTER = 60  # seconds that a job with no time to live is kept for what follows its end
 
 
-class JobRecorder(BaseWorker):
+class Recorder(BaseWorker):
     """Records outcomes; see the module."""
 
     log_result_lifespan = False  # the same line for every job
@@ -147,7 +147,7 @@ class JobRecorder(BaseWorker):
     def _persist(self, write: Callable[[Lease], str]) -> str:
         """Write, and write again if Redis is away: safe, since the lease ends with the first."""
         assert self._lease is not None
-        give_up_at = time.monotonic() + get_settings().lease
+        give_up_at = time.monotonic() + get_config().lease
         while True:
             try:
                 return write(self._lease)

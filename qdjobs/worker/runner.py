@@ -13,13 +13,13 @@ from rq.job import Job, Retry
 from rq.queue import Queue
 from rq.timeouts import JobTimeoutException
 
-from qdjobs.errors import InvalidJobError, PermanentJobError, UnknownTaskError
-from qdjobs.worker.lease import Taken
-from qdjobs.worker.outcome import write_failed
 from qdjobs.client.payload import check_plain
+from qdjobs.config import get_config
+from qdjobs.errors import InvalidJobError, PermanentJobError, UnknownTaskError
+from qdjobs.worker.lease import Claim
+from qdjobs.worker.outcome import write_failed
+from qdjobs.worker.recorder import Recorder
 from qdjobs.worker.untrusted import CheckedJob, restore_job
-from qdjobs.worker.recorder import JobRecorder
-from qdjobs.config import get_settings
 
 if TYPE_CHECKING:
     from flask import Flask  # a worker without JOB_APP needs none
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 TIMED_OUT = b' timed out'  # behind the answer of a horse that is better replaced
 
 
-class JobRunner(JobRecorder):
+class Runner(Recorder):
     """Runs the jobs that the worker has taken; see the module."""
 
     _app: 'Flask | None' = None
@@ -39,29 +39,29 @@ class JobRunner(JobRecorder):
         self.connection.connection_pool.reset()  # the worker's sockets are the worker's
         self._own_connection = None
         os.environ['RQ_WORKER_ID'] = self.name
-        if path := get_settings().app:
+        if path := get_config().app:
             module, _, factory = path.partition(':')
             self._app = getattr(importlib.import_module(module), factory or 'create_app')()
 
     def run_message(self, message: bytes) -> bytes:
         """Run the job that the worker has taken; its outcome is recorded when this returns."""
-        taken: Taken = pickle.loads(message)  # noqa: S301  # from our own worker
-        self._lease, self._permanent, self._timed_out = taken.lease, False, False
-        os.environ['RQ_JOB_ID'] = taken.lease.job_id
+        claim: Claim = pickle.loads(message)  # noqa: S301  # from our own worker
+        self._lease, self._permanent, self._timed_out = claim.lease, False, False
+        os.environ['RQ_JOB_ID'] = claim.lease.job_id
         folder = os.getcwd()
         try:
-            job = self._restore(taken)
+            job = self._restore(claim)
             if job is not None:
                 context = copy_context()  # what a task sets there is gone with it
-                context.run(self._run_in_app, job, taken)
+                context.run(self._run_in_app, job, claim)
         finally:
             os.chdir(folder)
-        done = taken.lease.execution_id.encode()
+        done = claim.lease.execution_id.encode()
         return done + TIMED_OUT if self._timed_out else done
 
-    def _run_in_app(self, job: CheckedJob, taken: Taken) -> None:
+    def _run_in_app(self, job: CheckedJob, claim: Claim) -> None:
         with self._app.app_context() if self._app else contextlib.nullcontext():
-            self.perform_job(job, self._queue_of(job), self._execution_of(job, taken))
+            self.perform_job(job, self._queue_of(job), self._execution_of(job, claim))
 
     def prepare_job_execution(self, job: Job, remove_from_intermediate_queue: bool = False) -> None:
         # RQ writes here that the job has started; `take` has done that. This is where RQ turns
@@ -89,18 +89,18 @@ class JobRunner(JobRecorder):
         self._timed_out = isinstance(exc_info[1], JobTimeoutException)
         super()._finalize_failure(job, queue, execution, exc_info)
 
-    def _restore(self, taken: Taken) -> CheckedJob | None:
+    def _restore(self, claim: Claim) -> CheckedJob | None:
         """The job, or None if its record is beyond reading: it has been quarantined then."""
-        lease = taken.lease
+        lease = claim.lease
         try:
-            return restore_job(lease.job_id, taken.fields, self.connection)
+            return restore_job(lease.job_id, claim.fields, self.connection)
         except Exception as error:  # a record that anyone may have written raises anything
             self.log.exception('Worker %s: job %s cannot be read', self.name, lease.job_id)
             text = f'InvalidJobError: the record of the job cannot be read: {error!r}'
             job = CheckedJob(connection=self.connection)
             job._id, job.origin = lease.job_id, lease.origin
             with self._recording(job, self._queue_of(job)) as pipe:
-                write_failed(pipe, job, self._execution_of(job, taken), text)
+                write_failed(pipe, job, self._execution_of(job, claim), text)
             return None
 
     def _queue_of(self, job: Job) -> Queue:
@@ -111,8 +111,8 @@ class JobRunner(JobRecorder):
             death_penalty_class=self.death_penalty_class,
         )
 
-    def _execution_of(self, job: Job, taken: Taken) -> Execution:
-        execution = Execution(taken.lease.execution_id, job.id, self.connection, self.name)
+    def _execution_of(self, job: Job, claim: Claim) -> Execution:
+        execution = Execution(claim.lease.execution_id, job.id, self.connection, self.name)
         execution._job = job
         return execution
 

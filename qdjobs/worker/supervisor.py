@@ -12,12 +12,12 @@ from rq.executions import Execution
 from rq.job import Job
 from rq.queue import Queue
 
+from qdjobs.config import JobConfig
 from qdjobs.worker.horse import Horse, HorseDied
-from qdjobs.worker.lease import Lease, Taken, give_back, renew
+from qdjobs.worker.lease import Claim, Lease, release, renew
+from qdjobs.worker.maintenance import Maintenance
+from qdjobs.worker.runner import TIMED_OUT, Runner
 from qdjobs.worker.untrusted import CheckedJob
-from qdjobs.worker.runner import TIMED_OUT, JobRunner
-from qdjobs.worker.maintenance import Upkeep
-from qdjobs.config import Settings
 
 TICK = 0.2  # seconds between two looks at a running job
 TIMEOUT_GRACE = 1.5  # seconds that a task has to end after its time-out
@@ -25,13 +25,13 @@ TIMEOUT_GRACE = 1.5  # seconds that a task has to end after its time-out
 _NO_LIMIT = float('inf')
 
 
-class JobWatcher(JobRunner):
+class Supervisor(Runner):
     """Hands a job to the horse and watches both; see the module."""
 
-    _settings: Settings
-    _upkeep: Upkeep
+    _config: JobConfig
+    _maintenance: Maintenance
     _horse: Horse | None = None
-    _taken: Taken | None = None
+    _claimed: Claim | None = None
     _lease_until = 0.0  # on this machine's monotonic clock
     _doomed_execution: str | None = None  # which a command wants killed
     _forced = False  # told twice to stop
@@ -39,44 +39,44 @@ class JobWatcher(JobRunner):
 
     def execute_job(self, job: Job, queue: Queue) -> None:
         # RQ forks here, for each job.
-        assert self._taken is not None
-        taken, self._taken = self._taken, None
-        execution = Execution(taken.lease.execution_id, job.id, self.connection, self.name)
+        assert self._claimed is not None
+        claim, self._claimed = self._claimed, None
+        execution = Execution(claim.lease.execution_id, job.id, self.connection, self.name)
         self._stopped_job_id = None
         self.executions[execution.id] = execution  # RQ's commands look here for what runs
         try:
             if self._stop_requested:
-                self._give_back(taken.lease)
+                self._release(claim.lease)
             else:
-                self._run(taken)
+                self._run(claim)
         finally:
             self._horse_pid = 0
             self.executions.clear()
 
-    def _run(self, taken: Taken) -> None:
+    def _run(self, claim: Claim) -> None:
         assert self._horse is not None
         horse = self._horse
         self._horse_pid = horse.pid
-        horse.send(pickle.dumps(taken))
+        horse.send(pickle.dumps(claim))
         try:
-            if self._watch(horse, taken):
-                if horse.jobs < self._settings.horse_max_jobs:
+            if self._watch(horse, claim):
+                if horse.jobs < self._config.horse_max_jobs:
                     return
                 horse.retire()
         except HorseDied as died:
-            if self._stopped_job_id == taken.lease.job_id:
-                self.record_stopped(taken)
+            if self._stopped_job_id == claim.lease.job_id:
+                self.record_stopped(claim)
             elif not horse.has_begun:
-                self._give_back(taken.lease)
+                self._release(claim.lease)
             else:
-                self.record_crash(taken, f'HorseDied: {died} while it ran the job', died)
+                self.record_crash(claim, f'HorseDied: {died} while it ran the job', died)
         self._horse = None
 
-    def _watch(self, horse: Horse, taken: Taken) -> bool:
+    def _watch(self, horse: Horse, claim: Claim) -> bool:
         """Until the job has ended, or must. False if the horse has been killed for it."""
-        lease = taken.lease
-        timeout = _seconds(taken.fields.get(b'timeout'), self.queue_class.DEFAULT_TIMEOUT)
-        must_end_at = time.monotonic() + timeout + _callbacks(taken.fields) + TIMEOUT_GRACE
+        lease = claim.lease
+        timeout = _seconds(claim.fields.get(b'timeout'), self.queue_class.DEFAULT_TIMEOUT)
+        must_end_at = time.monotonic() + timeout + _callbacks(claim.fields) + TIMEOUT_GRACE
         done = lease.execution_id.encode()
         while (answer := horse.wait(TICK)) != done:
             self._renew_when_due(lease)
@@ -88,30 +88,30 @@ class JobWatcher(JobRunner):
                 horse.kill()
             elif self._stopped_job_id == lease.job_id:
                 horse.kill()
-                self.record_stopped(taken)
+                self.record_stopped(claim)
             elif self._doomed_execution == lease.execution_id:
                 horse.kill()
-                self.record_crash(taken, 'HorseDied: the work horse was killed by a command')
+                self.record_crash(claim, 'HorseDied: the work horse was killed by a command')
             elif self._forced or moment >= self._give_up_at:
                 self.log.warning('Worker %s: puts job %s back to end', self.name, lease.job_id)
                 horse.kill()
-                self._give_back(lease)
+                self._release(lease)
             elif moment >= must_end_at:
                 horse.kill()
                 self.record_crash(
-                    taken,
+                    claim,
                     f'JobTimeoutException: Task exceeded maximum timeout value ({timeout:g} '
                     'seconds) and did not end; its process was killed',
                 )
             else:
-                if moment < self._lease_until - self._settings.lease / 3:  # Redis is there
-                    self._upkeep.do_what_is_due()
+                if moment < self._lease_until - self._config.lease / 3:  # Redis is there
+                    self._maintenance.do_what_is_due()
                 continue
             return False
         return True
 
     def _renew_when_due(self, lease: Lease) -> None:
-        length = self._settings.lease
+        length = self._config.lease
         if time.monotonic() < self._lease_until - length * 2 / 3:
             return
         asked_at = time.monotonic()
@@ -127,9 +127,9 @@ class JobWatcher(JobRunner):
         if answer == 'stop':
             self._stopped_job_id = lease.job_id
 
-    def _give_back(self, lease: Lease) -> None:
+    def _release(self, lease: Lease) -> None:
         try:
-            give_back(self.connection, lease)
+            release(self.connection, lease)
         except RedisError as error:  # its lease will end
             self.log.error('Worker %s: cannot put job %s back: %s', self.name, lease.job_id, error)
 
@@ -139,33 +139,33 @@ class JobWatcher(JobRunner):
         if self._stopped_job_id is None:
             self._doomed_execution = next(iter(self.executions), None)
 
-    def record_stopped(self, taken: Taken) -> None:
+    def record_stopped(self, claim: Claim) -> None:
         """The horse was killed since somebody stopped the job."""
-        self._lease = taken.lease
-        self._stopped_job_id = taken.lease.job_id
-        job = self._restore(taken)
+        self._lease = claim.lease
+        self._stopped_job_id = claim.lease.job_id
+        job = self._restore(claim)
         if job is not None:
-            self._end(job, taken, 'Job stopped by user, work-horse terminated.')
+            self._end(job, claim, 'Job stopped by user, work-horse terminated.')
             try:  # RQ calls it first: while it takes its time, the lease would run out
                 execute_stopped_callback(job, self.death_penalty_class)
             except (Exception, SystemExit):
                 self.log.exception('Worker %s: the callback of job %s raised', self.name, job.id)
         self._stopped_job_id = None
 
-    def record_crash(self, taken: Taken, error: str, died: HorseDied | None = None) -> None:
+    def record_crash(self, claim: Claim, error: str, died: HorseDied | None = None) -> None:
         """The horse is gone, and the job with it."""
-        self.log.error('Worker %s: job %s: %s', self.name, taken.lease.job_id, error)
-        self._lease, self._permanent = taken.lease, False
-        job = self._restore(taken)
+        self.log.error('Worker %s: job %s: %s', self.name, claim.lease.job_id, error)
+        self._lease, self._permanent = claim.lease, False
+        job = self._restore(claim)
         if job is not None:
             if died is not None:
                 self.handle_work_horse_killed(job, 0, died.status, None)  # type: ignore[no-untyped-call]
-            self._end(job, taken, error)
+            self._end(job, claim, error)
 
-    def _end(self, job: CheckedJob, taken: Taken, error: str) -> None:
+    def _end(self, job: CheckedJob, claim: Claim, error: str) -> None:
         job.ended_at = datetime.now(UTC)
         self.handle_job_failure(
-            job, self._queue_of(job), None, error, self._execution_of(job, taken)
+            job, self._queue_of(job), None, error, self._execution_of(job, claim)
         )
 
 

@@ -13,10 +13,10 @@ from rq.exceptions import DeserializationError
 from rq.job import Job
 from rq.timeouts import UnixSignalDeathPenalty
 
-from qdjobs.errors import InvalidJobError
 from qdjobs.client.payload import PlainSerializer, decompress
 from qdjobs.client.tasks import resolve_function
-from qdjobs.config import get_settings
+from qdjobs.config import get_config
+from qdjobs.errors import InvalidJobError
 
 _MOMENTS = ('created_at', 'enqueued_at', 'started_at', 'ended_at', 'last_heartbeat')
 # RQ unpacks the first two without a limit, and takes as long for the others as for all the rest.
@@ -62,7 +62,7 @@ class CheckedJob(Job):
         if self._unreadable_meta is not None:
             PlainSerializer.loads(self._unreadable_meta)  # which says why
         _ = self.func, self.success_callback, self.failure_callback, self.stopped_callback
-        hosts = get_settings().webhook_hosts
+        hosts = get_config().webhook_hosts
         for webhook in webhooks:
             if urlsplit(webhook.url).hostname not in hosts:
                 raise InvalidJobError(

@@ -25,20 +25,20 @@ from rq.logutils import setup_loghandlers
 from rq.queue import Queue
 from rq.utils import now
 
-from qdjobs.worker.horse import Horse
-from qdjobs.worker.lease import Nothing, take, wait_for_ring
 from qdjobs.client.payload import PlainSerializer
+from qdjobs.config import get_config
+from qdjobs.worker.horse import Horse
+from qdjobs.worker.lease import NoJob, claim_job, wait_for_wake_up
+from qdjobs.worker.maintenance import Maintenance
+from qdjobs.worker.supervisor import Supervisor
 from qdjobs.worker.untrusted import CheckedJob, TimeLimit
-from qdjobs.worker.maintenance import Upkeep
-from qdjobs.worker.supervisor import JobWatcher
-from qdjobs.config import get_settings
 
 DUE_TICK = 0.5  # seconds, at least, between two looks for jobs whose time has come
 IDLE_TICK = 1.0  # seconds, at most, after which jobs that did not ring are found too
 SOCKET_TIMEOUT = 5.0  # seconds, at most, after which a connection that hangs is given up
 
 
-class JobWorker(JobWatcher, Worker):
+class JobWorker(Supervisor, Worker):
     """The worker of this project; see the module."""
 
     job_class = CheckedJob
@@ -51,8 +51,8 @@ class JobWorker(JobWatcher, Worker):
         self.serializer = PlainSerializer
         self.queues = [self._trusting_nobody(queue) for queue in self.queues]
         self._ordered_queues = self.queues[:]
-        self._settings = get_settings()
-        self._upkeep = Upkeep(self)
+        self._config = get_config()
+        self._maintenance = Maintenance(self)
         self._stop_asked_at = 0.0
         self._looked_for_due = 0.0
 
@@ -68,7 +68,7 @@ class JobWorker(JobWatcher, Worker):
     def _set_connection(self, connection: Redis) -> Redis:
         # RQ waits seven minutes for an answer, since it blocks so long. We must know in time that
         # a lease cannot be renewed.
-        self._socket_timeout = min(SOCKET_TIMEOUT, get_settings().lease / 3)
+        self._socket_timeout = min(SOCKET_TIMEOUT, get_config().lease / 3)
         connection.connection_pool.disconnect()  # what `rq` has opened waits for ever
         connection.connection_pool.connection_kwargs |= {
             'socket_timeout': self._socket_timeout,
@@ -90,7 +90,7 @@ class JobWorker(JobWatcher, Worker):
         log_format: str = DEFAULT_LOGGING_FORMAT,
     ) -> None:
         self._install_signal_handlers()  # RQ does so later, and dies of a signal until then
-        for name in ('libraries', *self._settings.task_modules):
+        for name in ('libraries', *self._config.task_modules):
             setup_loghandlers(logging_level, date_format, log_format, name=name)
         self._import_tasks()
         self._horse = self._new_horse()  # before RQ starts its thread, and before any job is ours
@@ -98,7 +98,7 @@ class JobWorker(JobWatcher, Worker):
 
     def _import_tasks(self) -> None:
         """Import what tasks need before the horse is forked, so that no job waits for it."""
-        for name in self._settings.task_modules:
+        for name in self._config.task_modules:
             if (package := self._import(name)) is not None:
                 for inner in pkgutil.iter_modules(getattr(package, '__path__', []), f'{name}.'):
                     self._import(inner.name)
@@ -123,8 +123,8 @@ class JobWorker(JobWatcher, Worker):
             self._stop_asked_at = time.monotonic()  # first: the next signal may come any moment
             self._stop_requested = True
             self._shutdown_requested_date = now()
-            if self._settings.shutdown_grace is not None:
-                self._give_up_at = time.monotonic() + self._settings.shutdown_grace
+            if self._config.shutdown_grace is not None:
+                self._give_up_at = time.monotonic() + self._config.shutdown_grace
             self.handle_warm_shutdown_request()  # type: ignore[no-untyped-call]
         elif time.monotonic() - self._stop_asked_at >= 1:
             self._forced = True  # a pool sends each signal twice; this is another one
@@ -142,7 +142,7 @@ class JobWorker(JobWatcher, Worker):
         if pipeline is not None:
             super().heartbeat(timeout, pipeline)
         else:
-            self._upkeep.do_what_is_due()
+            self._maintenance.do_what_is_due()
 
     def check_for_suspension(self, burst: bool) -> None:
         """Nothing to do: `take` looks for a suspension in the same step as it takes a job."""
@@ -173,11 +173,11 @@ class JobWorker(JobWatcher, Worker):
         idle_since = time.monotonic()
         unheard = False
         while not self._stop_requested:
-            self._upkeep.do_what_is_due()
+            self._maintenance.do_what_is_due()
             if self.should_run_maintenance_tasks:
                 self.run_maintenance_tasks()
             try:
-                found = self._take(execution_id, burst, unheard)
+                found = self._claim(execution_id, burst, unheard)
                 if found is not None or burst:
                     return found
             except RedisError as error:
@@ -188,26 +188,26 @@ class JobWorker(JobWatcher, Worker):
                 return None
         return None
 
-    def _take(self, execution_id: str, burst: bool, unheard: bool) -> tuple[Job, Queue] | None:
+    def _claim(self, execution_id: str, burst: bool, unheard: bool) -> tuple[Job, Queue] | None:
         """The next job, or None after a wait in which none came."""
         if self._horse is None or not self._horse.is_alive():
             self._horse = self._new_horse()  # before there is a job that would wait for it
         asked_at = time.monotonic()
         names = [queue.name for queue in self._ordered_queues]
-        lease = self._settings.lease
+        lease = self._config.lease
         due = burst or asked_at - self._looked_for_due >= DUE_TICK
         if due:
             self._looked_for_due = asked_at
-        found = take(self.own_connection, self.name, execution_id, lease, names, unheard, due)
-        if isinstance(found, Nothing):
-            self._upkeep.show_state('suspended' if found.suspended else 'idle')
+        found = claim_job(self.own_connection, self.name, execution_id, lease, names, unheard, due)
+        if isinstance(found, NoJob):
+            self._maintenance.show_state('suspended' if found.suspended else 'idle')
             if not burst:
                 tick = min(IDLE_TICK, self._socket_timeout / 2)
-                wait_for_ring(self.connection, found.last_ring, tick)
+                wait_for_wake_up(self.connection, found.last_wake_up, tick)
             return None
-        self._taken = found
+        self._claimed = found
         self._lease_until = asked_at + lease
-        self._upkeep.show_state('busy')
+        self._maintenance.show_state('busy')
         job = CheckedJob(connection=self.connection)
         job._id, job.origin = found.lease.job_id, found.lease.origin
         queue = next((q for q in self.queues if q.name == found.queue), self.queues[0])

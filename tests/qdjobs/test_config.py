@@ -4,15 +4,22 @@ import os
 import subprocess
 import sys
 from dataclasses import FrozenInstanceError, fields
-from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis
 from hypothesis import strategies as st
 
-from libraries.mail.server import SmtpUrl
-from qdjobs.config import QUEUES, Settings, _read, get_settings
+from qdjobs.config import (
+    QUEUES,
+    VARIABLES,
+    JobConfig,
+    _read,
+    environment_config,
+    get_config,
+    read_app_config,
+)
 from tests.conftest import ROOT
 
 # A slow machine is no failure.
@@ -20,77 +27,54 @@ unhurried = hypothesis(deadline=None, suppress_health_check=[HealthCheck.too_slo
 
 
 def test_an_empty_environment_has_defaults() -> None:
-    assert _read({}) == Settings(
-        redis_url='redis://localhost:6379/0',
-        task_modules=('workers',),
-        upload_dir=Path('uploads').absolute(),
-        output_dir=Path('output').absolute(),
-        result_ttl=86_400,
-        failure_ttl=7 * 86_400,
-        app=None,
-        lease=30,
-        max_worker_deaths=3,
-        shutdown_grace=None,
-        horse_max_jobs=1000,
-        webhook_hosts=(),
-        smtp_url=None,
-        mail_from=('', 'noreply@localhost'),
-        api_token=None,
-        metrics_token=None,
-        dashboard_login=None,
-    )
+    assert _read({}) == JobConfig(**DEFAULTS)
 
 
 def test_an_empty_value_is_the_default() -> None:
-    names = ['REDIS_URL', 'RQ_REDIS_URL', 'JOB_TASK_MODULES', 'UPLOAD_DIR', 'OUTPUT_DIR']
-    ttls = ['JOB_RESULT_TTL', 'JOB_FAILURE_TTL']
-    assert _read(dict.fromkeys(names + ttls, '')) == _read({})
+    assert _read(dict.fromkeys(VARIABLES, '')) == _read({})
 
 
 def test_every_setting_can_be_set() -> None:
-    settings = _read(
-        {
-            'REDIS_URL': 'rediss://:secret@host:1/2',
-            'JOB_TASK_MODULES': ' workers, tests.support.tasks ,,',
-            'UPLOAD_DIR': '/srv/in/../up',
-            'OUTPUT_DIR': '/srv/out/',
-            'JOB_RESULT_TTL': '1',
-            'JOB_FAILURE_TTL': '2',
-            'JOB_APP': 'app:create_app',
-            'JOB_LEASE': '3',
-            'JOB_MAX_WORKER_DEATHS': '4',
-            'JOB_SHUTDOWN_GRACE': '5',
-            'JOB_HORSE_MAX_JOBS': '6',
-            'JOB_WEBHOOK_HOSTS': 'a.example, b.example',
-            'SMTP_URL': 'smtps://user:hidden@mail.example',
-            'MAIL_FROM': 'Plotter <plotter@example.com>',
-            'JOBS_API_TOKEN': 'hidden-a',
-            'METRICS_TOKEN': 'hidden-m',
-            'DASHBOARD_USERNAME': 'anna',
-            'DASHBOARD_PASSWORD': 'hidden-d',
-        }
-    )
-    assert settings == Settings(
-        redis_url='rediss://:secret@host:1/2',
-        task_modules=('workers', 'tests.support.tasks'),
-        upload_dir=Path('/srv/up'),
-        output_dir=Path('/srv/out'),
-        result_ttl=1,
-        failure_ttl=2,
-        app='app:create_app',
-        lease=3,
-        max_worker_deaths=4,
-        shutdown_grace=5,
-        horse_max_jobs=6,
-        webhook_hosts=('a.example', 'b.example'),
-        smtp_url=SmtpUrl('smtps', 'mail.example', 465, ('user', 'hidden')),
-        mail_from=('Plotter', 'plotter@example.com'),
-        api_token='hidden-a',
-        metrics_token='hidden-m',
-        dashboard_login=('anna', 'hidden-d'),
-    )
-    assert 'hidden' not in repr(settings)
-    assert 'secret' not in repr(settings)
+    env = {
+        'REDIS_URL': 'rediss://:secret@host:1/2',
+        'JOB_KEY_PREFIX': 'shop:{1}',
+        'JOB_QUEUES': 'fast, slow',
+        'JOB_TASK_MODULES': ' workers, tests.support.tasks ,,',
+        'JOB_RESULT_TTL': '1',
+        'JOB_FAILURE_TTL': '2',
+        'JOB_APP': 'app:create_app',
+        'JOB_LEASE': '3',
+        'JOB_MAX_WORKER_DEATHS': '4',
+        'JOB_SHUTDOWN_GRACE': '5',
+        'JOB_HORSE_MAX_JOBS': '6',
+        'JOB_WEBHOOK_HOSTS': 'a.example, b.example',
+        'JOBS_API_TOKEN': 'hidden-a',
+        'METRICS_TOKEN': 'hidden-m',
+        'DASHBOARD_USERNAME': 'anna',
+        'DASHBOARD_PASSWORD': 'hidden-d',
+    }
+    assert {*env, 'RQ_REDIS_URL'} == set(VARIABLES)
+    config = _read(env)
+    assert {each.name: getattr(config, each.name) for each in fields(config)} == {
+        'redis_url': 'rediss://:secret@host:1/2',
+        'key_prefix': 'shop:{1}',
+        'queues': ('fast', 'slow'),
+        'task_modules': ('workers', 'tests.support.tasks'),
+        'result_ttl': 1,
+        'failure_ttl': 2,
+        'lease': 3,
+        'max_worker_deaths': 4,
+        'shutdown_grace': 5,
+        'horse_max_jobs': 6,
+        'webhook_hosts': ('a.example', 'b.example'),
+        'app': 'app:create_app',
+        'api_token': 'hidden-a',
+        'metrics_token': 'hidden-m',
+        'dashboard_login': ('anna', 'hidden-d'),
+        'variables': env,
+    }
+    assert 'hidden' not in repr(config)
+    assert 'secret' not in repr(config)
 
 
 def test_the_worker_command_and_we_read_the_same_url() -> None:
@@ -110,7 +94,28 @@ def test_a_time_is_whole_seconds(name: str, value: str) -> None:
     assert getattr(_read({name: value}), field) == int(value)
 
 
+DEFAULTS: dict[str, Any] = {
+    'redis_url': 'redis://localhost:6379/0',
+    'key_prefix': 'rq',
+    'queues': ('high', 'default', 'low'),
+    'task_modules': ('workers',),
+    'result_ttl': 86_400,
+    'failure_ttl': 7 * 86_400,
+    'lease': 30,
+    'max_worker_deaths': 3,
+    'shutdown_grace': None,
+    'horse_max_jobs': 1000,
+    'webhook_hosts': (),
+    'app': None,
+    'api_token': None,
+    'metrics_token': None,
+    'dashboard_login': None,
+    'variables': {},
+}
+
 BAD = [
+    *[('JOB_KEY_PREFIX', text) for text in ('a b', 'é', '%s', 'a\n', 'a' * 101)],
+    *[('JOB_QUEUES', text) for text in (',', 'a,a', 'a b', 'a:b', 'é', 'a\nb', 'a' * 101)],
     *[('REDIS_URL', url) for url in ('localhost', 'http://x', ' redis://x', '/a', 'redis:/x')],
     *[('RQ_REDIS_URL', url) for url in ('localhost', 'http://x')],
     *[('REDIS_URL', f'redis://h:{port}/0') for port in ('abc', '99999', '-1')],
@@ -134,50 +139,6 @@ BAD = [
         for name in ('JOBS_API_TOKEN', 'METRICS_TOKEN')
         for text in ('two words', 'line\n', 'é')
     ],
-    *[
-        ('SMTP_URL', url)
-        for url in (
-            'mail.example',
-            'http://mail.example',
-            'smtp://',
-            'smtp://:25',
-            'smtp://h:0',
-            'smtp://h:99999',
-            'smtp://h:abc',
-            'smtp://h/path',
-            'smtp://h?tls=no',
-            'smtp://h#x',
-            'smtp://a b',
-            'smtp://h\n',
-            'smtp://a..b',
-            'smtp://bücher.example',
-            'smtp://[::1',
-            f'smtp://{"h" * 64}',
-            'smtps://user@h',
-            'smtps://:hidden@h',
-            'smtps://user:hid den@h',
-            'smtps://user:hid%20den@h',
-            'smtps://user:hid%00den@h',
-            'smtps://user:hid%C3%A9den@h',
-            'smtps://user:hid%ffden@h',
-            'smtps://user:hid/den@h',
-            'smtp://user:hidden@mail.example',
-            'smtp://user:hidden@10.0.0.1',
-            'smtp://user:hidden@localhost.example',
-        )
-    ],
-    *[
-        ('MAIL_FROM', sender)
-        for sender in (
-            'nobody',
-            'a@b.example, c@d.example',
-            'A <a@b.example',
-            'A <a@b.example> B',
-            'A\r\nBcc: b <a@b.example>',
-            'A <a@b.example\n>',
-            'é@b.example',
-        )
-    ],
     ('DASHBOARD_USERNAME', 'without a password'),
     ('DASHBOARD_PASSWORD', 'without a user'),
 ]
@@ -189,49 +150,6 @@ def test_a_bad_value_names_its_variable(name: str, value: str) -> None:
         _read({name: value})
 
 
-@pytest.mark.parametrize(
-    ('url', 'parsed'),
-    [
-        ('smtp://mail.example', SmtpUrl('smtp', 'mail.example', 25)),
-        ('smtp://mail.example:2525/', SmtpUrl('smtp', 'mail.example', 2525)),
-        ('SMTPS://Mail.example', SmtpUrl('smtps', 'mail.example', 465)),
-        ('smtp+starttls://smtp_relay', SmtpUrl('smtp+starttls', 'smtp_relay', 587)),
-        ('smtps://a%40b:p%3A%2F%25@h', SmtpUrl('smtps', 'h', 465, ('a@b', 'p:/%'))),
-        ('smtp://a:p@[::1]', SmtpUrl('smtp', '::1', 25, ('a', 'p'))),
-        ('smtp://a:p@127.0.0.2', SmtpUrl('smtp', '127.0.0.2', 25, ('a', 'p'))),
-        ('smtp://a:p@localhost', SmtpUrl('smtp', 'localhost', 25, ('a', 'p'))),
-    ],
-)
-def test_a_mail_server_is_named_by_a_url(url: str, parsed: SmtpUrl) -> None:
-    assert _read({'SMTP_URL': url}).smtp_url == parsed
-
-
-def test_a_mail_server_is_shown_without_its_login() -> None:
-    assert str(SmtpUrl('smtps', 'h', 465, ('a', 'hidden'))) == 'h:465'
-    assert str(SmtpUrl('smtp', '::1', 25)) == '[::1]:25'
-
-
-@pytest.mark.parametrize(
-    ('text', 'sender'),
-    [
-        ('a@b.example', ('', 'a@b.example')),
-        ('<a@localhost>', ('', 'a@localhost')),
-        ('"Plotter, Inc." <a@b.example>', ('Plotter, Inc.', 'a@b.example')),
-        ('Zoë’s <a@bücher.example>', ('Zoë’s', 'a@xn--bcher-kva.example')),
-    ],
-)
-def test_a_sender_may_have_a_name(text: str, sender: tuple[str, str]) -> None:
-    assert _read({'MAIL_FROM': text}).mail_from == sender
-
-
-@pytest.mark.parametrize('url', [value for name, value in BAD if name == 'SMTP_URL'])
-def test_a_bad_mail_server_does_not_tell_its_password(url: str) -> None:
-    with pytest.raises(ValueError, match='SMTP_URL') as refusal:
-        _read({'SMTP_URL': url})
-    assert 'hid' not in str(refusal.value)
-    assert refusal.value.__cause__ is None
-
-
 def test_a_bad_url_does_not_tell_its_password() -> None:
     with pytest.raises(ValueError, match='REDIS_URL') as refusal:
         _read({'REDIS_URL': 'redsi://:secret@host'})
@@ -241,7 +159,7 @@ def test_a_bad_url_does_not_tell_its_password() -> None:
 @unhurried
 @given(st.text(st.characters(exclude_characters='\0', exclude_categories=['Cs']), min_size=1))
 def test_any_text_is_taken_or_refused_by_name(text: str) -> None:
-    for name in ('REDIS_URL', 'JOB_TASK_MODULES', 'JOB_RESULT_TTL', 'SMTP_URL', 'MAIL_FROM'):
+    for name in ('REDIS_URL', 'JOB_TASK_MODULES', 'JOB_RESULT_TTL', 'JOB_QUEUES'):
         try:
             _read({name: text})
         except ValueError as error:
@@ -249,32 +167,93 @@ def test_any_text_is_taken_or_refused_by_name(text: str) -> None:
 
 
 def test_settings_cannot_be_changed() -> None:
-    for field in fields(Settings):
+    for field in fields(JobConfig):
         with pytest.raises(FrozenInstanceError):
-            setattr(get_settings(), field.name, None)
+            setattr(get_config(), field.name, None)
 
 
 def test_the_environment_is_read_once(settings: pytest.MonkeyPatch) -> None:
-    first = get_settings()
+    first = get_config()
     settings.setenv('JOB_RESULT_TTL', '7')
-    assert get_settings() is first
-    get_settings.cache_clear()
-    assert get_settings().result_ttl == 7
+    assert get_config() is first
+    environment_config.cache_clear()
+    assert get_config().result_ttl == 7
 
 
 def test_a_bad_value_is_told_each_time_until_it_is_mended(settings: pytest.MonkeyPatch) -> None:
     settings.setenv('JOB_RESULT_TTL', 'soon')
-    get_settings.cache_clear()
+    environment_config.cache_clear()
     for _ in range(2):
         with pytest.raises(ValueError, match='JOB_RESULT_TTL'):
-            get_settings()
+            get_config()
     settings.setenv('JOB_RESULT_TTL', '7')
-    assert get_settings().result_ttl == 7
+    assert get_config().result_ttl == 7
 
 
 def test_workers_serve_the_queues_in_the_order_of_the_settings() -> None:
     procfile = (ROOT / 'Procfile').read_text()
     assert ' '.join(QUEUES) in procfile
+
+
+# An application's own configuration
+
+
+def test_an_application_s_value_goes_before_the_environment(settings: pytest.MonkeyPatch) -> None:
+    settings.setenv('JOB_LEASE', '9')
+    settings.setenv('JOB_RESULT_TTL', '8')
+    config = read_app_config({'JOB_LEASE': 7, 'OTHER': object()})
+    assert (config.lease, config.result_ttl) == (7, 8)
+
+
+def test_an_application_s_redis_goes_before_each_of_the_environment_s(
+    settings: pytest.MonkeyPatch,
+) -> None:
+    settings.setenv('RQ_REDIS_URL', 'redis://worker')
+    assert read_app_config({'REDIS_URL': 'redis://mine'}).redis_url == 'redis://mine'
+
+
+def test_none_in_an_application_is_the_default(settings: pytest.MonkeyPatch) -> None:
+    settings.setenv('JOB_LEASE', '9')
+    assert read_app_config({'JOB_LEASE': None}).lease == DEFAULTS['lease']
+
+
+def test_an_application_may_list_names() -> None:
+    config = read_app_config(
+        {'JOB_TASK_MODULES': ['shop.tasks', 'shop.mail'], 'JOB_QUEUES': ('a',)}
+    )
+    assert (config.task_modules, config.queues) == (('shop.tasks', 'shop.mail'), ('a',))
+
+
+@pytest.mark.parametrize(
+    ('key', 'says'),
+    [
+        ('JOB_LEESE', 'app.config has JOB_LEESE.*did you mean JOB_LEASE'),
+        ('JOBS_API_TOKENS', 'JOBS_API_TOKENS.*did you mean JOBS_API_TOKEN'),
+        ('JOB_XYZ', 'JOB_XYZ.*docs/operations.md'),
+    ],
+)
+def test_an_unknown_key_of_an_application_is_refused(key: str, says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        read_app_config({key: '1'})
+
+
+@pytest.mark.parametrize('value', [True, {}, [1], b'7', object()])
+def test_a_value_of_another_kind_is_refused_by_name(value: Any) -> None:
+    with pytest.raises(ValueError, match='JOB_LEASE'):
+        read_app_config({'JOB_LEASE': value})
+
+
+@pytest.mark.parametrize(
+    ('queues', 'default'), [('a,default,b', 'default'), ('a,b', 'a'), (None, 'default')]
+)
+def test_the_queue_of_a_job_that_names_none(queues: str | None, default: str) -> None:
+    assert read_app_config({'JOB_QUEUES': queues}).default_queue == default
+
+
+def test_configurations_are_equal_if_a_worker_would_do_the_same() -> None:
+    web = {'JOBS_API_TOKEN': 'a', 'METRICS_TOKEN': 'b', 'JOB_APP': 'app'}
+    assert read_app_config(web) == read_app_config({})
+    assert read_app_config({'JOB_KEY_PREFIX': 'shop'}) != read_app_config({})
 
 
 # Import. An audit hook sees every socket, whoever opens it.

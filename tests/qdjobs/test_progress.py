@@ -6,15 +6,15 @@ import pytest
 from redis import Redis
 
 from libraries.job_manager import enqueue_background_job, get_job_status, wait_for_job
+from qdjobs.config import environment_config
 from qdjobs.progress import current_job, report_progress, track
-from qdjobs.config import get_settings
 from tests.conftest import Worker, eventually
 
 
 @pytest.fixture(autouse=True)
 def tasks(settings: pytest.MonkeyPatch) -> None:
     settings.setenv('JOB_TASK_MODULES', 'workers,tests.support.tasks,tests.support.progress_tasks')
-    get_settings.cache_clear()
+    environment_config.cache_clear()
 
 
 def test_outside_a_job_rows_are_passed_on_and_nothing_is_told(connection: Redis) -> None:

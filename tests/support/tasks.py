@@ -21,8 +21,8 @@ from redis import Redis
 from rq import Retry
 from rq.job import Job
 
-from qdjobs.errors import PermanentJobError
 from qdjobs.client.payload import PLAIN_TYPES
+from qdjobs.errors import PermanentJobError
 
 assert PLAIN_TYPES  # a name that is merely imported is no task
 MODULE_OBJECT = os

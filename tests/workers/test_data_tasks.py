@@ -16,11 +16,11 @@ from typing import Any
 import pyarrow.parquet
 import pytest
 
-from qdjobs.errors import InvalidJobError, PermanentJobError
+from libraries.files import output_dir, upload_dir
 from libraries.job_manager import enqueue_background_job, wait_for_job
-from qdjobs.config import get_settings
 from libraries.tables.parquet import ParquetReader
 from libraries.tables.text import MAX_RECORD
+from qdjobs.errors import InvalidJobError, PermanentJobError
 from tests.conftest import ROOT, Worker, eventually
 from workers.data_tasks import data_processing, process_file
 
@@ -30,7 +30,7 @@ HEADER = ['id', 'name', 'note', 'city', 'date', 'number', 'maybe', 'exponent', '
 
 @pytest.fixture
 def uploads() -> Path:
-    folder = get_settings().upload_dir
+    folder = upload_dir()
     folder.mkdir()
     return folder
 
@@ -86,7 +86,7 @@ def refused(file: str, why: str, format: Any = 'json', **options: Any) -> None:
     with pytest.raises(PermanentJobError, match=why) as caught:
         process_file(file, format, **options)
     assert str(caught.value).count('\n') == 0
-    assert files_of(get_settings().output_dir) == []
+    assert files_of(output_dir()) == []
 
 
 def files_of(folder: Path) -> list[Path]:
@@ -190,7 +190,7 @@ def test_a_very_long_field(upload: Upload) -> None:
     for format in READERS:
         path = process_file(upload('a.csv', as_csv(rows)), format)  # type: ignore[arg-type]
         assert process_file(upload(f'b.{format}', Path(path).read_bytes()), 'ndjson')
-        assert read_ndjson(str(get_settings().output_dir / f'converted/b.{format}.ndjson')) == rows
+        assert read_ndjson(str(output_dir() / f'converted/b.{format}.ndjson')) == rows
 
 
 # What is broken names its line
@@ -279,7 +279,7 @@ def test_a_delimiter_in_doubt_is_asked_for_and_never_guessed(
     if why:
         refused(file, why, **options)
     else:
-        with (get_settings().upload_dir / file).open(newline='') as source:
+        with (upload_dir() / file).open(newline='') as source:
             rows = list(csv.DictReader(source, delimiter=options['delimiter']))
         assert read_json(process_file(file, **options)) == rows
 
@@ -396,7 +396,7 @@ def test_blanks_before_an_array_are_not_kept(upload: Upload) -> None:
         tracemalloc.stop()
     assert peak < MAX_RECORD // 2
     lines = blanks.count(b'\n')
-    (get_settings().output_dir / 'converted' / 'a.json.csv').unlink()
+    (output_dir() / 'converted' / 'a.json.csv').unlink()
     refused(upload('a.json', blanks + b'[\n{"a": 01}]'), f'line {lines + 2}: ', 'csv')
 
 
@@ -473,7 +473,7 @@ def test_a_broken_array_is_refused(upload: Upload, text: str | bytes, why: str) 
 
 
 def write_parquet(name: str, columns: dict[str, Any]) -> str:
-    pyarrow.parquet.write_table(pyarrow.table(columns), get_settings().upload_dir / name)
+    pyarrow.parquet.write_table(pyarrow.table(columns), upload_dir() / name)
     return name
 
 
@@ -535,7 +535,7 @@ def test_what_has_no_form_as_text_is_refused(format: str, values: list[Any], why
 @pytest.mark.parametrize('damage', [0, 10, 100])
 def test_what_is_no_parquet_is_refused(upload: Upload, damage: int) -> None:
     content = Path(process_file(upload('a.csv', 'a\n1\n'), 'parquet')).read_bytes()
-    (get_settings().output_dir / 'converted' / 'a.csv.parquet').unlink()
+    (output_dir() / 'converted' / 'a.csv.parquet').unlink()
     refused(upload('a.parquet', content[:damage] if damage < 100 else content[:-9]), 'no Parquet')
 
 
@@ -573,7 +573,7 @@ def test_a_time_that_may_be_24_hours_is_refused(format: str) -> None:
 def test_large_values_are_read_a_few_at_a_time() -> None:
     sizes = [1_000_000] * 300 + [1] * 300
     values = ['x' * (size - 1) + str(row % 10) for row, size in enumerate(sizes)]
-    path = get_settings().upload_dir / write_parquet('a.parquet', {'a': values})
+    path = upload_dir() / write_parquet('a.parquet', {'a': values})
     frames = list(ParquetReader(path).frames())
     assert [text for frame in frames for text in frame['a'].to_list()] == values
     assert max(frame.estimated_size() for frame in frames) < 100_000_000
@@ -593,7 +593,7 @@ def test_files_of_like_names_do_not_replace_one_another(upload: Upload, uploads:
     files = [upload(name, 'a\n1\n') for name in ('a.csv', 'a.tsv', 'x/a.csv', 'y/a.csv')]
     paths = [process_file(file) for file in files]
     assert len(set(paths)) == 4
-    assert paths[0] == str(get_settings().output_dir / 'converted' / 'a.csv.json')
+    assert paths[0] == str(output_dir() / 'converted' / 'a.csv.json')
     assert process_file(str(uploads / 'a.csv')) == process_file('./a.csv') == paths[0]
 
 
@@ -614,7 +614,7 @@ def test_files_of_like_names_do_not_replace_one_another(upload: Upload, uploads:
 def test_a_file_that_is_none_is_refused(upload: Upload, file: str, why: str) -> None:
     for name in ('a.txt', 'csv', 'x' * 250 + '.csv'):
         upload(name, 'a\n1\n')
-    os.mkfifo(get_settings().upload_dir / 'pipe.csv')
+    os.mkfifo(upload_dir() / 'pipe.csv')
     refused(file, why)
 
 
@@ -624,7 +624,7 @@ def test_a_result_in_the_place_of_a_folder_is_told(upload: Upload, inner: str) -
     upload(f'd.csv.json/{inner}', 'a\n1\n')
     with pytest.raises(PermanentJobError, match='the result of another file stands where'):
         process_file(f'd.csv.json/{inner}')
-    assert files_of(get_settings().output_dir) == [Path(path)]
+    assert files_of(output_dir()) == [Path(path)]
 
 
 def test_a_failure_leaves_the_result_of_an_earlier_run(upload: Upload) -> None:
@@ -633,7 +633,7 @@ def test_a_failure_leaves_the_result_of_an_earlier_run(upload: Upload) -> None:
     with pytest.raises(PermanentJobError, match='line 3'):
         process_file('a.csv')
     assert read_json(path) == [{'a': '1'}]
-    assert files_of(get_settings().output_dir) == [Path(path)]
+    assert files_of(output_dir()) == [Path(path)]
 
 
 @pytest.mark.parametrize(
@@ -672,7 +672,7 @@ def big_csv(megabytes: int) -> str:
 @every_format
 def test_a_process_killed_half_way_leaves_no_file(upload: Upload, format: str) -> None:
     upload('big.csv', big_csv(60))
-    output = get_settings().output_dir
+    output = output_dir()
     with subprocess.Popen([sys.executable, '-c', RUN, format], cwd=ROOT) as process:
         eventually(lambda: any(path.stat().st_size > 0 for path in files_of(output)))
         process.send_signal(signal.SIGKILL)
@@ -693,7 +693,7 @@ def test_a_time_out_ends_the_job_and_leaves_nothing(
     assert status['error'] == (
         'JobTimeoutException: Task exceeded maximum timeout value (1 seconds)'
     )
-    assert files_of(get_settings().output_dir) == []
+    assert files_of(output_dir()) == []
 
 
 @every_format
@@ -708,12 +708,12 @@ def test_a_full_disk_is_an_error_worth_a_retry_and_leaves_nothing(
     assert finished.returncode == 1
     assert 'OSError' in finished.stderr
     assert 'File too large' in finished.stderr
-    assert files_of(get_settings().output_dir) == []
+    assert files_of(output_dir()) == []
 
 
 def test_a_job_converts_and_tells_its_progress(upload: Upload, job_worker: Worker) -> None:
     upload('big.csv', big_csv(20))
-    size = (get_settings().upload_dir / 'big.csv').stat().st_size
+    size = (upload_dir() / 'big.csv').stat().st_size
     with job_worker('--burst'):
         job = enqueue_background_job('workers.data_tasks.process_file', 'big.csv')
         status = wait_for_job(job.id, 30)

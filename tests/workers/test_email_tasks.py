@@ -13,10 +13,10 @@ from hypothesis import HealthCheck, example, given
 from hypothesis import settings as hypothesis
 from hypothesis import strategies as st
 
-from qdjobs.errors import InvalidJobError, PermanentJobError
 from libraries.job_manager import enqueue_background_job, wait_for_job
 from libraries.mail.message import read_sender, write_message
-from qdjobs.config import get_settings
+from qdjobs.config import environment_config
+from qdjobs.errors import InvalidJobError, PermanentJobError
 from tests.conftest import Worker
 from tests.support.smtp import Mailbox, mail_server, text_of
 from workers import email_tasks
@@ -39,7 +39,7 @@ def mailbox(settings: pytest.MonkeyPatch) -> Iterator[Mailbox]:
     with mail_server() as mailbox:
         settings.setenv('SMTP_URL', f'smtp://127.0.0.1:{mailbox.port}')
         settings.setenv('MAIL_FROM', 'Zoë’s Plotter <plotter@shop.local>')
-        get_settings.cache_clear()
+        environment_config.cache_clear()
         yield mailbox
 
 
@@ -85,7 +85,7 @@ def test_a_mail_of_plain_text(mailbox: Mailbox, send: Any) -> None:
 
 def test_a_mail_from_nobody_in_particular(mailbox: Mailbox, settings: pytest.MonkeyPatch) -> None:
     settings.delenv('MAIL_FROM')
-    get_settings.cache_clear()
+    environment_config.cache_clear()
     send_email('root@localhost', 'Hello', '')
     assert mailbox.envelopes[0].mail_from == 'noreply@localhost'
     assert mailbox.messages[0]['From'] == 'noreply@localhost'

@@ -15,9 +15,9 @@ from typing import Any
 import pyarrow.parquet
 import pytest
 
-from qdjobs.errors import InvalidJobError, PermanentJobError
+from libraries.files import output_dir, upload_dir
 from libraries.job_manager import enqueue_background_job, get_job_status, wait_for_job
-from qdjobs.config import get_settings
+from qdjobs.errors import InvalidJobError, PermanentJobError
 from tests.conftest import ROOT, Worker, eventually
 from workers.file_tasks import process_batch
 
@@ -29,7 +29,7 @@ Upload = Callable[[str, str], str]
 
 @pytest.fixture
 def upload() -> Upload:
-    folder = get_settings().upload_dir
+    folder = upload_dir()
     folder.mkdir()
 
     def write(name: str, content: str) -> str:
@@ -40,11 +40,11 @@ def upload() -> Upload:
 
 
 def converted(name: str) -> Path:
-    return get_settings().output_dir / 'converted' / name
+    return output_dir() / 'converted' / name
 
 
 def report_of(name: str = '*') -> dict[str, Any]:
-    (path,) = (get_settings().output_dir / 'batches').glob(f'{name}.json')
+    (path,) = (output_dir() / 'batches').glob(f'{name}.json')
     report: dict[str, Any] = json.loads(path.read_text())
     return report
 
@@ -83,7 +83,7 @@ def test_a_bad_file_is_named_and_stops_no_other(upload: Upload) -> None:
 
 
 def test_no_odd_file_stops_the_others(upload: Upload) -> None:
-    folder = get_settings().upload_dir
+    folder = upload_dir()
     odd = [upload('huge.json', '[{"a": 1e9999999999999999999}]'), 'ok.csv/b.csv', 'pipe.csv']
     os.mkfifo(folder / 'pipe.csv')
     ok = upload('ok.csv', 'a\n1\n')
@@ -149,7 +149,7 @@ ABORTING = (
 
 
 def test_a_file_that_kills_its_worker_is_given_up_after_the_second(upload: Upload) -> None:
-    folder = get_settings().upload_dir
+    folder = upload_dir()
     (folder / 'abort.parquet').write_bytes(lzma.decompress(base64.b85decode(ABORTING)))
     files = [upload('ok.csv', 'a\n1\n'), 'abort.parquet', upload('last.csv', 'a\n1\n')]
     command = [sys.executable, '-c', f'import {MODULE} as m; m.process_batch({files})']
@@ -175,7 +175,7 @@ process_batch(['a.parquet'])
 
 def test_an_attempt_that_ends_otherwise_does_not_count_against_its_file(upload: Upload) -> None:
     table = pyarrow.table({'a': range(10_000)})
-    pyarrow.parquet.write_table(table, get_settings().upload_dir / upload('a.parquet', ''))
+    pyarrow.parquet.write_table(table, upload_dir() / upload('a.parquet', ''))
     for _ in range(3):
         command = [sys.executable, '-c', FULL]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
@@ -234,7 +234,7 @@ def test_what_is_done_is_not_done_again_unless_something_has_changed(upload: Upl
 def test_a_report_that_cannot_be_read_is_no_obstacle(upload: Upload, content: str) -> None:
     file = upload('a.csv', 'a\n1\n')
     process_batch([file])
-    (path,) = (get_settings().output_dir / 'batches').iterdir()
+    (path,) = (output_dir() / 'batches').iterdir()
     path.write_bytes(content.encode('utf-8', 'surrogateescape'))
     assert process_batch([file])[0]['error'] is None
 
@@ -279,7 +279,7 @@ def test_a_killed_attempt_is_gone_on_with(upload: Upload, job_worker: Worker) ->
     files = [upload(f'{n}.csv', 'a,b\n' + '"some text",2\n' * 300_000) for n in range(30)]
     with job_worker('--burst') as worker:
         job = enqueue_background_job(BATCH, files, job_id='batch')
-        folder = get_settings().output_dir / 'batches'
+        folder = output_dir() / 'batches'
         eventually(lambda: folder.exists() and list(folder.glob('batch.json')), 60)
         os.kill(worker.pid, signal.SIGKILL)
     done = [outcome['result'] for outcome in report_of('batch')['outcomes']]

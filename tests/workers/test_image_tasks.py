@@ -17,9 +17,9 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms, ImageFilter
 
-from qdjobs.errors import InvalidJobError, PermanentJobError
+from libraries.files import output_dir, upload_dir
 from libraries.job_manager import enqueue_background_job, wait_for_job
-from qdjobs.config import get_settings
+from qdjobs.errors import InvalidJobError, PermanentJobError
 from tests.conftest import ROOT, Worker
 from workers.image_tasks import process_image
 
@@ -33,7 +33,7 @@ Upload = Callable[..., str]
 @pytest.fixture
 def upload() -> Upload:
     """Save an image, or bytes, among the uploads; return the name."""
-    folder = get_settings().upload_dir
+    folder = upload_dir()
     folder.mkdir(exist_ok=True)
 
     def save(name: str, content: Image.Image | bytes, **options: Any) -> str:
@@ -47,7 +47,7 @@ def upload() -> Upload:
 
 
 def outputs() -> list[Path]:
-    return sorted(path for path in get_settings().output_dir.rglob('*') if path.is_file())
+    return sorted(path for path in output_dir().rglob('*') if path.is_file())
 
 
 def chunks(content: bytes) -> list[tuple[bytes, bytes]]:
@@ -145,7 +145,7 @@ def test_the_size_is_what_was_asked_for(
     upload: Upload, suffix: str, operation: str, expected: tuple[int, int]
 ) -> None:
     path = process_image(upload(f'a.{suffix}', noise()), [operation])
-    assert path.startswith(str(get_settings().output_dir / 'images' / 'a-'))
+    assert path.startswith(str(output_dir() / 'images' / 'a-'))
     assert path.endswith(suffix)
     assert size_of(path) == expected
 
@@ -300,7 +300,7 @@ def test_a_file_keeps_its_profile_and_tells_nothing_of_its_author(
     if suffix != 'png':
         options['xmp'] = b'<x>SECRET xmp</x>'
     name = upload(f'a.{suffix}', noise(), **options)
-    assert b'SECRET' in (get_settings().upload_dir / name).read_bytes()
+    assert b'SECRET' in (upload_dir() / name).read_bytes()
     path = process_image(name, [operation])
     content = Path(path).read_bytes()
     assert b'SECRET' not in content
@@ -333,7 +333,7 @@ def test_optimize_never_makes_a_file_larger(upload: Upload, suffix: str) -> None
 def test_optimize_packs_a_photograph_more_tightly(upload: Upload) -> None:
     soft = noise(16, 12).resize((640, 480))
     name = upload('a.jpg', soft, quality=80)
-    before = (get_settings().upload_dir / name).stat().st_size
+    before = (upload_dir() / name).stat().st_size
     assert Path(process_image(name, ['optimize'])).stat().st_size < before * 0.95
 
 
@@ -341,7 +341,7 @@ def test_optimize_packs_a_photograph_more_tightly(upload: Upload) -> None:
 def test_a_jpeg_is_written_as_well_as_it_was(upload: Upload, quality: int) -> None:
     """100, of noise, is more than libjpeg can optimize in the room that Pillow gives it."""
     name = upload('a.jpg', noise(400, 300), quality=quality, subsampling=0)
-    before = (get_settings().upload_dir / name).stat().st_size
+    before = (upload_dir() / name).stat().st_size
     after = Path(process_image(name, ['optimize'])).stat().st_size
     assert 0.8 * before < after < 1.05 * before
 
@@ -352,7 +352,7 @@ def test_a_jpeg_is_written_as_well_as_it_was(upload: Upload, quality: int) -> No
 def test_the_same_call_goes_to_the_same_file_and_no_other_does(upload: Upload) -> None:
     upload('a.png', noise())
     upload('b.png', noise())
-    (get_settings().upload_dir / 'sub').mkdir()
+    (upload_dir() / 'sub').mkdir()
     upload('sub/a.png', noise())
     calls = [
         (name, operations)
@@ -362,7 +362,7 @@ def test_the_same_call_goes_to_the_same_file_and_no_other_does(upload: Upload) -
     paths = [process_image(*call) for call in calls]
     assert len(set(paths)) == len(calls)
     assert [process_image(*call) for call in calls] == paths
-    absolute = str(get_settings().upload_dir / 'a.png')
+    absolute = str(upload_dir() / 'a.png')
     assert process_image(absolute, ['optimize']) == paths[0]
 
 
@@ -406,7 +406,7 @@ def test_operations_are_a_list_of_some(operations: Any) -> None:
 
 @pytest.mark.parametrize('name', ['../a.png', '/etc/passwd', '', 'missing.png', '.', 'folder'])
 def test_a_path_that_is_no_upload_is_refused(upload: Upload, name: str) -> None:
-    (get_settings().upload_dir / 'folder').mkdir()
+    (upload_dir() / 'folder').mkdir()
     with pytest.raises(PermanentJobError):
         process_image(name, ['optimize'])
 
@@ -435,7 +435,7 @@ def test_what_is_no_image_of_ours_is_refused_whatever_it_is_called(
 @pytest.mark.parametrize('suffix', ['png', 'jpg', 'webp', 'gif'])
 def test_half_a_file_is_refused(upload: Upload, suffix: str) -> None:
     name = upload(f'a.{suffix}', noise(200, 200))
-    whole = (get_settings().upload_dir / name).read_bytes()
+    whole = (upload_dir() / name).read_bytes()
     for part in (0.99, 0.5, 0.1):
         with pytest.raises(PermanentJobError, match=r'no whole image|none of'):
             process_image(upload(name, whole[: int(len(whole) * part)]), ['optimize'])
@@ -488,14 +488,14 @@ def test_a_bomb_is_not_unpacked(upload: Upload, width: int, height: int, warning
 
 def test_a_file_too_large_is_not_read(upload: Upload) -> None:
     name = upload('a.png', b'')
-    with (get_settings().upload_dir / name).open('r+b') as file:
+    with (upload_dir() / name).open('r+b') as file:
         file.truncate(100_000_001)  # a hole: it takes no room
     with pytest.raises(PermanentJobError, match='has more than 100000000 bytes'):
         process_image(name, ['optimize'])
 
 
 def test_a_file_that_may_not_be_written_is_worth_another_attempt(upload: Upload) -> None:
-    get_settings().output_dir.write_text('a file where the folder should be')
+    output_dir().write_text('a file where the folder should be')
     with pytest.raises(OSError, match=r'File exists|Not a directory'):
         process_image(upload('a.png', noise()), ['optimize'])
 

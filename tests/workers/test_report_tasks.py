@@ -11,12 +11,12 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from pypdf import PageObject, PdfReader
 
-from qdjobs.errors import InvalidJobError, PermanentJobError
-from libraries.job_manager import enqueue_background_job, wait_for_job
-from libraries.reports.text import text_width, wrap, writable
-from qdjobs.config import get_settings
 from libraries.drawing.patterns import pattern_strokes
 from libraries.drawing.strokes import measure
+from libraries.files import output_dir
+from libraries.job_manager import enqueue_background_job, wait_for_job
+from libraries.reports.text import text_width, wrap, writable
+from qdjobs.errors import InvalidJobError, PermanentJobError
 from tests.conftest import Worker
 from workers.report_tasks import DrawingsParams, TableParams, generate_pdf, generate_report
 
@@ -86,7 +86,7 @@ def places(page: PageObject) -> dict[str, tuple[float, float]]:
 
 
 def reports() -> list[Path]:
-    return sorted(path for path in get_settings().output_dir.rglob('*') if path.is_file())
+    return sorted(path for path in output_dir().rglob('*') if path.is_file())
 
 
 # The document
@@ -94,7 +94,7 @@ def reports() -> list[Path]:
 
 def test_a_report_is_an_a4_page_with_title_date_and_rows() -> None:
     path = generate_report('table', table())
-    assert path.startswith(str(get_settings().output_dir / 'reports' / 'table-'))
+    assert path.startswith(str(output_dir() / 'reports' / 'table-'))
     reader = read(path)
     (page,) = reader.pages
     size = float(page.mediabox.width), float(page.mediabox.height)
@@ -386,7 +386,7 @@ def test_every_user_id_makes_one_page(user: int | str) -> None:
 
 
 def test_a_report_that_may_not_be_written_is_worth_another_attempt() -> None:
-    get_settings().output_dir.write_text('a file where the folder should be')
+    output_dir().write_text('a file where the folder should be')
     with pytest.raises(OSError, match=r'File exists|Not a directory'):
         generate_report('table', table())
 

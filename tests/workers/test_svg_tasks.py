@@ -5,10 +5,10 @@ from typing import Any, get_args
 import msgspec
 import pytest
 
-from qdjobs.errors import PermanentJobError
-from qdjobs.config import get_settings
 from libraries.drawing.patterns import draw_pattern
 from libraries.drawing.postcards import PostcardTemplate, draw_postcard
+from libraries.files import output_dir
+from qdjobs.errors import PermanentJobError
 from workers.svg_tasks import (
     Drawing,
     batch_generate_svgs,
@@ -24,7 +24,7 @@ every_template = pytest.mark.parametrize('template', get_args(PostcardTemplate))
 
 @pytest.fixture
 def output() -> Path:
-    folder = get_settings().output_dir
+    folder = output_dir()
     folder.mkdir()
     return folder
 

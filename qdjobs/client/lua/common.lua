@@ -5,7 +5,7 @@ local function key(kind, name) return rq .. kind .. ':' .. name end
 local function job_key(id) return key('job', id) end
 local function now() return tonumber(redis.call('TIME')[1]) end
 -- Wakes every idle worker: they wait for news in this stream of one entry.
-local function ring() redis.call('XADD', rq .. 'doorbell', 'MAXLEN', 1, '*', 'ring', 1) end
+local function wake_up() redis.call('XADD', rq .. 'doorbell', 'MAXLEN', 1, '*', 'ring', 1) end
 
 -- What an ended run has left behind, besides the hash and whoever depends on the job.
 local function forget_run(id, origin)

@@ -32,5 +32,5 @@ for i, id in ipairs(ids) do
     reply[i] = 0
   end
 end
-if pushed then ring() end
+if pushed then wake_up() end
 return reply

@@ -9,7 +9,7 @@ if not ENDED[status] or status == 'finished' then return {status} end
 if found[4] then return {'limited'} end
 local decoded, delays = pcall(cjson.decode, intervals or '')
 redis.call('RPUSH', key('queue', origin), id)
-ring()
+wake_up()
 redis.call('SADD', rq .. 'queues', key('queue', origin))
 forget_run(id, origin)
 redis.call('PERSIST', job)

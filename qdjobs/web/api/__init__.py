@@ -1,1 +1,1 @@
-"""Jobs by HTTP and from the shell."""
+"""The HTTP API of jobs. docs/http.md describes it."""

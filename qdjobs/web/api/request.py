@@ -8,12 +8,12 @@ import msgspec
 from flask import request
 from werkzeug.exceptions import BadRequest
 
+from qdjobs.client.names import NamedTask, TaskNames
+from qdjobs.client.options import check_options
+from qdjobs.client.tasks import OPTION_PREFIX, resolve_task
+from qdjobs.errors import InvalidJobError, UnknownTaskError, short_repr
 from qdjobs.web.body import read_json_body
 from qdjobs.web.problems import FieldProblem
-from qdjobs.errors import InvalidJobError, UnknownTaskError, show
-from qdjobs.client.options import check_options
-from qdjobs.extension import JobQueue, NamedTask
-from qdjobs.client.tasks import OPTION_PREFIX, resolve_task
 
 LARGEST_BODY = 1024 * 1024  # bytes
 
@@ -29,10 +29,10 @@ SYNONYMS = {'task_name': 'task', 'payload': 'params'}
 STATUSES = {'pending': 'queued', 'running': 'started', 'completed': 'finished'}
 
 
-def read_enqueue(queue: JobQueue) -> tuple[NamedTask, dict[str, Any], dict[str, Any]]:
+def read_enqueue(names: TaskNames) -> tuple[NamedTask, dict[str, Any], dict[str, Any]]:
     """The task, the arguments as its hints want them, and the options."""
     body = _by_first_name(_parse(read_json_body(LARGEST_BODY)))
-    task = _task(queue, body.pop('task', None))
+    task = _task(names, body.pop('task', None))
     arguments = _arguments(task, body.pop('params', {}))
     return task, arguments, dict(_option(field, value) for field, value in body.items())
 
@@ -69,7 +69,9 @@ def _refuse_twice(pairs: list[tuple[str, Any]]) -> None:
     seen: set[str] = set()
     for name, _ in pairs:
         if name in seen:
-            raise FieldProblem(name, f'{show(name)} stands twice in one object: send it once.')
+            raise FieldProblem(
+                name, f'{short_repr(name)} stands twice in one object: send it once.'
+            )
         seen.add(name)
 
 
@@ -79,25 +81,25 @@ def _by_first_name(body: dict[str, Any]) -> dict[str, Any]:
     for given, value in body.items():
         name = SYNONYMS.get(given, given)
         if name not in known:
-            raise FieldProblem(given, f'There is no field {show(given)}, but {_list(known)}.')
+            raise FieldProblem(given, f'There is no field {short_repr(given)}, but {_list(known)}.')
         if name in named:
             raise FieldProblem(given, f'{name} and {given} are the same field: send one of them.')
         named[name] = value
     return named
 
 
-def _task(queue: JobQueue, name: Any) -> NamedTask:
+def _task(names: TaskNames, name: Any) -> NamedTask:
     if not isinstance(name, str):
-        raise FieldProblem('task', f'task must be the name of one, not {show(name)}.')
+        raise FieldProblem('task', f'task must be the name of one, not {short_repr(name)}.')
     try:
-        return queue.find(name)
+        return names.find(name)
     except UnknownTaskError as error:
         raise FieldProblem('task', str(error)) from None
 
 
 def _arguments(task: NamedTask, params: Any) -> dict[str, Any]:
     if not isinstance(params, dict):
-        raise FieldProblem('params', f'params must be an object, not {show(params)}.')
+        raise FieldProblem('params', f'params must be an object, not {short_repr(params)}.')
     for name in params:
         if name.startswith(OPTION_PREFIX):
             raise FieldProblem(

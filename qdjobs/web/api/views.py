@@ -8,14 +8,15 @@ from typing import Any
 from flask import Blueprint, Response, request, url_for
 from werkzeug.exceptions import Conflict, MethodNotAllowed, NotFound
 
-from qdjobs.web.access import require_token
-from qdjobs.web.body import json_answer
-from qdjobs.web.api.request import read_enqueue, read_listing
-from qdjobs.web.problems import register_problems
+from qdjobs.client.control import cancel_job, retry_job
+from qdjobs.client.listing import list_jobs_page
+from qdjobs.client.names import TaskNames
+from qdjobs.client.status import Status, get_job_status
 from qdjobs.errors import InvalidJobError
-from libraries.job_manager import cancel_job, get_job_status, list_jobs_page, retry_job
-from qdjobs.extension import JobQueue
-from qdjobs.client.status import Status
+from qdjobs.web.access import require_token
+from qdjobs.web.api.request import read_enqueue, read_listing
+from qdjobs.web.body import json_answer
+from qdjobs.web.problems import register_problems
 
 # All of them come to us, so that even the answer that one is not allowed needs the token.
 METHODS = ('GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS', 'TRACE')
@@ -23,24 +24,24 @@ METHODS = ('GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS', 'TRACE')
 View = Callable[..., Response]
 
 
-def make_jobs_api(queue: JobQueue, token: str) -> Blueprint:
-    """The API of the jobs of `queue`, whole in itself: it may stand in any application."""
-    api = Blueprint('jobs', __name__)
+def make_jobs_api(names: TaskNames, token: str) -> Blueprint:
+    """The API of jobs by these names, whole in itself: it may stand in any application."""
+    api = Blueprint('qdjobs_api', __name__)
     api.before_request(partial(require_token, token))
     api.after_request(_keep_out_of_caches)
     register_problems(api)
     add = partial(api.add_url_rule, methods=METHODS, strict_slashes=False)
-    add('', 'jobs', _by_method(GET=partial(show_jobs, queue), POST=partial(enqueue, queue)))
-    add('/<job_id>', 'job', _by_method(GET=partial(show_job, queue), DELETE=cancel))
+    add('', 'jobs', _by_method(GET=partial(show_jobs, names), POST=partial(enqueue, names)))
+    add('/<job_id>', 'job', _by_method(GET=partial(show_job, names), DELETE=cancel))
     add('/<job_id>/retry', 'retry', _by_method(POST=retry))
     add('/<path:path>', 'nothing', nothing)
     return api
 
 
-def enqueue(queue: JobQueue) -> Response:
+def enqueue(names: TaskNames) -> Response:
     """201; or 200 with the job that is waiting or running under this `id` already."""
     asked_at = datetime.now(UTC)
-    task, arguments, options = read_enqueue(queue)
+    task, arguments, options = read_enqueue(names)
     job = task.enqueue(**arguments, **options)
     # One that was there is older, unless another machine's clock is ahead.
     code = 200 if job.created_at < asked_at else 201
@@ -49,17 +50,17 @@ def enqueue(queue: JobQueue) -> Response:
     return answer
 
 
-def show_jobs(queue: JobQueue) -> Response:
+def show_jobs(names: TaskNames) -> Response:
     """All jobs, also those that were enqueued without a name; none of their results."""
     jobs, cursor = list_jobs_page(**read_listing())
-    shown = [_show(queue, job) for job in jobs]
+    shown = [_show(names, job) for job in jobs]
     for job in shown:
         del job['result']
     return json_answer({'jobs': shown, 'next': cursor})
 
 
-def show_job(queue: JobQueue, job_id: str) -> Response:
-    return json_answer(_show(queue, get_job_status(job_id)))
+def show_job(names: TaskNames, job_id: str) -> Response:
+    return json_answer(_show(names, get_job_status(job_id)))
 
 
 def cancel(job_id: str) -> Response:
@@ -92,10 +93,10 @@ def _by_method(**views: View) -> View:
     return view
 
 
-def _show(queue: JobQueue, job: Status) -> dict[str, Any]:
+def _show(names: TaskNames, job: Status) -> dict[str, Any]:
     shown: dict[str, Any] = {'job_id': job['id'], **job}
     del shown['id']
-    shown['task'] = queue.name_for(job['task']) or job['task']
+    shown['task'] = names.name_for(job['task']) or job['task']
     return shown
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from flask import Response, render_template
 
-# Each mends one fault of the templates; tests/qdjobs/web/test_dashboard.py looks that it is still there.
+# Each removes one fault of the templates; a test looks whether it is still there.
 REWRITES = (
     # Underscore's `<%-` escapes, `<%=` does not. Where jQuery escapes already, once is enough.
     (r'<%=', '<%-'),
@@ -19,7 +19,9 @@ REWRITES = (
     (r"'\{\{ queue\.name \}\}'", '{{ queue.name|tojson }}'),
     (r'<a [^<]*\.compact_queue[^<]*</a>', ''),
     # Of the application, which has none.
-    (r"url_for\('static'", "url_for('rq_dashboard.static'"),
+    (r"url_for\('static'", "url_for('qdjobs_dashboard.static'"),
+    # rq-dashboard may be mounted beside us: its endpoints are its own.
+    (r"(['\"])rq_dashboard\.", r'\1qdjobs_dashboard.'),
     # So that the policy can tell these scripts from others.
     (r'<script ', '<script nonce="{{ nonce }}" '),
 )
@@ -29,7 +31,7 @@ def package() -> Path:
     """Where rq-dashboard is installed; its Python is not imported."""
     spec = find_spec('rq_dashboard')
     if spec is None or spec.origin is None:
-        raise ModuleNotFoundError('rq-dashboard is not installed: it is in requirements.txt.')
+        raise ModuleNotFoundError("pip install 'qdjobs[dashboard]'", name='rq_dashboard')
     return Path(spec.origin).parent
 
 

@@ -7,6 +7,12 @@ from flask import Blueprint, Response, request, url_for
 from jinja2 import FunctionLoader
 from werkzeug.exceptions import Forbidden, NotFound
 
+from qdjobs.client.control import delete_job, retry_job
+from qdjobs.client.listing import MAX_SCANNED
+from qdjobs.client.redis import address
+from qdjobs.config import get_config
+from qdjobs.errors import InvalidJobError, JobNotFoundError
+from qdjobs.monitoring.registries import describe_job, list_queues, read_registry
 from qdjobs.web.access import require_login
 from qdjobs.web.body import json_answer
 from qdjobs.web.dashboard.data import (
@@ -18,12 +24,6 @@ from qdjobs.web.dashboard.data import (
     workers_data,
 )
 from qdjobs.web.dashboard.pages import package, read_template, render
-from qdjobs.errors import InvalidJobError, JobNotFoundError
-from qdjobs.client.listing import MAX_SCANNED
-from libraries.job_manager import delete_job, retry_job
-from qdjobs.monitoring.registries import describe_job, list_queues, read_registry
-from qdjobs.client.redis import address
-from qdjobs.config import get_settings
 
 POLL_INTERVAL = 2500  # milliseconds
 
@@ -35,16 +35,15 @@ HEADERS = {
     'Cache-Control': 'no-store',
 }
 
-# Named as rq-dashboard's own, since its templates ask for addresses by that name.
 dashboard = Blueprint(
-    'rq_dashboard', __name__, url_prefix='/rq', static_folder=str(package() / 'static')
+    'qdjobs_dashboard', __name__, url_prefix='/rq', static_folder=str(package() / 'static')
 )
 dashboard.jinja_loader = FunctionLoader(read_template)
 
 
 @dashboard.before_request
 def _guard() -> None:
-    login = get_settings().dashboard_login
+    login = get_config().dashboard_login
     if login is None:
         raise NotFound
     require_login(*login)

@@ -15,11 +15,11 @@ if again == '1' then
   end
 end
 
-local function rings()
+local function last_wake_up()
   local last = redis.call('XREVRANGE', rq .. 'doorbell', '+', '-', 'COUNT', 1)
   return last[1] and last[1][1] or '0-0'
 end
-if redis.call('EXISTS', rq .. 'suspended') == 1 then return {'suspended', rings()} end
+if redis.call('EXISTS', rq .. 'suspended') == 1 then return {'suspended', last_wake_up()} end
 
 -- A job whose time has come; those under RQ's rate limit wait for their slot elsewhere.
 local function enqueue_due(queue)
@@ -36,7 +36,7 @@ local function enqueue_due(queue)
         redis.call('PERSIST', job_key(id))
         if job[6] then redis.call('EXPIRE', job_key(id), job[6]) end
         redis.call(push, key('queue', queue), id)
-        ring()
+        wake_up()
       end
     end
   end
@@ -88,4 +88,4 @@ for i = 9, #ARGV do
     id = redis.call('LPOP', key('queue', ARGV[i]))
   end
 end
-return {'idle', rings()}
+return {'idle', last_wake_up()}

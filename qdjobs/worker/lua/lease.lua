@@ -10,13 +10,13 @@ local function forget_execution(id, execution, origin, worker)
   redis.call('SREM', key('worker', worker .. ':executions'), member)
 end
 
-local function put_back(id, queue, moment)
+local function requeue(id, queue, moment)
   redis.call('HDEL', job_key(id), 'started_at', 'worker_name', 'last_heartbeat', 'stop_requested')
   redis.call('HSET', job_key(id), 'status', 'queued', 'enqueued_at', moment)
   redis.call('PERSIST', job_key(id))
   redis.call('SADD', rq .. 'queues', key('queue', queue))
   redis.call('LPUSH', key('queue', queue), id)
-  ring()
+  wake_up()
 end
 
 -- For ever, since a rate of failures cannot be told from registries, which forget. It must not keep

@@ -14,7 +14,7 @@ while i <= #ARGV do
   i = i + words + 1
 end
 local status = redis.call('HGET', job_key(id), 'status')
-if status == 'queued' then ring() end
+if status == 'queued' then wake_up() end
 if status == 'failed' then count_failure(origin) end
 if ENDED[status] and redis.call('EXISTS', job_key(id) .. ':dependents') == 1 then
   redis.call('ZADD', rq .. 'pending-dependents', now(), id)

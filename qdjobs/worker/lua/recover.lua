@@ -28,7 +28,7 @@ for _, member in ipairs(redis.call('ZRANGEBYSCORE', rq .. 'leases', 0, clock(), 
       if status == 'failed' then count_failure(origin) end
       failed[#failed + 1] = id
     else
-      put_back(id, origin, moment)
+      requeue(id, origin, moment)
       back[#back + 1] = id
     end
   end

@@ -3,5 +3,5 @@
 local id, execution, worker, origin, moment = unpack(ARGV, 2, 6)
 if not redis.call('ZSCORE', rq .. 'leases', id .. ':' .. execution) then return 0 end
 forget_execution(id, execution, origin, worker)
-put_back(id, origin, moment)
+requeue(id, origin, moment)
 return 1

@@ -12,9 +12,9 @@ import pytest
 import trustme
 
 from libraries.mail import server as mail_server
-from qdjobs.server import free_port
-from qdjobs.errors import PermanentJobError
 from libraries.mail.server import MailServerError, SmtpUrl, deliver, read_smtp_url
+from qdjobs.errors import PermanentJobError
+from qdjobs.server import free_port
 from tests.support.smtp import LOGIN, URL_LOGIN, Mailbox
 from tests.support.smtp import mail_server as run_server
 

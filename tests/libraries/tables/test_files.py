@@ -11,12 +11,12 @@ from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 from polars import DataFrame
 
+from libraries.files import output_dir, upload_dir
 from libraries.tables import text as table_text
-from qdjobs.errors import PermanentJobError
-from qdjobs.config import get_settings
 from libraries.tables.csv import CsvForm
 from libraries.tables.files import TableFormat, convert_upload
 from libraries.tables.text import TableError
+from qdjobs.errors import PermanentJobError
 
 # Text as it comes, and text of nothing but what a CSV or JSON might trip over.
 texts = st.text(st.characters(exclude_categories=['Cs']), max_size=8)
@@ -39,7 +39,7 @@ def text_of(table: Table, quoting: int, line_end: str) -> str:
 
 
 def there_and_back(text: str, way: TableFormat) -> Table:
-    folder = get_settings().upload_dir
+    folder = upload_dir()
     folder.mkdir(exist_ok=True)
     (folder / 'a.csv').write_bytes(text.encode())
     there = convert_upload('a.csv', way, delimiter=',')
@@ -101,7 +101,7 @@ def test_any_table_is_the_same_there_and_back(
 @given(text=st.text('ab",\r\n', max_size=40))
 @example('a\r\r\n')
 def test_any_text_is_read_as_the_csv_module_reads_it_or_is_refused(text: str) -> None:
-    folder = get_settings().upload_dir
+    folder = upload_dir()
     folder.mkdir(exist_ok=True)
     (folder / 'a.csv').write_bytes(text.encode())
     try:
@@ -144,7 +144,7 @@ def test_a_row_that_the_engine_loses_is_noticed(
     monkeypatch.setattr(CsvForm, 'parse', lose)
     with pytest.raises(PermanentJobError, match='2 of 3 rows would have been written'):
         there_and_back('a\n1\n2\n3\n', way)
-    assert [path for path in get_settings().output_dir.rglob('*') if path.is_file()] == []
+    assert [path for path in output_dir().rglob('*') if path.is_file()] == []
 
 
 def strictly_right(text: str, width: int | None) -> bool:

@@ -19,16 +19,16 @@ from redis import Redis
 from rq.job import Job
 
 from app import create_app
-from qdjobs.cli.text import plain
-from qdjobs.server import free_port
 from libraries.job_manager import (
     enqueue_background_job,
     enqueue_background_jobs,
     get_job_status,
     wait_for_job,
 )
+from qdjobs.cli.text import plain
 from qdjobs.client.payload import PlainSerializer
-from qdjobs.config import get_settings
+from qdjobs.config import environment_config
+from qdjobs.server import free_port
 from tests.conftest import ROOT, Worker, eventually, use_redis
 
 ADD = 'tests.support.tasks.add'
@@ -42,7 +42,7 @@ Dump = Callable[[], dict[bytes, Any]]
 def tasks(settings: pytest.MonkeyPatch) -> None:
     modules = 'workers,tests.support.tasks,tests.support.progress_tasks,tests.support.shell_tasks'
     settings.setenv('JOB_TASK_MODULES', modules)
-    get_settings.cache_clear()
+    environment_config.cache_clear()
 
 
 def run(*arguments: str) -> Result:

@@ -16,7 +16,6 @@ from rq.registry import (
     FinishedJobRegistry,
 )
 
-from qdjobs.errors import InvalidJobError, JobError, JobNotFoundError, UnknownTaskError
 from libraries.job_manager import (
     cancel_job,
     enqueue_background_job,
@@ -30,6 +29,7 @@ from libraries.job_manager import (
 )
 from qdjobs.client.payload import PlainSerializer
 from qdjobs.client.status import STATUSES
+from qdjobs.errors import InvalidJobError, JobError, JobNotFoundError, UnknownTaskError
 from tests.conftest import Worker, eventually
 
 ADD = 'tests.support.tasks.add'
@@ -441,7 +441,9 @@ def test_a_running_job_is_listed_as_started(rq_worker: Worker) -> None:
 
 
 def test_a_listing_of_few_among_many_is_bounded_and_goes_on(connection: Redis) -> None:
-    failed = enqueue_background_jobs('tests.support.tasks.add', [{'a': n} for n in range(3)], job_id='f')
+    failed = enqueue_background_jobs(
+        'tests.support.tasks.add', [{'a': n} for n in range(3)], job_id='f'
+    )
     connection.zadd('rq:failed:high', {f'gone-{n}': n for n in range(10_000)})
     connection.zadd('rq:failed:low', {failed[0].id: 1})
     connection.hset(failed[0].key, mapping={'status': 'stopped', 'origin': 'low'})

@@ -10,9 +10,9 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis
 from hypothesis import strategies as st
 
-from qdjobs.errors import InvalidJobError
 from qdjobs.client.options import JobOptions, is_job_id, parse_options, retry_delays, split_options
-from qdjobs.config import QUEUES, get_settings
+from qdjobs.config import QUEUES, environment_config, get_config
+from qdjobs.errors import InvalidJobError
 
 # A slow machine is no failure.
 unhurried = hypothesis(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -25,8 +25,7 @@ NAIVE = datetime(2030, 1, 1)  # noqa: DTZ001
 
 
 def parse(**given: Any) -> JobOptions:
-    settings = get_settings()
-    return parse_options(given, result_ttl=settings.result_ttl, failure_ttl=settings.failure_ttl)
+    return parse_options(given, get_config())
 
 
 def test_the_defaults_are_those_of_the_contract() -> None:
@@ -159,7 +158,7 @@ def test_any_duration_is_taken_or_refused(value: Any) -> None:
 def test_the_settings_say_how_long_the_outcome_is_kept(settings: pytest.MonkeyPatch) -> None:
     settings.setenv('JOB_RESULT_TTL', '60')
     settings.setenv('JOB_FAILURE_TTL', '600')
-    get_settings.cache_clear()
+    environment_config.cache_clear()
     assert (parse().result_ttl, parse().failure_ttl) == (60, 600)
 
 

@@ -15,8 +15,6 @@ import pytest
 import trustme
 from redis import Redis
 
-from qdjobs.server import embedded_redis, free_port
-from qdjobs.errors import QueueUnavailableError
 from libraries.job_manager import (
     cancel_job,
     enqueue_background_job,
@@ -28,6 +26,8 @@ from libraries.job_manager import (
     wait_for_job,
 )
 from qdjobs.client.redis import get_connection
+from qdjobs.errors import QueueUnavailableError
+from qdjobs.server import embedded_redis, free_port
 from tests.conftest import use_redis
 from tests.support.proxy import Proxy
 

@@ -22,9 +22,9 @@ from hypothesis import strategies as st
 from markupsafe import Markup
 from werkzeug.datastructures import MultiDict
 
-from qdjobs.errors import InvalidJobError
 from qdjobs.client.json import to_json
 from qdjobs.client.payload import PLAIN_TYPES, PlainSerializer, check_plain, decompress
+from qdjobs.errors import InvalidJobError
 
 # A slow machine is no failure.
 unhurried = hypothesis(deadline=None, suppress_health_check=[HealthCheck.too_slow])

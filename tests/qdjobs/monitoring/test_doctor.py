@@ -14,9 +14,9 @@ import pytest
 from redis import Redis
 
 from app import create_app
-from qdjobs.server import embedded_redis, free_port
 from libraries.job_manager import enqueue_background_job, get_job_status, wait_for_job
-from qdjobs.config import get_settings
+from qdjobs.config import environment_config
+from qdjobs.server import embedded_redis, free_port
 from tests.conftest import ROOT, Worker, eventually, kill_group, use_redis
 from tests.qdjobs.web.test_metrics import commands, fill
 
@@ -43,13 +43,13 @@ class Report:
 def tasks(settings: pytest.MonkeyPatch) -> None:
     """Only sound modules."""
     settings.setenv('JOB_TASK_MODULES', 'workers,tests.support.progress_tasks')
-    get_settings.cache_clear()
+    environment_config.cache_clear()
 
 
 @pytest.fixture
 def allow_test_tasks(settings: pytest.MonkeyPatch) -> None:
     settings.setenv('JOB_TASK_MODULES', 'tests.support.tasks')
-    get_settings.cache_clear()
+    environment_config.cache_clear()
 
 
 @pytest.fixture
@@ -85,7 +85,7 @@ def use_modules(settings: pytest.MonkeyPatch, folder: Path, **modules: str) -> N
         del sys.modules[name]
     settings.syspath_prepend(str(folder))
     settings.setenv('JOB_TASK_MODULES', 'clinic')
-    get_settings.cache_clear()
+    environment_config.cache_clear()
 
 
 DOORS = {
@@ -101,7 +101,7 @@ DOORS = {
 def test_all_is_well(job_worker: Worker, connection: Redis, settings: pytest.MonkeyPatch) -> None:
     for name in (name for names in DOORS.values() for name in names):
         settings.setenv(name, 'a-key')
-    get_settings.cache_clear()
+    environment_config.cache_clear()
     with job_worker():
         eventually(lambda: has_worker(connection))
         report = Report()
@@ -337,7 +337,7 @@ def test_a_function_that_cannot_be_a_task_tells_why(
 
 def test_a_task_module_that_there_is_not(settings: pytest.MonkeyPatch) -> None:
     settings.setenv('JOB_TASK_MODULES', 'workers,no_such_module')
-    get_settings.cache_clear()
+    environment_config.cache_clear()
     assert Report().marks("no module 'no_such_module'", 'JOB_TASK_MODULES') == '✗'
 
 
@@ -395,5 +395,5 @@ def test_a_door_without_a_key_is_closed_and_that_is_told(
     assert Report().marks(f'There is no {door}', *DOORS[door]) == '·'
     for name in DOORS[door]:
         settings.setenv(name, 'a-key')
-    get_settings.cache_clear()
+    environment_config.cache_clear()
     assert f'There is no {door}' not in Report().text

@@ -20,8 +20,6 @@ from rq.job import Job
 from werkzeug.test import TestResponse
 
 from app import create_app
-from qdjobs.web.api.request import LARGEST_BODY
-from qdjobs.server import free_port
 from libraries.job_manager import (
     cancel_job,
     enqueue_background_job,
@@ -29,8 +27,10 @@ from libraries.job_manager import (
     wait_for_job,
 )
 from qdjobs.client.payload import PlainSerializer
+from qdjobs.config import QUEUES, environment_config
 from qdjobs.extension import JobQueue
-from qdjobs.config import QUEUES, get_settings
+from qdjobs.server import free_port
+from qdjobs.web.api.request import LARGEST_BODY
 from tests.conftest import Worker, eventually, use_redis
 
 JOBS = '/api/jobs'
@@ -41,7 +41,7 @@ Arguments = Callable[[TestResponse], Any]
 @pytest.fixture
 def app(settings: pytest.MonkeyPatch) -> Flask:
     settings.setenv('JOBS_API_TOKEN', TOKEN)
-    get_settings.cache_clear()
+    environment_config.cache_clear()
     app = create_app()
     queue: JobQueue = app.extensions['job_queue']
     for name in ('add', 'echo', 'typed', 'fail', 'sleep', 'convert', 'touch_and_sleep'):
@@ -518,7 +518,9 @@ def test_the_head_of_a_job_has_no_body(client: FlaskClient) -> None:
 
 def test_any_result_is_json(client: FlaskClient, job_worker: Worker) -> None:
     values = {'x': ['\x00', 10**400, {'<script>': None}]}
-    job = enqueue_background_job('tests.support.tasks.echo', b'\xff', {1, 2}, '\ud800', 1e999, **values)
+    job = enqueue_background_job(
+        'tests.support.tasks.echo', b'\xff', {1, 2}, '\ud800', 1e999, **values
+    )
     with job_worker():
         wait_for_job(job.id, 20)
     answer = client.get(f'{JOBS}/{job.id}')
@@ -610,7 +612,7 @@ def test_an_accident_of_ours_tells_nothing(
     app: Flask, client: FlaskClient, caplog: pytest.LogCaptureFixture
 ) -> None:
     queue: JobQueue = app.extensions['job_queue']
-    del queue._tasks  # the accident
+    del queue._names._tasks  # the accident
     answer = post(client, task='add', params={'a': 1})
     assert_problem(answer, 500)
     assert '_tasks' not in answer.text
@@ -639,7 +641,7 @@ def test_what_a_client_got_wrong_is_not_logged_as_our_mistake(
 @pytest.fixture
 def foreign(settings: pytest.MonkeyPatch) -> FlaskClient:
     settings.setenv('JOBS_API_TOKEN', TOKEN)
-    get_settings.cache_clear()
+    environment_config.cache_clear()
     app = Flask('somebody-else')
     queue = JobQueue(app, url_prefix='/jobs')
     queue.add('add', 'tests.support.tasks.add')

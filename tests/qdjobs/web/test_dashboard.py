@@ -23,9 +23,6 @@ from rq import Queue
 from werkzeug.test import TestResponse
 
 from app import create_app
-from qdjobs.web.dashboard.pages import REWRITES, package, read_template
-from qdjobs.server import free_port
-from qdjobs.errors import JobNotFoundError
 from libraries.job_manager import (
     cancel_job,
     delete_job,
@@ -34,12 +31,15 @@ from libraries.job_manager import (
     get_job_status,
     list_jobs,
 )
-from qdjobs.monitoring.registries import MAX_TEXT, SHOWN
 from qdjobs.client.payload import PlainSerializer
-from qdjobs.config import get_settings
+from qdjobs.config import environment_config
+from qdjobs.errors import JobNotFoundError
+from qdjobs.monitoring.registries import MAX_TEXT, SHOWN
+from qdjobs.server import free_port
+from qdjobs.web.dashboard.pages import REWRITES, package, read_template
 from tests.conftest import Worker, eventually, use_redis
-from tests.support.proxy import Proxy, proxy_to
 from tests.qdjobs.worker.test_stock_tools import Hostile, plant
+from tests.support.proxy import Proxy, proxy_to
 
 Dump = Callable[[], dict[bytes, Any]]
 LOGIN = 'Basic ' + base64.b64encode(b'anna:pass:word').decode()
@@ -53,7 +53,7 @@ pytestmark = pytest.mark.filterwarnings('ignore::DeprecationWarning:flask')  # o
 def login(settings: pytest.MonkeyPatch) -> None:
     settings.setenv('DASHBOARD_USERNAME', 'anna')
     settings.setenv('DASHBOARD_PASSWORD', 'pass:word')
-    get_settings.cache_clear()
+    environment_config.cache_clear()
 
 
 @pytest.fixture
@@ -149,7 +149,7 @@ def test_without_a_login_in_the_settings_there_is_no_dashboard(
 ) -> None:
     for name in ('DASHBOARD_USERNAME', 'DASHBOARD_PASSWORD'):
         settings.delenv(name)
-    get_settings.cache_clear()
+    environment_config.cache_clear()
     client = create_app().test_client()
     for path in ('/rq', '/rq/', '/rq/0/data/queues.json', '/rq/requeue/default'):
         assert client.open(path, buffered=True, method=method, headers=OURS).status_code == 404
@@ -557,7 +557,9 @@ def test_the_control_upstream_fails_at_that(bare: FlaskClient, path: str) -> Non
 @pytest.mark.parametrize('registry', ['queued', 'scheduled'])
 def test_pages_hold_each_job_once(client: FlaskClient, registry: str, order: str) -> None:
     delays = {'job_delay': 60} if registry == 'scheduled' else {}
-    jobs = enqueue_background_jobs('tests.support.tasks.add', [{'a': n} for n in range(23)], **delays)
+    jobs = enqueue_background_jobs(
+        'tests.support.tasks.add', [{'a': n} for n in range(23)], **delays
+    )
     found: list[str] = []
     for page in (1, 2, 3):
         answer = fetch(client, f'jobs/default/{registry}/10/{order}/{page}')

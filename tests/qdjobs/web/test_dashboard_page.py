@@ -14,8 +14,6 @@ from redis import Redis
 from rq import Queue
 
 from app import create_app
-from qdjobs.web.dashboard import views as main
-from qdjobs.web.dashboard import pages
 from libraries.job_manager import (
     cancel_job,
     enqueue_background_job,
@@ -23,7 +21,9 @@ from libraries.job_manager import (
     wait_for_job,
 )
 from qdjobs.client.payload import PlainSerializer
-from qdjobs.config import get_settings
+from qdjobs.config import environment_config
+from qdjobs.web.dashboard import pages
+from qdjobs.web.dashboard import views as main
 from tests.conftest import Worker, eventually, serving
 from tests.qdjobs.web.test_dashboard import bare_app, finished_with, running
 
@@ -44,7 +44,7 @@ def login(settings: pytest.MonkeyPatch) -> None:
     settings.setattr(main, 'POLL_INTERVAL', 200)
     settings.setenv('DASHBOARD_USERNAME', 'anna')
     settings.setenv('DASHBOARD_PASSWORD', 'pass:word')
-    get_settings.cache_clear()
+    environment_config.cache_clear()
 
 
 @pytest.fixture
@@ -162,8 +162,10 @@ def test_a_running_job_is_shown_with_its_progress(
     tmp_path: Path,
 ) -> None:
     settings.setenv('JOB_TASK_MODULES', 'tests.support.progress_tasks')
-    get_settings.cache_clear()
-    job = enqueue_background_job('tests.support.progress_tasks.stop_half_way', str(tmp_path / 'gate'))
+    environment_config.cache_clear()
+    job = enqueue_background_job(
+        'tests.support.progress_tasks.stop_half_way', str(tmp_path / 'gate')
+    )
     with job_worker():
         page = visit(f'{address}rq/0/view/workers')
         expect(page.locator('#workers')).to_contain_text('stop_half_way(')

@@ -14,7 +14,6 @@ from redis import Redis
 from rq import Queue
 
 from app import create_app
-from qdjobs.server import free_port
 from libraries.job_manager import (
     cancel_job,
     enqueue_background_job,
@@ -22,7 +21,8 @@ from libraries.job_manager import (
     get_job_status,
     wait_for_job,
 )
-from qdjobs.config import get_settings
+from qdjobs.config import environment_config
+from qdjobs.server import free_port
 from tests.conftest import Worker, eventually, kill_group, use_redis
 
 TOKEN = 's3cret'
@@ -34,7 +34,7 @@ REGISTRIES = ('scheduled', 'deferred', 'ready', 'wip', 'finished', 'failed', 'ca
 def scrape(settings: pytest.MonkeyPatch) -> Callable[..., float]:
     """The value of one sample; without a name, the number of all samples."""
     settings.setenv('METRICS_TOKEN', TOKEN)
-    get_settings.cache_clear()
+    environment_config.cache_clear()
     client = create_app().test_client()
 
     def read(name: str = '', **labels: str) -> float:

@@ -11,10 +11,10 @@ import pytest
 from redis import Redis
 
 from libraries.job_manager import enqueue_background_job, get_job_status, wait_for_job
-from qdjobs.config import get_settings
+from qdjobs.config import environment_config
 from tests.conftest import Worker, eventually
-from tests.qdjobs.worker.test_worker import require_living
 from tests.qdjobs.worker.test_stock_tools import Hostile
+from tests.qdjobs.worker.test_worker import require_living
 
 ADD = 'tests.support.tasks.add'
 CALM = {'JOB_LEASE': '10'}  # for tests that are not about leases
@@ -23,7 +23,7 @@ CALM = {'JOB_LEASE': '10'}  # for tests that are not about leases
 @pytest.fixture(autouse=True)
 def more_tasks(settings: pytest.MonkeyPatch) -> None:
     settings.setenv('JOB_TASK_MODULES', 'workers,tests.support.tasks,tests.support.worker_tasks')
-    get_settings.cache_clear()
+    environment_config.cache_clear()
 
 
 def data_of(*call: Any) -> bytes:
@@ -251,5 +251,7 @@ def test_a_result_that_does_not_travel_fails_the_job(job_worker: Worker) -> None
             job = enqueue_background_job(f'tests.support.tasks.{task}')
             status = wait_for_job(job.id, 20)
             assert status['status'] == 'failed'
-            assert str(status['error']).startswith('InvalidJobError: the result of tests.support.tasks.')
+            assert str(status['error']).startswith(
+                'InvalidJobError: the result of tests.support.tasks.'
+            )
         require_living(worker)

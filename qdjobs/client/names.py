@@ -1,0 +1,82 @@
+"""Names for tasks: a name stands for a dotted path and default options."""
+
+import re
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any
+
+from rq.job import Job
+
+from qdjobs.client.enqueue import enqueue_background_job
+from qdjobs.client.options import Options, check_options, parse_options
+from qdjobs.client.tasks import require_allowed
+from qdjobs.config import JobConfig
+from qdjobs.errors import InvalidJobError, UnknownTaskError, short_repr
+
+_NAME = re.compile(r'[A-Za-z0-9_-]{1,100}')  # without a dot, so that no path is ever a name
+
+
+@dataclass(frozen=True)
+class NamedTask:
+    """What a name stands for."""
+
+    name: str
+    path: str  # dotted
+    options: Options  # of its jobs, unless a call says otherwise
+
+    def check(self, config: JobConfig) -> None:
+        """Raise UnknownTaskError for a task outside the allowed modules, InvalidJobError for a
+        queue that does not exist. Imports no task.
+        """
+        require_allowed(self.path, config.task_modules)
+        parse_options(self.options, config)
+
+    def enqueue(self, /, *args: Any, **kwargs: Any) -> Job:
+        """Raises as `enqueue_background_job` does."""
+        return enqueue_background_job(self.path, *args, **(dict(self.options) | kwargs))
+
+
+class TaskNames:
+    """The named tasks of one JobQueue."""
+
+    def __init__(self) -> None:
+        self._tasks: dict[str, NamedTask] = {}
+
+    def add(self, task: NamedTask) -> None:
+        """Raise InvalidJobError for a name or option that cannot be, or a name already given."""
+        before = self._tasks.get(check_name(task.name))
+        check_options(task.options)
+        if before is not None and before.path != task.path:
+            raise InvalidJobError(
+                f'The name {task.name!r} is that of {before.path}: give {task.path} another one.'
+            )
+        self._tasks[task.name] = task
+
+    def check(self, config: JobConfig) -> None:
+        """Check every task as `NamedTask.check` does."""
+        for task in self._tasks.values():
+            task.check(config)
+
+    def find(self, name: str) -> NamedTask:
+        """The task of that name. Raises UnknownTaskError, which lists the names that are near."""
+        try:
+            return self._tasks[name]
+        except KeyError:
+            near = get_close_matches(name[:100], self._tasks, n=3) or sorted(self._tasks)[:20]
+            raise UnknownTaskError(
+                f'No task is named {short_repr(name)}: there is {", ".join(near) or "none yet"}.'
+            ) from None
+
+    def name_for(self, path: str | None) -> str | None:
+        """The first name that was given to the task of that path, or None."""
+        return next((task.name for task in self._tasks.values() if task.path == path), None)
+
+
+def check_name(name: str) -> str:
+    """The name itself. Raises InvalidJobError if it cannot be the name of a task."""
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise InvalidJobError(
+            'The name of a task is of letters, digits, dashes and underscores, as in '
+            f"@queue.task('send_email'), not {short_repr(name)}."
+        )
+    return name
