@@ -19,15 +19,15 @@ from uuid import uuid4
 from redis import Redis
 from redis.exceptions import RedisError
 from rq import Worker
-from rq.defaults import DEFAULT_LOGGING_DATE_FORMAT, DEFAULT_LOGGING_FORMAT
+from rq.defaults import DEFAULT_LOGGING_DATE_FORMAT, DEFAULT_LOGGING_FORMAT, RQ_KEY_PREFIX
 from rq.job import Job
 from rq.logutils import setup_loghandlers
 from rq.queue import Queue
 from rq.utils import now
 
 from qdjobs.client.payload import PlainSerializer
-from qdjobs.config import get_config
-from qdjobs.worker.horse import Horse
+from qdjobs.config import JobConfig, get_config
+from qdjobs.worker.horse import Horse, HorseDied, HorseFailed
 from qdjobs.worker.lease import NoJob, claim_job, wait_for_wake_up
 from qdjobs.worker.maintenance import Maintenance
 from qdjobs.worker.supervisor import Supervisor
@@ -45,13 +45,13 @@ class JobWorker(Supervisor, Worker):
     death_penalty_class = TimeLimit
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._config = _read_config()
         super().__init__(*args, **kwargs)
         # RQ's command line passes its own Job and serializer: they would run what they read.
         self.job_class = CheckedJob
         self.serializer = PlainSerializer
         self.queues = [self._trusting_nobody(queue) for queue in self.queues]
         self._ordered_queues = self.queues[:]
-        self._config = get_config()
         self._maintenance = Maintenance(self)
         self._stop_asked_at = 0.0
         self._looked_for_due = 0.0
@@ -68,7 +68,7 @@ class JobWorker(Supervisor, Worker):
     def _set_connection(self, connection: Redis) -> Redis:
         # RQ waits seven minutes for an answer, since it blocks so long. We must know in time that
         # a lease cannot be renewed.
-        self._socket_timeout = min(SOCKET_TIMEOUT, get_config().lease / 3)
+        self._socket_timeout = min(SOCKET_TIMEOUT, self._config.lease / 3)
         connection.connection_pool.disconnect()  # what `rq` has opened waits for ever
         connection.connection_pool.connection_kwargs |= {
             'socket_timeout': self._socket_timeout,
@@ -111,7 +111,11 @@ class JobWorker(Supervisor, Worker):
             return None
 
     def _new_horse(self) -> Horse:
-        return Horse(self.prepare_horse, self.run_message)
+        try:
+            return Horse(self.prepare_horse, self.run_message)
+        except (HorseFailed, HorseDied) as error:
+            self.log.error('Worker %s: %s', self.name, error)
+            raise SystemExit(1) from None  # a supervisor sees that no job can run here
 
     def _install_signal_handlers(self) -> None:
         for signum in (signal.SIGINT, signal.SIGTERM):
@@ -216,3 +220,17 @@ class JobWorker(Supervisor, Worker):
         shown = f'{described} ({job.id})' if self.log_job_description else job.id
         self.log.info('Worker %s: %s: %s', self.name, queue.name, shown)
         return job, queue
+
+
+def _read_config() -> JobConfig:
+    """The configuration, or the end of a worker that cannot have one, in one line."""
+    try:
+        config = get_config()
+    except ValueError as error:
+        raise SystemExit(f'Error: {error}') from None
+    if config.key_prefix != RQ_KEY_PREFIX:
+        raise SystemExit(
+            f'Error: JOB_KEY_PREFIX is {config.key_prefix!r}, but RQ uses {RQ_KEY_PREFIX!r}: start '
+            f'the worker with `flask jobs worker`, or set RQ_KEY_PREFIX={config.key_prefix} too.'
+        )
+    return config
