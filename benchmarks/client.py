@@ -23,7 +23,7 @@ from libraries.job_manager import (
     get_job_status,
     get_job_statuses,
 )
-from qdjobs.server import embedded_redis, point_here
+from qdjobs.server import embedded_redis, free_port, point_here
 
 TASK = 'workers.svg_tasks.generate_complex_svg'
 ARGUMENTS: dict[str, Any] = {
@@ -55,7 +55,7 @@ def compare(title: str, ours: tuple[str, float], theirs: tuple[str, float], goal
 
 
 def main() -> None:
-    with embedded_redis() as url, tempfile.TemporaryDirectory() as folder:
+    with embedded_redis(free_port()) as url, tempfile.TemporaryDirectory() as folder:
         point_here(url)
         os.environ['OUTPUT_DIR'] = folder
         # RQ's side with a connection as `rq` itself would make it.

@@ -19,7 +19,7 @@ from redis import Redis
 
 from libraries.job_manager import enqueue_background_job, enqueue_background_jobs, wait_for_job
 from qdjobs.config import environment_config
-from qdjobs.server import embedded_redis, point_here
+from qdjobs.server import embedded_redis, free_port, point_here
 from tests.support.proxy import proxy_to
 
 HERE = Path(__file__).parent.parent
@@ -87,7 +87,7 @@ def use(url: str) -> None:
 
 def measure(contender: Contender) -> Figures:
     figures = Figures(contender.name)
-    with embedded_redis() as url, Redis.from_url(url) as redis:
+    with embedded_redis(free_port()) as url, Redis.from_url(url) as redis:
         use(url)
         with running(contender.command, url) as pid:
             figures.empty_rate = contender.empty_jobs / seconds(contender, 'empty')

@@ -84,7 +84,7 @@ def test_a_wrong_password_is_not_healthy_and_not_told(
     redis_url: str,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    use_redis(settings, redis_url.replace('redis://', 'redis://someone:hush-hush@'))
+    use_redis(settings, redis_url.replace('://', '://someone:hush-hush@'))
     answer = client.get('/healthz')
     assert_problem(answer, 503)
     assert 'hush-hush' not in answer.text + caplog.text

@@ -22,8 +22,6 @@ from qdjobs.worker.untrusted import CheckedJob
 if TYPE_CHECKING:
     from qdjobs.worker.worker import JobWorker
 
-BEAT = 10.0  # seconds between two signs of life
-TIDY = 5.0  # seconds between two rounds of tidying, of all workers together
 PAGE = 1000  # waiting jobs that one round of tidying looks at, from each end and in between
 
 _TIDYING = f'{RQ_KEY_PREFIX}:tidying'
@@ -34,6 +32,7 @@ class Maintenance:
 
     def __init__(self, worker: 'JobWorker') -> None:
         self._worker = worker
+        self._config = get_config()
         self._next_beat = self._next_recovery = 0.0
         self._positions: dict[str, int] = {}
         self.state: str | None = None
@@ -41,18 +40,19 @@ class Maintenance:
     def do_what_is_due(self) -> None:
         """Never raises for a Redis that is away: the next round will do it."""
         moment = time.monotonic()
+        settings = self._config
         try:
             if moment >= self._next_beat:
-                self._next_beat = moment + BEAT
+                self._next_beat = moment + settings.heartbeat_interval
                 self._beat()
             if moment >= self._next_recovery:
-                settings = get_config()
-                self._next_recovery = moment + min(10.0, settings.lease / 3)
+                self._next_recovery = moment + min(2 * settings.tidy_interval, settings.lease / 3)
                 for job_id in recover(
                     self._worker.connection, settings.max_worker_deaths, settings.failure_ttl
                 ):
                     self._free_slot(job_id)
-                if self._worker.connection.set(_TIDYING, 1, nx=True, px=int(TIDY * 1000)):
+                length = int(settings.tidy_interval * 1000)
+                if self._worker.connection.set(_TIDYING, 1, nx=True, px=length):
                     self._tidy()
         except RedisError as error:
             self._worker.log.warning('Worker %s: Redis is away: %s', self._worker.name, error)
@@ -118,7 +118,7 @@ class Maintenance:
     def _enqueue_forgotten_dependents(self) -> None:
         """Dependents of jobs that ended just before their worker did."""
         worker = self._worker
-        old = time.time() - TIDY
+        old = time.time() - self._config.tidy_interval
         found: Any = worker.connection.zrangebyscore(PENDING_DEPENDENTS, 0, old)
         for member in found:
             try:

@@ -9,7 +9,9 @@ docs/reliability.md has the whole.
 
 import contextlib
 import importlib
+import os
 import pkgutil
+import select
 import signal
 import time
 from types import FrameType, ModuleType
@@ -33,8 +35,6 @@ from qdjobs.worker.maintenance import Maintenance
 from qdjobs.worker.supervisor import Supervisor
 from qdjobs.worker.untrusted import CheckedJob, TimeLimit
 
-DUE_TICK = 0.5  # seconds, at least, between two looks for jobs whose time has come
-IDLE_TICK = 1.0  # seconds, at most, after which jobs that did not ring are found too
 SOCKET_TIMEOUT = 5.0  # seconds, at most, after which a connection that hangs is given up
 
 
@@ -68,11 +68,11 @@ class JobWorker(Supervisor, Worker):
     def _set_connection(self, connection: Redis) -> Redis:
         # RQ waits seven minutes for an answer, since it blocks so long. We must know in time that
         # a lease cannot be renewed.
-        self._socket_timeout = min(SOCKET_TIMEOUT, self._config.lease / 3)
+        socket_timeout = min(SOCKET_TIMEOUT, self._config.lease / 3)
         connection.connection_pool.disconnect()  # what `rq` has opened waits for ever
         connection.connection_pool.connection_kwargs |= {
-            'socket_timeout': self._socket_timeout,
-            'socket_connect_timeout': self._socket_timeout,
+            'socket_timeout': socket_timeout,
+            'socket_connect_timeout': socket_timeout,
         }
         return connection
 
@@ -89,6 +89,7 @@ class JobWorker(Supervisor, Worker):
         date_format: str = DEFAULT_LOGGING_DATE_FORMAT,
         log_format: str = DEFAULT_LOGGING_FORMAT,
     ) -> None:
+        self._wake_up, self._wake_up_end = os.pipe()  # readable from the first signal on
         self._install_signal_handlers()  # RQ does so later, and dies of a signal until then
         for name in ('libraries', *self._config.task_modules):
             setup_loghandlers(logging_level, date_format, log_format, name=name)
@@ -126,6 +127,7 @@ class JobWorker(Supervisor, Worker):
         if not self._stop_requested:
             self._stop_asked_at = time.monotonic()  # first: the next signal may come any moment
             self._stop_requested = True
+            os.write(self._wake_up_end, b'.')  # ends a wait, or keeps one from beginning
             self._shutdown_requested_date = now()
             if self._config.shutdown_grace is not None:
                 self._give_up_at = time.monotonic() + self._config.shutdown_grace
@@ -187,7 +189,7 @@ class JobWorker(Supervisor, Worker):
             except RedisError as error:
                 unheard = True
                 self.log.error('Worker %s: Redis is away: %s', self.name, error)
-                time.sleep(0.5)
+                select.select([self._wake_up], [], [], 0.5)
             if max_idle_time is not None and time.monotonic() - idle_since >= max_idle_time:
                 return None
         return None
@@ -199,15 +201,15 @@ class JobWorker(Supervisor, Worker):
         asked_at = time.monotonic()
         names = [queue.name for queue in self._ordered_queues]
         lease = self._config.lease
-        due = burst or asked_at - self._looked_for_due >= DUE_TICK
+        due = burst or asked_at - self._looked_for_due >= self._config.due_interval
         if due:
             self._looked_for_due = asked_at
         found = claim_job(self.own_connection, self.name, execution_id, lease, names, unheard, due)
         if isinstance(found, NoJob):
             self._maintenance.show_state('suspended' if found.suspended else 'idle')
             if not burst:
-                tick = min(IDLE_TICK, self._socket_timeout / 2)
-                wait_for_wake_up(self.connection, found.last_wake_up, tick)
+                wait = min(self._config.idle_wait, self._config.heartbeat_interval)
+                wait_for_wake_up(self.connection, found.last_wake_up, wait, self._wake_up)
             return None
         self._claimed = found
         self._lease_until = asked_at + lease

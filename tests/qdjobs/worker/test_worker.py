@@ -14,7 +14,6 @@ from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from itertools import pairwise
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
 from redis import Redis
@@ -46,10 +45,11 @@ from qdjobs.client.redis import get_connection
 from qdjobs.client.status import Status
 from qdjobs.config import environment_config
 from qdjobs.server import CONFIG, HOST, free_port
+from qdjobs.worker.lease import WAKE_UPS, wait_for_wake_up
 from tests.conftest import ROOT, Worker, eventually, use_redis
 from tests.faults.test_windows import alive, horse_of
 from tests.qdjobs.worker.test_stock_tools import rq
-from tests.support.proxy import Proxy
+from tests.support.proxy import Proxy, connect_to
 
 ADD = 'tests.support.tasks.add'
 APPEND = 'tests.support.tasks.append'
@@ -111,13 +111,32 @@ def test_a_sigterm_lets_the_job_finish_and_takes_no_other(job_worker: Worker, be
 def test_a_sigterm_ends_a_worker_that_has_nothing_to_do(
     connection: Redis, job_worker: Worker, how: str
 ) -> None:
-    with job_worker(**CALM) as worker:
-        eventually(lambda: connection.scard('rq:workers'))
+    # Only the signal can wake it: every other wait is longer than the test's.
+    with job_worker('--name', 'w', JOB_IDLE_WAIT='20', **CALM) as worker:
         if how == 'suspended':
+            eventually(lambda: connection.scard('rq:workers'))
             suspend(connection)
+            connection.xadd(WAKE_UPS, {'ring': 1})
+        eventually(lambda: connection.hget('rq:worker:w', 'state') == how.encode())
+        time.sleep(0.2)  # until it waits
         worker.terminate()
-        assert worker.wait(10) == 0
+        assert worker.wait(5) == 0
     assert connection.scard('rq:workers') == 0
+
+
+def waiting_clients(connection: Redis) -> list[str]:
+    return [client['id'] for client in connection.client_list() if client['cmd'] == 'xread']
+
+
+def test_a_wait_does_not_begin_once_it_is_to_end(connection: Redis) -> None:
+    wake_up, end = os.pipe()
+    try:
+        os.write(end, b'.')
+        wait_for_wake_up(connection, '0', 1000, wake_up)
+        eventually(lambda: not waiting_clients(connection))  # Redis ends its part too
+    finally:
+        os.close(wake_up)
+        os.close(end)
 
 
 def require_put_back(connection: Redis, job: Job, other: Job) -> None:
@@ -400,11 +419,8 @@ def test_what_a_job_changes_is_reset(job_worker: Worker) -> None:
 @contextmanager
 def monitor(url: str) -> Iterator[list[str]]:
     """Collect the commands of all clients, those within scripts left out."""
-    place = urlsplit(url)
-    assert place.hostname is not None
-    assert place.port is not None
     commands: list[str] = []
-    with socket.create_connection((place.hostname, place.port)) as end:
+    with connect_to(url) as end:
         end.sendall(b'MONITOR\r\n')
 
         def read() -> None:
