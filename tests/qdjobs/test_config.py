@@ -20,7 +20,7 @@ from qdjobs.config import (
     get_config,
     read_app_config,
 )
-from tests.conftest import ROOT
+from tests.support.processes import ROOT
 
 # A slow machine is no failure.
 unhurried = hypothesis(deadline=None, suppress_health_check=[HealthCheck.too_slow])

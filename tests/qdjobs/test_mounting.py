@@ -9,7 +9,7 @@ from flask import Flask, Response
 from libraries.job_manager import enqueue_background_job
 from qdjobs import JobError, JobQueue, init_job_queue
 from qdjobs.config import get_config
-from tests.conftest import use_redis
+from tests.support.applications import use_redis
 
 SECRETS = {
     'JOBS_API_TOKEN': 'api-secret',

@@ -21,7 +21,7 @@ from libraries.job_manager import enqueue_background_job, wait_for_job
 from libraries.tables.parquet import ParquetReader
 from libraries.tables.text import MAX_RECORD
 from qdjobs.errors import InvalidJobError, PermanentJobError
-from tests.conftest import ROOT, Worker, eventually
+from tests.support.processes import ROOT, Worker, eventually
 from workers.data_tasks import data_processing, process_file
 
 Row = dict[str, Any]
@@ -762,6 +762,7 @@ def batches_of(path: str) -> Iterator[Sequence[Any]]:
 
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize('format', ['json', 'ndjson', 'parquet'])
+@pytest.mark.slow
 def test_a_million_rows_there_and_back(uploads: Path, million: Path, format: Any) -> None:
     (uploads / 'million.csv').symlink_to('.million.csv')
     os.link(million, uploads / '.million.csv')

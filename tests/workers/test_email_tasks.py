@@ -17,7 +17,7 @@ from libraries.job_manager import enqueue_background_job, wait_for_job
 from libraries.mail.message import read_sender, write_message
 from qdjobs.config import environment_config
 from qdjobs.errors import InvalidJobError, PermanentJobError
-from tests.conftest import Worker
+from tests.support.processes import Worker
 from tests.support.smtp import Mailbox, mail_server, text_of
 from workers import email_tasks
 from workers.email_tasks import email_notification, send_email, send_notification

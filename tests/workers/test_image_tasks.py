@@ -20,7 +20,7 @@ from PIL import Image, ImageCms, ImageFilter
 from libraries.files import output_dir, upload_dir
 from libraries.job_manager import enqueue_background_job, wait_for_job
 from qdjobs.errors import InvalidJobError, PermanentJobError
-from tests.conftest import ROOT, Worker
+from tests.support.processes import ROOT, Worker
 from workers.image_tasks import process_image
 
 TASK = 'workers.image_tasks.process_image'

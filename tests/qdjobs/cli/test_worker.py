@@ -20,8 +20,8 @@ from qdjobs import (
     retry_job,
 )
 from qdjobs.errors import InvalidJobError, JobNotFoundError
-from tests.conftest import ROOT
 from tests.support.apps import create_shop
+from tests.support.processes import ROOT
 
 FLASK = str(Path(sys.executable).with_name('flask'))
 SHOP = 'tests.support.apps:create_shop'

@@ -28,7 +28,7 @@ from libraries.job_manager import (
 from qdjobs.client.redis import get_connection
 from qdjobs.errors import QueueUnavailableError
 from qdjobs.server import embedded_redis, free_port
-from tests.conftest import use_redis
+from tests.support.applications import use_redis
 from tests.support.proxy import Proxy, connect_to
 
 ADD = 'tests.support.tasks.add'
@@ -143,6 +143,7 @@ def test_a_cut_batch_stands_once_and_can_be_repeated(proxy: Proxy, direct: Redis
     assert places(direct) == [job.id for job in jobs]
 
 
+@pytest.mark.upstream
 def test_the_control_redis_py_as_it_comes_repeats_itself(proxy: Proxy, direct: Redis) -> None:
     proxy.cut_after = b'RPUSH'
     proxy.max_cuts = 2

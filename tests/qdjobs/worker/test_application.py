@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from qdjobs import enqueue_background_job, get_job_status
-from tests.conftest import ROOT
+from tests.support.processes import ROOT
 
 RQ = str(Path(sys.executable).with_name('rq'))
 APP_NAME = 'tests.support.tasks.app_name'

@@ -46,9 +46,10 @@ from qdjobs.client.status import Status
 from qdjobs.config import environment_config
 from qdjobs.server import CONFIG, HOST, free_port
 from qdjobs.worker.lease import WAKE_UPS, wait_for_wake_up
-from tests.conftest import ROOT, Worker, eventually, use_redis
 from tests.faults.test_windows import alive, horse_of
 from tests.qdjobs.worker.test_stock_tools import rq
+from tests.support.applications import use_redis
+from tests.support.processes import QUICK, ROOT, Worker, eventually
 from tests.support.proxy import Proxy, connect_to
 
 ADD = 'tests.support.tasks.add'
@@ -436,7 +437,8 @@ def monitor(url: str) -> Iterator[list[str]]:
 
 
 def test_an_idle_worker_is_quiet(redis_url: str, job_worker: Worker) -> None:
-    with job_worker(JOB_LEASE='30') as worker:
+    defaults = dict.fromkeys(QUICK, '')
+    with job_worker(JOB_LEASE='30', **defaults) as worker:
         require_living(worker)
         time.sleep(0.5)
         with monitor(redis_url) as commands:
