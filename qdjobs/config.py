@@ -34,6 +34,9 @@ VARIABLES = (
     'METRICS_TOKEN', 'DASHBOARD_USERNAME', 'DASHBOARD_PASSWORD',
 )  # fmt: skip
 
+# Which a worker need not know.
+WEB_SECRETS = ('JOBS_API_TOKEN', 'METRICS_TOKEN', 'DASHBOARD_USERNAME', 'DASHBOARD_PASSWORD')
+
 _QUEUE_NAME = re.compile(r'[A-Za-z0-9_.-]{1,100}')  # no comma or space, which separate names
 _KEY_PREFIX = re.compile(r'[A-Za-z0-9_.:{}-]{1,100}')  # as RQ has it
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 from flask.cli import ScriptInfo
 
-from qdjobs.config import VARIABLES, JobConfig, get_config
+from qdjobs.config import VARIABLES, WEB_SECRETS, JobConfig, get_config
 
 
 @click.command(
@@ -37,10 +37,12 @@ def worker(context: click.Context, arguments: tuple[str, ...]) -> None:
 
 
 def _environment(config: JobConfig, app: str) -> dict[str, str]:
-    """What a process needs to have the configuration of this application."""
-    other = {name: value for name, value in os.environ.items() if name not in VARIABLES}
+    """The environment of a process with the configuration of this application."""
+    names = [name for name in VARIABLES if name not in WEB_SECRETS]
+    other = {name: value for name, value in os.environ.items() if name not in names}
+    mine = {name: config.variables[name] for name in names if name in config.variables}
     own = {'REDIS_URL': config.redis_url, 'RQ_KEY_PREFIX': config.key_prefix, 'JOB_APP': app}
-    return other | dict(config.variables) | own
+    return other | mine | own
 
 
 def _import_path(named: str | None) -> str:
