@@ -149,6 +149,13 @@ class JobWorker(Supervisor, Worker):
         with contextlib.suppress(RedisError):  # if Redis is away, our record there expires
             super().teardown()  # type: ignore[no-untyped-call]
 
+    def unsubscribe(self) -> None:
+        # RQ's stops its thread after it has unsubscribed: the thread may wait for another
+        # subscription by then, and the worker a second for the thread.
+        if self.pubsub_thread is not None:
+            self.pubsub_thread.stop()
+        super().unsubscribe()  # type: ignore[no-untyped-call]
+
     # -- Redis, which may be away ----------------------------------------------------------------
 
     def heartbeat(self, timeout: int | None = None, pipeline: Any = None) -> None:
