@@ -46,6 +46,7 @@ faults: install
 check: install
 	@ruff check .
 	@ruff format --check .
+	@lint-imports --no-cache --no-logo
 	@mypy
 
 # Beside RQ, other SVG writers, csv + json, pandas and, in an environment of its own, Celery.

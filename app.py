@@ -9,7 +9,7 @@ from components.task_names import name_tasks
 from libraries.mail.settings import read_mail_settings
 from qdjobs import JobQueue
 from qdjobs.client.redis import redis_connection
-from qdjobs.web.problems import register_problems
+from qdjobs.web import register_problems
 
 
 def create_app() -> Flask:

@@ -2,9 +2,7 @@
 
 from contextlib import suppress
 
-from qdjobs.client.options import Options
-from qdjobs.errors import UnknownTaskError
-from qdjobs.extension import JobQueue
+from qdjobs import JobQueue, Options, UnknownTaskError
 
 _MAIL: Options = {'job_max_retries': 3}  # the server, or the way to it, may be back soon
 

@@ -14,14 +14,18 @@ from typing import Any, TextIO
 import click
 from aiosmtpd.controller import Controller
 
+from examples.http_client import ENDED
 from examples.mail_server import ShowMails
 from libraries.drawing.patterns import PATTERNS
-from libraries.job_manager import enqueue_background_job, get_job_status, get_job_statuses
-from qdjobs.cli.text import bar
-from qdjobs.client.status import ENDED, Status
+from libraries.job_manager import (
+    Status,
+    enqueue_background_job,
+    get_job_status,
+    get_job_statuses,
+)
 from qdjobs.server import HOST, embedded_redis, free_port, point_here
 
-JOB_WORKER = 'qdjobs.worker.worker.JobWorker'
+JOB_WORKER = 'qdjobs.JobWorker'
 DRAW = 'workers.svg_tasks.generate_complex_svg'
 SEED = 5
 DEADLINE = 60.0  # seconds
@@ -170,7 +174,7 @@ def follow(jobs: dict[str, str]) -> list[Status]:
                 seen[job['id']] = state
                 line = f'  {time.strftime("%H:%M:%S")}  {jobs[job["id"]]:26}{job["queue"]:9}'
                 click.echo(line + click.style(state, fg=COLOURS.get(state)))
-        if ENDED.issuperset(seen.values()) or time.monotonic() > deadline:
+        if set(ENDED).issuperset(seen.values()) or time.monotonic() > deadline:
             return statuses
         time.sleep(0.02)
 
@@ -194,7 +198,7 @@ def show_mail(arrived: TextIO) -> None:
 
 
 def show_progress() -> Status:
-    """A job that takes a while, as `flask jobs wait` shows it."""
+    """A job that takes a while, and how far it is."""
     drawings = [
         {
             'pattern_type': pattern,
@@ -219,6 +223,16 @@ def show_progress() -> Status:
             click.echo(nl=live)
             return status
         time.sleep(0.1)
+
+
+def bar(status: Status) -> str:
+    """The progress of a job in one line."""
+    progress = status['progress']
+    if not progress:
+        return status['status']
+    done, total, message = progress['done'], progress['total'], progress['message']
+    drawn = '#' * (30 * done // total)
+    return f'{status["status"]:9} [{drawn:-<30}] {done / total:4.0%}  {done}/{total} {message}'
 
 
 def shorten(path: str) -> str:

@@ -4,8 +4,7 @@ import time
 from datetime import date
 from typing import TypedDict
 
-from qdjobs.extension import JobQueue
-from qdjobs.progress import track
+from qdjobs import JobQueue, track
 
 queue = JobQueue(url_prefix='/jobs')  # where the HTTP API stands, if there is a token for it
 

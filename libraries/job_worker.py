@@ -1,5 +1,5 @@
 """The worker class, under the name that Procfiles and shells have."""
 
-from qdjobs.worker import JobWorker
+from qdjobs import JobWorker
 
 __all__ = ['JobWorker']

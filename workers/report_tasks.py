@@ -12,7 +12,6 @@ from libraries.drawing.strokes import measure
 from libraries.files import call_digest, write_output
 from libraries.reports.report import Figure, render_report
 from libraries.reports.table import Table
-from qdjobs.client.hints import HintCheck
 from qdjobs.errors import PermanentJobError, short_repr
 from qdjobs.progress import track
 
@@ -73,7 +72,7 @@ def generate_report(report_type: ReportType, params: TableParams | DrawingsParam
             f'there is no report {short_repr(report_type)}: '
             f'report_type is one of {", ".join(PARAMS)}'
         )
-    if problem := HintCheck((PARAMS[report_type],)).problem(params):
+    if problem := _problem(params, PARAMS[report_type]):
         raise PermanentJobError(f'params do not fit a report of type {report_type!r}: {problem}')
     given: Any = params
     table, figures = _MAKERS[report_type](given)
@@ -85,7 +84,7 @@ def generate_pdf(user_id: UserId) -> str:
 
     Raises PermanentJobError for an id that is no number, no text, or cannot be written.
     """
-    if problem := HintCheck(get_args(UserId)).problem(user_id):
+    if problem := _problem(user_id, UserId):
         raise PermanentJobError(f'user_id: {problem}')
     # Which users there are is not known here: the id alone decides what is drawn.
     random = Random(f'user {user_id!r}')
@@ -99,6 +98,30 @@ def generate_pdf(user_id: UserId) -> str:
     params: DrawingsParams = {'title': f'A drawing for {user_id}', 'drawings': [drawing]}
     table, figures = _drawings(params)
     return _write(f'user-{call_digest(user_id)}', params, table, figures)
+
+
+def _problem(value: Any, hint: Any) -> str | None:
+    """Why a value does not fit a hint as it is, or None if it does."""
+    try:
+        converted = msgspec.convert(value, hint, builtin_types=(date,))
+    except msgspec.ValidationError as error:
+        return str(error).replace('`', '').replace(' - at', ' at')
+    return _changed(value, converted)
+
+
+def _changed(given: Any, converted: Any) -> str | None:
+    """What msgspec has left out or made into a list, since a report uses what was given."""
+    if isinstance(converted, dict):
+        for key, value in given.items():
+            if key not in converted:
+                return f'Unexpected key {short_repr(key)}'
+            if problem := _changed(value, converted[key]):
+                return problem
+    elif isinstance(converted, list):
+        if not isinstance(given, list):
+            return f'Expected list, got {type(given).__name__}'
+        return next(filter(None, map(_changed, given, converted)), None)
+    return None
 
 
 def _write(

@@ -9,10 +9,14 @@ from werkzeug.exceptions import NotFound
 
 from libraries.drawing.patterns import Millimetres, PatternName, draw_pattern
 from libraries.files import output_path
-from libraries.job_manager import enqueue_background_job, get_job_status
-from qdjobs.client.status import Status
-from qdjobs.errors import InvalidJobError, JobNotFoundError
-from qdjobs.web.body import json_answer, read_json_body
+from libraries.job_manager import (
+    InvalidJobError,
+    JobNotFoundError,
+    Status,
+    enqueue_background_job,
+    get_job_status,
+)
+from qdjobs.web import json_answer, read_json_body
 
 DRAW = 'workers.svg_tasks.generate_complex_svg'
 

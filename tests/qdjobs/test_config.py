@@ -1,9 +1,11 @@
 """The environment is read once, when first asked for, and a bad value names its variable."""
 
+import json
 import os
 import subprocess
 import sys
 from dataclasses import FrozenInstanceError, fields
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -273,7 +275,16 @@ def test_configurations_are_equal_if_a_worker_would_do_the_same() -> None:
     assert read_app_config({'JOB_KEY_PREFIX': 'shop'}) != read_app_config({})
 
 
-# Import. An audit hook sees every socket, whoever opens it.
+# Import. tests/support/import_watch.py sees what a module does.
+
+PACKAGES = ('components', 'libraries', 'qdjobs', 'workers')
+MODULES = [
+    '.'.join(path.relative_to(ROOT).with_suffix('').parts).removesuffix('.__init__')
+    for path in (
+        ROOT / 'app.py',
+        *(file for name in PACKAGES for file in (ROOT / name).rglob('*.py')),
+    )
+]
 
 WATCH = """
 import sys
@@ -302,24 +313,67 @@ def run(code: str, **env: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize(
-    'module',
-    [
-        'libraries.job_manager',
-        'libraries.files',
-        'workers.email_tasks',
-        'app',
-        'components.artboard.main',
-    ],
-)
-def test_importing_reads_no_setting_and_opens_no_socket(module: str) -> None:
-    done = run(f'import {module}; print(opened)', **GARBAGE)
-    assert (done.returncode, done.stdout) == (0, '[]\n'), done.stderr
+def import_watched(*modules: str, path: Path = ROOT) -> dict[str, list[str]]:
+    """What modules do while they are imported, in a process whose every setting is bad."""
+    environment = os.environ | GARBAGE | {'PYTHONPATH': f'{ROOT}:{path}'}
+    done = subprocess.run(
+        [sys.executable, '-B', '-m', 'tests.support.import_watch', *modules],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    acts: dict[str, list[str]] = json.loads(done.stdout)
+    return acts
 
 
-def test_the_watch_sees_a_socket() -> None:
-    done = run('import socket; socket.socket().close(); print(opened)')
-    assert 'socket.__new__' in done.stdout
+def test_importing_any_module_acts_on_nothing() -> None:
+    assert {name.partition('.')[0] for name in MODULES} == {'app', *PACKAGES}
+    assert import_watched(*MODULES) == {}
+
+
+ACTS = {
+    'environ': "import os; URL = os.environ['HOME']",
+    'environb': "import os; URL = os.environb.get(b'REDIS_URL')",
+    'getenv': "import os; URL = os.getenv('REDIS_URL')",
+    'copy': 'import os; ENVIRONMENT = os.environ | {}',
+    'default': 'import os\ndef f(url=os.getenv("X")): ...',
+    'attribute': 'import os\nclass A:\n    url = os.environ.get("X")',
+    'caught': 'import os\ntry: URL = os.environ["X"]\nexcept KeyError: pass',
+    'folder': 'import pathlib; HERE = pathlib.Path.cwd()',
+    'file': "NAMES = [line for name in ['/etc/hostname', '/etc/passwd'] for line in open(name)]",
+    'written': "import os; open(os.devnull, 'w').close()",
+    'made': "import os\ntry: os.mkdir('/')\nexcept OSError: pass",
+    'process': "import subprocess; subprocess.run(['true'])",
+    'socket': 'import socket; socket.socket().close()',
+    'through': 'from qdjobs.config import get_config\ntry: get_config()\nexcept ValueError: pass',
+}
+NO_ACTS = {
+    'function': 'import os\ndef f(): return os.environ["HOME"], open("/etc/passwd")',
+    'import': 'import email, http.server, polars, acts_import.socket',
+    'own': 'import pathlib; TEXT = pathlib.Path(__file__).read_text()',
+    'main': "if __name__ == '__main__':\n    import socket; socket.socket()",
+}
+
+
+def test_the_watch_sees_acts_and_nothing_else(tmp_path: Path) -> None:
+    for name, source in (ACTS | NO_ACTS).items():
+        folder = tmp_path / f'acts_{name}'
+        folder.mkdir()
+        (folder / '__init__.py').write_text(source)
+    (tmp_path / 'acts_import/socket.py').write_text(ACTS['socket'])
+    acts = import_watched(*(f'acts_{name}' for name in ACTS | NO_ACTS), path=tmp_path)
+    assert set(acts) == {'acts_import.socket', *(f'acts_{name}' for name in ACTS)}
+
+
+def test_importing_the_tasks_waits_for_no_engine() -> None:
+    tasks = ', '.join(name for name in MODULES if name.startswith('workers.'))
+    done = run(f'import {tasks}, sys; print(*(name.partition(".")[0] for name in sys.modules))')
+    loaded = set(done.stdout.split())
+    assert 'workers' in loaded
+    assert loaded.isdisjoint({'polars', 'PIL', 'reportlab', 'email_validator'})
 
 
 def test_an_application_is_made_without_a_socket() -> None:
