@@ -45,7 +45,7 @@ def unreadable(text: str) -> str:
 def check_font(name: str) -> str:
     """Return `name`; raises ValueError, listing all fonts, if there is no such font."""
     if name not in _font_names():
-        raise ValueError(f'no Hershey font {name!r}: it is one of {", ".join(_font_names())}')
+        raise ValueError(f'no Hershey font {name!r}: use one of {", ".join(_font_names())}')
     return name
 
 

@@ -70,7 +70,7 @@ def pattern_strokes(
     side outside 20 to 1200 mm.
     """
     if pattern not in list(PATTERNS):
-        raise ValueError(f'unknown pattern {pattern!r}: it is one of {", ".join(PATTERNS)}')
+        raise ValueError(f'unknown pattern {pattern!r}: use one of {", ".join(PATTERNS)}')
     for name, side in (('width', width), ('height', height)):
         if not isinstance(side, int | float) or not SMALLEST <= side <= LARGEST:
             raise ValueError(f'{name} must be {SMALLEST} to {LARGEST} mm, got {side!r}')

@@ -30,7 +30,7 @@ def draw_postcard(recipient: str, message: str, template_name: PostcardTemplate)
     """
     if template_name not in TEMPLATES:
         allowed = ', '.join(TEMPLATES)
-        raise ValueError(f'unknown template {template_name!r}: it is one of {allowed}')
+        raise ValueError(f'unknown template {template_name!r}: use one of {allowed}')
     if lacking := unreadable(recipient + message):
         raise ValueError(f'the pen font has no letters for {lacking[:20]!r}: use Latin letters')
     if not recipient.strip():
