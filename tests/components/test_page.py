@@ -246,7 +246,7 @@ def test_a_queue_that_is_away_is_told_and_tried_again(
     page = visit()
     use_redis(settings, f'redis://127.0.0.1:{free_port()}/0', app)
     draw(page)
-    problem(page, 'queue of drawings is away')
+    problem(page, 'queue of drawings is not available')
     expect(page.get_by_role('progressbar')).to_be_hidden()
     expect(entries(page)).to_have_count(0)
     use_redis(settings, redis_url, app)
