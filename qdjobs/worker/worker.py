@@ -20,7 +20,7 @@ from uuid import uuid4
 
 from redis import Redis
 from redis.exceptions import RedisError
-from rq import Worker
+from rq import Worker, worker_registration
 from rq.defaults import DEFAULT_LOGGING_DATE_FORMAT, DEFAULT_LOGGING_FORMAT, RQ_KEY_PREFIX
 from rq.job import Job
 from rq.logutils import setup_loghandlers
@@ -52,7 +52,15 @@ class JobWorker(Supervisor, Worker):
         self.serializer = PlainSerializer
         self.queues = [self._trusting_nobody(queue) for queue in self.queues]
         self._ordered_queues = self.queues[:]
-        self._maintenance = Maintenance(self)
+        self._maintenance = Maintenance(
+            self.connection,
+            self.queues,
+            self._config,
+            lambda job: self.enqueue_dependents(job, self._queue_of(job)),
+            self._release_slot_safely,
+        )
+        self._shown_state: str | None = None
+        self._next_beat = 0.0
         self._stop_asked_at = 0.0
         self._looked_for_due = 0.0
 
@@ -91,7 +99,7 @@ class JobWorker(Supervisor, Worker):
     ) -> None:
         self._wake_up, self._wake_up_end = os.pipe()  # readable from the first signal on
         self._install_signal_handlers()  # RQ does so later, and dies of a signal until then
-        for name in ('libraries', *self._config.task_modules):
+        for name in ('qdjobs', *self._config.task_modules):
             setup_loghandlers(logging_level, date_format, log_format, name=name)
         self._import_tasks()
         self._horse = self._new_horse()  # before RQ starts its thread, and before any job is ours
@@ -148,7 +156,31 @@ class JobWorker(Supervisor, Worker):
         if pipeline is not None:
             super().heartbeat(timeout, pipeline)
         else:
-            self._maintenance.do_what_is_due()
+            self._beat_if_due()
+            self._maintenance.run_if_due()
+
+    def _beat_if_due(self) -> None:
+        moment = time.monotonic()
+        if moment < self._next_beat or self.birth_date is None:
+            return
+        self._next_beat = moment + self._config.heartbeat_interval
+        self.last_heartbeat = now()
+        # The whole record, since Redis may have come back without it.
+        record = self.serialize() | {'state': self._shown_state or 'idle'}
+        try:
+            with self.connection.pipeline() as pipe:
+                pipe.hset(self.key, mapping=record)
+                worker_registration.register(self, pipe)
+                pipe.expire(self.key, self.worker_ttl + 60)
+                pipe.execute()
+        except RedisError as error:
+            self.log.warning('Worker %s: no heartbeat: %s', self.name, error)
+
+    def _show_state(self, state: str) -> None:
+        """What `rq info` shows of the worker; written when it changes."""
+        if state != self._shown_state:
+            self.set_state(state)
+            self._shown_state = state
 
     def check_for_suspension(self, burst: bool) -> None:
         """Nothing to do: `take` looks for a suspension in the same step as it takes a job."""
@@ -179,7 +211,7 @@ class JobWorker(Supervisor, Worker):
         idle_since = time.monotonic()
         unheard = False
         while not self._stop_requested:
-            self._maintenance.do_what_is_due()
+            self.heartbeat()
             if self.should_run_maintenance_tasks:
                 self.run_maintenance_tasks()
             try:
@@ -206,14 +238,14 @@ class JobWorker(Supervisor, Worker):
             self._looked_for_due = asked_at
         found = claim_job(self.own_connection, self.name, execution_id, lease, names, unheard, due)
         if isinstance(found, NoJob):
-            self._maintenance.show_state('suspended' if found.suspended else 'idle')
+            self._show_state('suspended' if found.suspended else 'idle')
             if not burst:
                 wait = min(self._config.idle_wait, self._config.heartbeat_interval)
                 wait_for_wake_up(self.connection, found.last_wake_up, wait, self._wake_up)
             return None
         self._claimed = found
         self._lease_until = asked_at + lease
-        self._maintenance.show_state('busy')
+        self._show_state('busy')
         job = CheckedJob(connection=self.connection)
         job._id, job.origin = found.lease.job_id, found.lease.origin
         queue = next((q for q in self.queues if q.name == found.queue), self.queues[0])
