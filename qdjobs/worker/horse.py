@@ -189,7 +189,7 @@ def _prepare(prepare: Callable[[], None]) -> bytes:
         return _FAILED + str(error).encode()
     except (Exception, SystemExit) as error:
         log.exception('The work horse cannot be prepared')
-        return _FAILED + f'{type(error).__name__}: {error}'.encode()
+        return _FAILED + f'{type(error).__name__}: {" ".join(str(error).split())}'.encode()
     return _READY
 
 

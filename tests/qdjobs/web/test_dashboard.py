@@ -88,7 +88,7 @@ def requests(app: Flask, job_id: str = 'x', queue: str = 'default') -> Iterator[
     values = {'instance_number': 0, 'per_page': 8, 'page': 1, 'filename': 'css/main.css'}
     found = []
     for rule in app.url_map.iter_rules():
-        if rule.endpoint.startswith('rq_dashboard.'):
+        if rule.endpoint.startswith('qdjobs_dashboard.'):
             for registry in SHOWN if 'registry_name' in rule.arguments else ('',):
                 for order in ('asc', 'dsc') if 'order' in rule.arguments else ('',):
                     given: dict[str, Any] = values | {'registry_name': registry, 'order': order}
@@ -184,7 +184,7 @@ def test_it_answers_where_rq_dashboard_does(app: Flask, redis_url: str) -> None:
     """A route that upstream adds must be looked at; compacting, which loses jobs, is left out."""
 
     def paths(of: Flask) -> set[str]:
-        found = (rule.rule for rule in of.url_map.iter_rules() if 'rq_dashboard' in rule.endpoint)
+        found = (rule.rule for rule in of.url_map.iter_rules() if '_dashboard' in rule.endpoint)
         return {
             re.sub(r'<(?:\w+:)?(\w+)>', r'<\1>', rule).replace('<instance_number>', '0')
             for rule in found
@@ -346,8 +346,9 @@ def test_the_templates_are_mended_and_still_need_it() -> None:
     for fault, _ in REWRITES:
         assert re.search(fault, originals), f'{fault} is mended: this guard can go'
     for name in names:
-        mended = read_template(name)
+        mended = read_template(f'qdjobs_dashboard/{name.partition("/")[2]}')
         assert mended is not None
+        assert 'rq_dashboard' not in mended.replace('qdjobs_dashboard', '')
         assert '<%=' not in mended
         assert '.text(d' not in mended
         assert 'compact_queue' not in mended
@@ -355,7 +356,7 @@ def test_the_templates_are_mended_and_still_need_it() -> None:
             assert '|tojson' in written.replace(' ', '') or 'poll_interval' in written
 
 
-@pytest.mark.parametrize('name', ['../web.py', 'rq_dashboard/../../web.py/x', 'artboard.html', ''])
+@pytest.mark.parametrize('name', ['../web.py', 'qdjobs_dashboard/../../../web.py', 'base.html', ''])
 def test_other_templates_are_none_of_ours(name: str) -> None:
     assert read_template(name) is None
 

@@ -957,14 +957,6 @@ def test_a_slow_app_costs_no_job_its_lease(job_worker: Worker) -> None:
         assert worker.poll() is None
 
 
-def test_without_an_app_no_flask_is_needed() -> None:
-    code = "import sys; sys.modules['flask'] = None; import qdjobs.worker.worker"
-    result = subprocess.run(
-        [sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert result.returncode == 0, result.stderr
-
-
 # -- Redis goes away -------------------------------------------------------------------------------
 
 
