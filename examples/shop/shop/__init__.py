@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from flask import Flask, render_template
+from qdjobs import JobQueue
 from werkzeug.exceptions import NotFound
 
 from libraries.money import euros
@@ -18,6 +19,9 @@ def create_app(config: Mapping[str, Any] | None = None) -> Flask:
         SQLALCHEMY_DATABASE_URI='sqlite:///shop.sqlite',  # in the folder instance/
         SESSION_COOKIE_SAMESITE='Lax',
         COURIER_URL='http://127.0.0.1:8005/parcels',
+        JOB_TASK_MODULES='shop.tasks',
+        JOB_KEY_PREFIX='shop',
+        JOB_QUEUES=['receipts', 'default'],
     )
     app.config.from_prefixed_env()
     app.config.from_mapping(config or {})
@@ -27,6 +31,7 @@ def create_app(config: Mapping[str, Any] | None = None) -> Flask:
     app.register_error_handler(NotFound, show_not_found)
     app.add_template_filter(euros)
     app.cli.add_command(setup)
+    JobQueue(app)
     return app
 
 

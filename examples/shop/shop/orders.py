@@ -2,11 +2,11 @@
 
 from flask import Blueprint, abort, g, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
+from qdjobs import enqueue_background_job, get_job_status
 from sqlalchemy import select
 
 from shop.account import login_required
 from shop.models import Order, Product, db
-from shop.receipts import write_receipt
 
 pages = Blueprint('orders', __name__)
 
@@ -39,9 +39,20 @@ def show_order(order_id: int) -> ResponseReturnValue:
 @login_required
 def send_receipt(order_id: int) -> ResponseReturnValue:
     order = own_order(order_id)
-    order.receipt = write_receipt(order)
-    db.session.commit()
-    return {'receipt': order.receipt}
+    job = enqueue_background_job(
+        'shop.tasks.receipts.send_receipt',
+        order=order.id,
+        job_id=f'receipt-{order.id}',
+        job_queue='receipts',
+    )
+    return {'job': job.id}, 202, {'Location': url_for('.show_receipt', order_id=order.id)}
+
+
+@pages.get('/orders/<int:order_id>/receipt')
+@login_required
+def show_receipt(order_id: int) -> ResponseReturnValue:
+    status = get_job_status(f'receipt-{own_order(order_id).id}')
+    return {'status': status['status'], 'receipt': status['result']}
 
 
 def own_order(order_id: int) -> Order:
