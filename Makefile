@@ -2,7 +2,7 @@
 PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: install demo up test faults check bench clean
+.PHONY: install demo up test test-all faults check bench clean
 
 install: .venv/installed
 
@@ -29,10 +29,17 @@ up: install
 	@echo '    export REDIS_URL=redis://127.0.0.1:$(REDIS_PORT)/0 SMTP_URL=$(SMTP_URL)'
 	@env -u RQ_REDIS_URL REDIS_URL=redis://127.0.0.1:$(REDIS_PORT)/0 honcho start -f Procfile.dev
 
-test: install
-	@python -m pytest
+# Each process has a server of its own. To debug: `pytest tests/test_x.py`, in one process.
+PYTEST = python -m pytest -n 4 --dist worksteal
 
-# The fault tests of `make test`, each for a minute.
+test: install
+	@$(PYTEST) -m 'not slow and not upstream'
+
+# What CI runs: millions of rows, soaks, and other people's software beside ours too.
+test-all: install
+	@$(PYTEST)
+
+# The fault tests of `make test-all`, each for a minute.
 faults: install
 	@FAULT_SECONDS=$${FAULT_SECONDS:-60} python -m pytest tests/faults
 

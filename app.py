@@ -1,4 +1,4 @@
-"""The Flask application: settings first, then the components. Opens no socket."""
+"""Create the Flask application. Importing this module opens no connection."""
 
 import click
 from flask import Flask, Response
@@ -13,7 +13,7 @@ from qdjobs.web import register_problems
 
 
 def create_app() -> Flask:
-    """A new application. Raises ValueError, naming the variable, for a bad setting."""
+    """Create an application. Raises ValueError, naming the variable, for an invalid setting."""
     app = Flask(__name__)
     app.config['MAX_CONTENT_LENGTH'] = 1024 * 1024
     _check_mail_settings()
@@ -26,14 +26,14 @@ def create_app() -> Flask:
 
 
 def healthz() -> Response:
-    """200 if this process reaches Redis, else 503."""
+    """Answer 200 if this process reaches Redis, else 503."""
     with redis_connection() as connection:
         connection.ping()
     return Response('ok\n', mimetype='text/plain')
 
 
 def _check_mail_settings() -> None:
-    """Here, and not only when a mail is due."""
+    """Check the mail settings at start, not only when a mail is sent."""
     try:
         read_mail_settings()
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""Tasks for the worker benchmark, for every contender alike."""
+"""Tasks of the worker benchmark, the same for every contender."""
 
 import time
 

@@ -1,7 +1,7 @@
-"""Celery's side of benchmarks/worker.py; runs in an environment of its own (requirements.txt).
+"""Celery's side of benchmarks/worker.py, in its own environment (requirements-celery.txt).
 
-`python -m benchmarks.celery_app TASK COUNT` sends jobs, waits for them, and prints the seconds that
-they took; `latency COUNT` prints the seconds between sending and start, one job after another.
+`python -m benchmarks.celery_app TASK COUNT` sends jobs, waits for them and prints the seconds that
+they took; `latency COUNT` prints the seconds from sending to start, one job after another.
 """
 
 import json

@@ -1,6 +1,6 @@
-"""What a web request pays: our calls beside RQ's own, in one run, on one server.
+"""Measure the calls a web request makes: ours and RQ's own, in one run on one server.
 
-Run with `make bench`. Each figure is the best of several rounds, both sides taking turns.
+Run with `make bench`. Each figure is the best of several rounds; both sides take turns.
 """
 
 import os
@@ -23,7 +23,7 @@ from libraries.job_manager import (
     get_job_status,
     get_job_statuses,
 )
-from qdjobs.server import embedded_redis, point_here
+from qdjobs.server import embedded_redis, free_port, point_here
 
 TASK = 'workers.svg_tasks.generate_complex_svg'
 ARGUMENTS: dict[str, Any] = {
@@ -36,7 +36,7 @@ ROUNDS = 7
 
 
 def best(repeat: int, *calls: Callable[[], object]) -> list[float]:
-    """The best time of one call, in microseconds, for each of several that take turns."""
+    """The best time of each call, in microseconds; the calls take turns."""
     times: list[list[float]] = [[] for _ in calls]
     for _ in range(ROUNDS):
         for call, taken in zip(calls, times, strict=True):
@@ -55,10 +55,10 @@ def compare(title: str, ours: tuple[str, float], theirs: tuple[str, float], goal
 
 
 def main() -> None:
-    with embedded_redis() as url, tempfile.TemporaryDirectory() as folder:
+    with embedded_redis(free_port()) as url, tempfile.TemporaryDirectory() as folder:
         point_here(url)
         os.environ['OUTPUT_DIR'] = folder
-        # RQ's side with a connection as `rq` itself would make it.
+        # RQ with the connection that `rq` itself makes.
         rq = Queue('default', connection=Redis.from_url(url))
 
         ours, theirs = best(

@@ -1,9 +1,8 @@
-"""What importing every task costs a web process, beyond Flask.
+"""Measure what importing every task module costs a process that has imported Flask.
 
     python -m benchmarks.imports
 
-Each import runs in a process of its own, its bytecode written beforehand, as that of an installed
-application is.
+Each import runs in its own process, with bytecode cached, as in an installed application.
 """
 
 import os
@@ -21,7 +20,7 @@ TIMED = 'import time; began = time.perf_counter(); import {}; print(time.perf_co
 
 
 def import_ms(modules: str, cache: str) -> float:
-    """The fastest of all rounds, in milliseconds."""
+    """The time of an import in milliseconds, the best of all rounds."""
     environment = {k: v for k, v in os.environ.items() if k != 'PYTHONDONTWRITEBYTECODE'}
     command = [sys.executable, '-c', TIMED.format(modules)]
     return 1000 * min(

@@ -3,7 +3,7 @@
 import time
 
 _end = time.perf_counter() + 0.08
-while time.perf_counter() < _end:  # as an import does, it keeps a core busy
+while time.perf_counter() < _end:  # busy, as an import is
     pass
 
 

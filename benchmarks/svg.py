@@ -1,11 +1,10 @@
-"""Points to SVG text: SVGBuilder against svgwrite and drawsvg.
+"""Compare SVGBuilder with svgwrite and drawsvg at turning points into SVG text.
 
     python -m benchmarks.svg
 
-Each library runs in a process of its own, so that its peak memory is its own. The points
-exist before the clock starts; what is timed ends with the document as a string. A spiral on
-A4 is one line of 40,000 points; the lines here are shorter, since drawsvg's time grows with
-the square of a line's length.
+Each library runs in its own process, to measure its peak memory. The time is from existing points
+to the document as a string. A spiral on A4 is one line of 40,000 points; the lines here are
+shorter, since drawsvg's time grows with the square of a line's length.
 """
 
 import json

@@ -1,10 +1,10 @@
-"""process_file, its row check on, beside what one would write oneself.
+"""Compare process_file with hand-written conversions.
 
     python -m benchmarks.tasks          # CSV → JSON: csv + json, pandas
-    python -m benchmarks.tasks --big    # 1 GB, each way, and the memory that it takes
+    python -m benchmarks.tasks --big    # 1 GB in each direction, with peak memory
 
-Each side runs in a process of its own, so that its peak memory is its own. What is timed is the
-whole call: the import of the engine too, since a worker's first job pays for it.
+Each side runs in its own process, to measure its peak memory. The time is that of the whole call,
+including the import of the engine, which a worker's first job pays for.
 """
 
 import csv
@@ -39,7 +39,7 @@ def process_file(source: Path, format: str) -> None:
 
 
 def csv_and_json(source: Path, format: str) -> None:
-    """As it is mostly written, but row by row, so that it needs no memory to speak of."""
+    """The usual conversion, but row by row, so that it needs little memory."""
     with source.open(newline='') as file, source.with_suffix('.out').open('w') as output:
         output.write('[')
         for number, row in enumerate(csv.DictReader(file)):
@@ -70,7 +70,7 @@ SIDES: dict[str, Callable[[Path, str], None]] = {
 
 
 def write_csv(path: Path, megabytes: int) -> None:
-    """Ten columns; in one row of five there is a quoted field, in one of fifty a line end."""
+    """Write ten columns; every 5th row has a quoted field, every 50th a line end in a field."""
     source = random.Random(1)
     part = path.with_suffix('.part')
     with part.open('w', newline='') as file:
@@ -122,7 +122,7 @@ def compare(folder: Path, megabytes: int, rounds: int) -> None:
     click.echo(f'CSV → JSON, {source.stat().st_size / 1e6:.0f} MB, the best of {rounds}\n')
     click.echo(f'{"":22}{"seconds":>9}{"times":>8}{"cpu s":>8}{"peak MB":>9}')
     taken: dict[str, list[dict[str, float]]] = {side: [] for side in SIDES}
-    for _ in range(rounds):  # taking turns, since others use the machine too
+    for _ in range(rounds):  # the sides take turns, against load from other processes
         for side in SIDES:
             taken[side].append(in_own_process(side, source, 'json'))
     ours = min(one['seconds'] for one in taken['process_file'])
@@ -149,7 +149,7 @@ def measure_big(folder: Path, megabytes: int) -> None:
 @click.command()
 @click.option('--megabytes', default=100, show_default=True, type=click.IntRange(1))
 @click.option('--rounds', default=3, show_default=True, type=click.IntRange(1))
-@click.option('--big', is_flag=True, help='Measure the memory that a file of 1 GB takes, instead.')
+@click.option('--big', is_flag=True, help='Convert 1 GB in each direction instead; measure memory.')
 @click.option('--side', type=click.Choice(list(SIDES)), hidden=True)
 @click.option('--source', type=click.Path(path_type=Path), hidden=True)
 @click.option('--format', default='json', hidden=True)

@@ -1,6 +1,6 @@
-"""One worker with one process: RQ's own two, ours, and Celery's prefork, in one run.
+"""Compare workers of one process: RQ's two, ours and Celery's prefork pool, in one run.
 
-Run with `make bench`. Every contender gets a server of its own, empty, and the machine to itself.
+Run with `make bench`. The contenders run one at a time, each with an empty server of its own.
 """
 
 import json
@@ -19,7 +19,7 @@ from redis import Redis
 
 from libraries.job_manager import enqueue_background_job, enqueue_background_jobs, wait_for_job
 from qdjobs.config import environment_config
-from qdjobs.server import embedded_redis, point_here
+from qdjobs.server import embedded_redis, free_port, point_here
 from tests.support.proxy import proxy_to
 
 HERE = Path(__file__).parent.parent
@@ -32,7 +32,7 @@ IDLE_SECONDS = 5
 
 @dataclass
 class Contender:
-    """How to start it, and how many jobs give it a second or more of work."""
+    """How to start a worker, and how many jobs give it a second or more of work."""
 
     name: str
     command: list[str]
@@ -50,7 +50,7 @@ class Figures:
     p50: float = 0.0  # milliseconds from enqueue to start, on an idle worker
     p99: float = 0.0
     idle: float = 0.0  # commands per second
-    memory: float = 0.0  # megabytes, what is shared counted once
+    memory: float = 0.0  # megabytes (PSS): shared memory counts once
 
 
 def contenders(celery: str | None) -> Iterator[Contender]:
@@ -87,7 +87,7 @@ def use(url: str) -> None:
 
 def measure(contender: Contender) -> Figures:
     figures = Figures(contender.name)
-    with embedded_redis() as url, Redis.from_url(url) as redis:
+    with embedded_redis(free_port()) as url, Redis.from_url(url) as redis:
         use(url)
         with running(contender.command, url) as pid:
             figures.empty_rate = contender.empty_jobs / seconds(contender, 'empty')
@@ -145,7 +145,7 @@ def ask_celery(contender: Contender, *arguments: object) -> str:
 
 
 def memory(pid: int) -> float:
-    """Of a process and all below it, in megabytes."""
+    """The memory (PSS) of a process and its descendants, in megabytes."""
     rollup = Path(f'/proc/{pid}/smaps_rollup').read_text().split('\nPss:')[1].split()[0]
     children = Path(f'/proc/{pid}/task/{pid}/children').read_text().split()
     return int(rollup) / 1024 + sum(memory(int(child)) for child in children)

@@ -1,1 +1,1 @@
-"""Flask blueprints. They import `libraries` only, and name tasks by dotted path."""
+"""Flask blueprints. They never import `workers`: they name tasks by dotted path."""

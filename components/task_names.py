@@ -1,10 +1,10 @@
-"""The names of the tasks in `workers`, by which clients of the HTTP API know them."""
+"""The names under which clients of the HTTP API enqueue the tasks in `workers`."""
 
 from contextlib import suppress
 
 from qdjobs import JobQueue, Options, UnknownTaskError
 
-_MAIL: Options = {'job_max_retries': 3}  # the server, or the way to it, may be back soon
+_MAIL: Options = {'job_max_retries': 3}  # the mail server may be unreachable for a while
 
 NAMES: dict[str, tuple[str, Options]] = {
     'send_email': ('workers.email_tasks.send_email', _MAIL),
@@ -23,7 +23,7 @@ NAMES: dict[str, tuple[str, Options]] = {
 
 
 def name_tasks(queue: JobQueue) -> None:
-    """Name those that JOB_TASK_MODULES allows: it may well list some of the modules only."""
+    """Add the named tasks to `queue`; skip those whose module JOB_TASK_MODULES does not list."""
     for name, (path, options) in NAMES.items():
         with suppress(UnknownTaskError):
             queue.add(name, path, **options)

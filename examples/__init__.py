@@ -1,1 +1,1 @@
-"""Things to run and to copy from."""
+"""Runnable examples."""

@@ -1,4 +1,7 @@
-"""`make demo`: servers, a worker and real jobs on free ports, gone again when it ends."""
+"""`make demo`: run real jobs with a worker, a Valkey and a mail server, all on free ports.
+
+Everything that it starts ends with it.
+"""
 
 import io
 import os
@@ -49,12 +52,13 @@ def main() -> int:
             for status in statuses
         )
         if not as_expected:
-            click.echo('\nThat is not how it should end. The worker said:\n')
+            click.echo('\nA job did not end as expected. The log of the worker:\n')
             click.echo((scratch / 'worker.log').read_text())
         return 0 if as_expected else 1
 
 
 def use_settings(url: str, scratch: Path) -> None:
+    """Set the environment of this process and its children; write the files that jobs read."""
     point_here(url)
     os.environ['JOB_TASK_MODULES'] = 'workers,examples'
     os.environ['UPLOAD_DIR'] = str(scratch)
@@ -65,7 +69,7 @@ def use_settings(url: str, scratch: Path) -> None:
 
 @contextmanager
 def mail_server(arrived: TextIO) -> Iterator[None]:
-    """Have the jobs send their mails to a server of ours, which writes them to `arrived`."""
+    """Run a mail server that writes each mail to `arrived`, and point SMTP_URL at it."""
     server = Controller(ShowMails(arrived), hostname=HOST, port=free_port())
     server.start()
     os.environ['SMTP_URL'] = f'smtp://{HOST}:{server.port}'
@@ -77,6 +81,7 @@ def mail_server(arrived: TextIO) -> Iterator[None]:
 
 @contextmanager
 def worker(log: Path) -> Iterator[None]:
+    """Run a JobWorker that writes its log to `log`."""
     rq = str(Path(sys.executable).with_name('rq'))
     command = [rq, 'worker', '--worker-class', JOB_WORKER, 'high', 'default', 'low']
     with log.open('w') as output:
@@ -93,7 +98,7 @@ def worker(log: Path) -> Iterator[None]:
 
 
 def enqueue_drawings() -> dict[str, str]:
-    """Job id → what the job is, in the order of enqueueing; so do the next two."""
+    """Enqueue one job per pattern; return descriptions by job id, in order."""
     jobs = {}
     for queue, pattern, paper, width, height in (
         ('low', 'spiral', 'A2', 420, 594),
@@ -109,6 +114,7 @@ def enqueue_drawings() -> dict[str, str]:
 
 
 def enqueue_others() -> dict[str, str]:
+    """Enqueue a postcard, a mail, a table and a report; return as enqueue_drawings does."""
     small = [{'pattern_type': name, 'width': 105, 'height': 148, 'seed': SEED} for name in PATTERNS]
     calls: dict[str, tuple[str, dict[str, Any]]] = {
         'a postcard': (
@@ -145,6 +151,7 @@ def enqueue_others() -> dict[str, str]:
 
 
 def enqueue_failing(scratch: Path) -> dict[str, str]:
+    """Enqueue jobs that fail, in part or at first; return as enqueue_drawings does."""
     failing = enqueue_background_job('examples.demo_tasks.fail', 'width must be positive')
     retried = enqueue_background_job(
         'examples.demo_tasks.succeed_at_second_attempt',
@@ -163,7 +170,7 @@ def enqueue_failing(scratch: Path) -> dict[str, str]:
 
 
 def follow(jobs: dict[str, str]) -> list[Status]:
-    """Print each job's way through its states until all have ended."""
+    """Print each change of a job's status until all jobs have ended."""
     seen: dict[str, str] = {}
     deadline = time.monotonic() + DEADLINE
     while True:
@@ -192,13 +199,13 @@ def show_table(jobs: dict[str, str], statuses: list[Status]) -> None:
 
 def show_mail(arrived: TextIO) -> None:
     arrived.seek(0)
-    click.echo('\nThe mail, as its server has received it:')
+    click.echo('\nThe mail, as the server received it:')
     for line in arrived:
         click.echo(f'  {line.rstrip()}')
 
 
 def show_progress() -> Status:
-    """A job that takes a while, and how far it is."""
+    """Run a long job and show its progress as `flask jobs wait` does."""
     drawings = [
         {
             'pattern_type': pattern,
@@ -212,13 +219,13 @@ def show_progress() -> Status:
     ]
     job = enqueue_background_job('workers.svg_tasks.batch_generate_svgs', drawings)
     click.echo(f'\n{len(drawings)} drawings in one job, and how far it is:\n')
-    live, deadline, told = sys.stdout.isatty(), time.monotonic() + DEADLINE, ''
+    live, deadline, shown = sys.stdout.isatty(), time.monotonic() + DEADLINE, ''
     while True:
         status = get_job_status(job.id)
         now = bar(status)
-        if now != told:
+        if now != shown:
             click.echo(f'\r\x1b[K  {now}' if live else f'  {now}', nl=not live)
-            told = now
+            shown = now
         if status['status'] in ENDED or time.monotonic() > deadline:
             click.echo(nl=live)
             return status
@@ -244,4 +251,4 @@ if __name__ == '__main__':
     try:
         sys.exit(main())
     except KeyboardInterrupt:
-        sys.exit(130)  # everything that was started has been stopped on the way here
+        sys.exit(130)  # the context managers have stopped everything

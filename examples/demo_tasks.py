@@ -1,4 +1,4 @@
-"""Tasks for the demo and the examples: they fail for good, once, or until something is mended."""
+"""Tasks for the demo and the examples that fail always, once, or until a file exists."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ def fail(reason: str) -> None:
 
 
 def succeed_at_second_attempt(marker: str) -> str:
-    """`marker` is a file that remembers the first attempt."""
+    """Fail at the first attempt, which creates the file `marker`."""
     first_attempt = not Path(marker).exists()
     Path(marker).touch()
     if first_attempt:
@@ -17,7 +17,7 @@ def succeed_at_second_attempt(marker: str) -> str:
 
 
 def print_label(cable: str) -> str:
-    """`cable` is a file that stands for one."""
+    """Fail until the file `cable` exists, as if a cable were unplugged."""
     if not Path(cable).exists():
         raise ConnectionError('the printer does not answer')
     return 'the label is printed'

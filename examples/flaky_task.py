@@ -1,8 +1,8 @@
-"""A task that fails, is tried again, ends among the dead letters, and is brought back:
+"""A job that fails, is retried, becomes a dead letter and succeeds after `flask jobs retry`.
 
     python -m examples.flaky_task
 
-starts a Valkey and a worker of its own, and takes some seconds.
+It starts its own Valkey and worker, and takes a few seconds.
 """
 
 import subprocess
@@ -29,7 +29,7 @@ def main() -> None:
                 'examples.demo_tasks.print_label',
                 str(cable),
                 job_max_retries=2,
-                job_retry_delay='0.5s',  # then one second; 10 s and doubling, unless one says so
+                job_retry_delay='0.5s',  # doubles at each retry; the default is 10 s
             )
             click.echo(f'Job {job.id} is queued. There is no cable to the printer.')
             status = wait_for_job(job.id, 30)
@@ -39,7 +39,7 @@ def main() -> None:
             click.echo(f'It is {status["status"]}, and among the dead letters: {dead}.')
 
             cable.touch()
-            click.echo('\nSomebody plugs the cable in.')
+            click.echo('\nThe cable is plugged in.')
             retry(job.id)
             status = wait_for_job(job.id, 30)
             click.echo(f'It is {status["status"]}: {status["result"]}')

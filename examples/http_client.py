@@ -1,6 +1,6 @@
-"""A hundred jobs by HTTP, as a client in any language would have them done.
+"""Run a hundred jobs through the HTTP API, as a client in any language can.
 
-Start `python -m examples.job_queue`, set the two variables that it prints, and then
+Start `python -m examples.job_queue`, set the two variables that it prints, then run
 
     python -m examples.http_client
 """
@@ -23,7 +23,7 @@ ENDED = ('finished', 'failed', 'stopped', 'canceled')
 
 def main() -> None:
     if not {'JOBS_API_TOKEN', 'JOBS_URL'} <= os.environ.keys():
-        raise SystemExit('Set JOBS_API_TOKEN and JOBS_URL, as examples.job_queue tells.')
+        raise SystemExit('Set JOBS_API_TOKEN and JOBS_URL as examples.job_queue prints them.')
     with requests.Session() as session, ThreadPoolExecutor(AT_ONCE) as threads:
         session.mount('http://', requests.adapters.HTTPAdapter(pool_maxsize=AT_ONCE))
         session.headers['Authorization'] = f'Bearer {os.environ["JOBS_API_TOKEN"]}'
@@ -34,7 +34,7 @@ def main() -> None:
         jobs = list(threads.map(client.wait, ids))
         ends = Counter(job['status'] for job in jobs)
         click.echo(f'All have ended, after {time.monotonic() - began:.2f} s: {dict(ends)}.')
-        click.echo(f'The last says: {jobs[-1]["result"]}')
+        click.echo(f'The result of the last: {jobs[-1]["result"]}')
 
 
 class Client:
@@ -43,12 +43,12 @@ class Client:
         self.url = url
 
     def enqueue(self, number: int) -> str:
-        """Queue a job under an id of our own, so that to ask again is safe."""
+        """Enqueue a job under an id chosen here, so that repeating the request is safe."""
         job_id = str(uuid4())
         params = {
             'to': f'customer-{number}@example.com',
             'items': [{'name': 'ink', 'cents': 1250}, {'name': 'paper', 'cents': 5 * number}],
-            'day': '2030-01-31',  # a date by the time the task gets it
+            'day': '2030-01-31',  # the task gets a date
         }
         body = {'task': 'send_receipt', 'params': params, 'id': job_id}
         deadline = time.monotonic() + DEADLINE
@@ -57,11 +57,12 @@ class Client:
             if answer.status_code != 503 or time.monotonic() > deadline:
                 break
             time.sleep(float(answer.headers['Retry-After']))
-        if not answer.ok:  # the body says what is wrong, and with which field
+        if not answer.ok:  # the body names the error and the field
             raise SystemExit(f'{answer.status_code}: {answer.text}')
         return job_id
 
     def wait(self, job_id: str) -> dict[str, Any]:
+        """Poll a job until it has ended, or until DEADLINE; return its status."""
         deadline = time.monotonic() + DEADLINE
         while True:
             answer = self.session.get(f'{self.url}/{job_id}', timeout=10)

@@ -1,9 +1,9 @@
-"""Named tasks and their HTTP API, in an application of your own:
+"""An application with named tasks and their HTTP API.
 
     python -m examples.job_queue
 
-starts a Valkey, a worker and this application on port 5004, with its jobs at /jobs, and tells how
-to use them. Ctrl-C stops all of it.
+It starts a Valkey, a worker and this application on port 5004, with the API at /jobs, and prints
+how to use it. Ctrl-C stops everything.
 """
 
 import os
@@ -26,8 +26,8 @@ def create_app() -> Flask:
 
     @app.post('/order')
     def order() -> str:
-        # By its function, so that an editor completes the arguments and mypy checks them;
-        # queue.enqueue('send_receipt', …) is the same.
+        # Enqueued by function, so that editors complete the arguments and mypy checks them;
+        # queue.enqueue('send_receipt', …) does the same by name.
         items: list[Item] = [{'name': 'ink', 'cents': 1250}]
         today = datetime.now(UTC).date()
         job = queue.using(job_delay='1s').enqueue(send_receipt, 'zoe@example.com', items, today)
@@ -39,14 +39,14 @@ def create_app() -> Flask:
 @click.command()
 @click.option('--port', default=5004, show_default=True)
 def main(port: int) -> None:
-    """Start it all."""
+    """Start a Valkey, a worker and the application."""
     token = os.environ.setdefault('JOBS_API_TOKEN', secrets.token_urlsafe(16))
     with tempfile.TemporaryDirectory(prefix='job-queue-') as folder, embedded_redis() as url:
         use_settings(url, Path(folder))
         with worker(Path(folder) / 'worker.log'):
             click.echo(
                 f'export JOBS_API_TOKEN={token} JOBS_URL=http://{HOST}:{port}/jobs\n\n'
-                'Do that in another terminal, and then one of\n\n'
+                'Run this in another terminal, then one of\n\n'
                 '  python -m examples.http_client\n'
                 '  curl $JOBS_URL -H "Authorization: Bearer $JOBS_API_TOKEN" '
                 "-H 'Content-Type: application/json' \\\n"

@@ -1,4 +1,4 @@
-"""What `make up` and `make demo` send mails to: a real server that shows them, and keeps none."""
+"""The mail server of `make up` and `make demo`: it prints mails and delivers none."""
 
 from email import message_from_bytes
 from email.message import EmailMessage
@@ -10,7 +10,7 @@ from aiosmtpd.smtp import SMTP, Envelope, Session
 
 
 class ShowMails:
-    """Writes each mail as a person reads it, to standard output or to a file."""
+    """Writes each mail, decoded, to standard output or to a file."""
 
     def __init__(self, output: Any = None) -> None:
         self._output = output
@@ -22,7 +22,7 @@ class ShowMails:
 
 
 def describe(mail: EmailMessage) -> list[str]:
-    """Its headers, and each of its texts, decoded."""
+    """The lines to print for a mail: its main headers and its texts, decoded."""
     lines = ['', '-' * 30 + ' a mail ' + '-' * 30]
     for name in ('From', 'To', 'Subject', 'Message-ID'):
         lines.append(f'{name}: {mail[name]}')

@@ -1,4 +1,4 @@
-"""Three named tasks, in a module that the worker can import too."""
+"""Three named tasks, in a module that the application and the worker both import."""
 
 import time
 from datetime import date
@@ -6,7 +6,7 @@ from typing import TypedDict
 
 from qdjobs import JobQueue, track
 
-queue = JobQueue(url_prefix='/jobs')  # where the HTTP API stands, if there is a token for it
+queue = JobQueue(url_prefix='/jobs')  # the path of the HTTP API, if JOBS_API_TOKEN is set
 
 
 class Item(TypedDict):
@@ -28,7 +28,7 @@ def count_words(text: str) -> dict[str, int]:
 
 @queue.task('take_stock', job_timeout='1m', job_queue='low')
 def take_stock(shelves: int, seconds_each: float = 0.1) -> int:
-    """Slow, and tells how far it is."""
+    """A slow task that reports its progress."""
     for _ in track(range(shelves), message='counting'):
         time.sleep(seconds_each)
     return shelves * 12

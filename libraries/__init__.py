@@ -1,1 +1,1 @@
-"""What every part shares; knows nothing of `workers` or `components`."""
+"""Code that tasks and web components share; it imports neither `workers` nor `components`."""

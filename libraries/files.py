@@ -1,4 +1,4 @@
-"""Names → paths inside the upload and output folders; files that appear whole or not at all."""
+"""Resolve file names inside the upload and output folders; write files atomically."""
 
 import hashlib
 import os
@@ -11,51 +11,61 @@ from typing import IO
 
 from qdjobs.errors import short_repr
 
-MAX_NAME = 255  # bytes, of one part of a path: what Linux and macOS allow
+MAX_NAME = 255  # bytes in one part of a path: the limit of Linux and macOS
 
 
 def upload_dir() -> Path:
-    """The folder of uploaded files, from `UPLOAD_DIR`."""
+    """The folder of uploaded files: `UPLOAD_DIR`, or `uploads`."""
     return Path(os.environ.get('UPLOAD_DIR') or 'uploads').resolve()
 
 
 def output_dir() -> Path:
-    """The folder of the files that tasks write, from `OUTPUT_DIR`."""
+    """The folder of the files that tasks write: `OUTPUT_DIR`, or `output`."""
     return Path(os.environ.get('OUTPUT_DIR') or 'output').resolve()
 
 
 def upload_path(name: str) -> Path:
-    """The absolute path of an uploaded file. ValueError for a name that leaves `UPLOAD_DIR`."""
+    """The absolute path of an uploaded file.
+
+    Raises ValueError for a name outside `UPLOAD_DIR` or one that cannot be a file's.
+    """
     return _inside(upload_dir(), name, 'UPLOAD_DIR')
 
 
 def output_path(name: str) -> Path:
-    """The absolute path of an output file. ValueError for a name that leaves `OUTPUT_DIR`."""
+    """The absolute path of an output file.
+
+    Raises ValueError for a name outside `OUTPUT_DIR` or one that cannot be a file's.
+    """
     return _inside(output_dir(), name, 'OUTPUT_DIR')
 
 
 def write_output(name: str, content: str | bytes) -> Path:
-    """Write a whole output file, replacing one of that name, and return its path."""
+    """Write an output file atomically, replacing any file of that name; return its path."""
     with open_output(name) as file:
         file.write(content.encode() if isinstance(content, str) else content)
     return output_path(name)
 
 
 def call_digest(*arguments: object) -> str:
-    """16 hex digits for the name of a file to which the same call goes again, and no other."""
-    # Of what Python would write for them, keys sorted: 7 is not '7'.
+    """16 hex digits that identify a call's arguments, to name its output file.
+
+    The same arguments give the same digits in every process, different arguments different ones.
+    """
+    # The repr with sorted keys, in which 7 and '7' differ.
     return hashlib.sha256(pprint.saferepr(arguments).encode()).hexdigest()[:16]
 
 
 @contextmanager
 def open_output(name: str) -> Iterator[IO[bytes]]:
-    """A binary file to write to, which stands under its name once the block has ended well.
+    """Open a binary output file that appears under its name when the block ends without error.
 
-    If the block raises, the disk is full or the process is killed, the name is as it was.
+    If the block raises, the disk is full or the process is killed, an existing file of that
+    name is unchanged.
     """
     target = output_path(name)
     target.parent.mkdir(parents=True, exist_ok=True)
-    # Beside the target, since only a rename within one file system is one step.
+    # In the target's folder: a rename is atomic only within one file system.
     part = target.with_name(f'.{secrets.token_hex(8)}.part')
     try:
         with part.open('xb') as file:
@@ -72,7 +82,7 @@ def open_output(name: str) -> Iterator[IO[bytes]]:
 def _sync_folder(folder: Path) -> None:
     handle = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(handle)  # the rename itself must outlive a power cut
+        os.fsync(handle)  # makes the rename survive a power failure
     finally:
         os.close(handle)
 
@@ -86,11 +96,11 @@ def _inside(folder: Path, name: str, setting: str) -> Path:
     too_long = [part for part in parts if len(os.fsencode(part)) > MAX_NAME]
     if too_long:
         raise ValueError(f'The file name {too_long[0][:40]}… has more than {MAX_NAME} bytes.')
-    # An absolute name stands for itself; resolving follows the links that could lead out.
+    # An absolute name replaces the folder here; resolve() follows links that may lead outside.
     try:
         path = (folder / name).resolve()
         is_folder = path.is_dir()
-    except (OSError, RuntimeError) as error:  # a path too long as a whole, or links in a ring
+    except (OSError, RuntimeError) as error:  # the whole path is too long, or links form a loop
         raise ValueError(f'The file name {short_repr(name)} cannot be used: {error}.') from error
     if path == folder or not path.is_relative_to(folder):
         raise ValueError(f'{name!r} lies outside {setting}.')

@@ -1,4 +1,4 @@
-"""Drawing: an SVG document to draw on, and the patterns and postcards that are drawn on it."""
+"""Public names for drawing: the SVG builder, the patterns and the postcards."""
 
 from libraries.drawing.builder import SVGBuilder
 from libraries.drawing.patterns import draw_pattern

@@ -1,8 +1,8 @@
-"""The class that gunicorn runs: its threaded worker, that no slow client can hold.
+"""The gunicorn worker class: its threaded worker, with time limits for slow clients.
 
-gunicorn's own waits for the rest of a request as long as its client likes, so that as many clients
-as it has threads stop it by sending one byte; and it waits for each client to close, up to two
-seconds, in the one loop that accepts all the others.
+gunicorn's own threaded worker waits for the rest of a request without a limit, so a client that
+sends one byte and no more blocks a thread. It also waits up to two seconds for a client to close,
+in the loop that accepts all other clients.
 """
 
 import contextlib
@@ -12,43 +12,43 @@ from typing import Any
 
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
-READ_TIMEOUT = 10.0  # seconds from when a thread waits for a request to the request's last byte
-ANSWER_TIMEOUT = 60.0  # seconds until the answer must have been taken too
-LINGER = 2.0  # seconds in which a client reads its answer and closes
+READ_TIMEOUT = 10.0  # seconds for a request to arrive, from when a thread waits for it
+ANSWER_TIMEOUT = 60.0  # seconds for the response to be sent too, from the same moment
+LINGER = 2.0  # seconds for the client to read the response and close
 
 
 class WebWorker(ThreadWorker):  # type: ignore[misc]  # untyped
-    """gunicorn's threaded worker, with an end to every request."""
+    """gunicorn's threaded worker, with a time limit for every request."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._begun: dict[TConn, float] = {}  # of the requests that threads are at
+        self._started: dict[TConn, float] = {}  # when a thread began to serve each connection
 
     def handle(self, conn: TConn) -> Any:
-        """Runs in a thread, from the wait for a request to the end of its answer."""
-        self._begun[conn] = time.monotonic()
+        """Wait for a request and answer it; gunicorn calls this in a thread."""
+        self._started[conn] = time.monotonic()
         try:
             keep = super().handle(conn)
             if not keep:
-                _linger(conn.sock)  # here; gunicorn then finds nothing left to wait for
+                _linger(conn.sock)  # in this thread; the accepting loop then need not wait
             return keep
         finally:
-            del self._begun[conn]
+            del self._started[conn]
 
     def murder_pending(self) -> None:
-        """Runs every second, in the main thread."""
+        """End requests past their time limit; gunicorn calls it each second in its main thread."""
         super().murder_pending()
         now = time.monotonic()
-        for conn, begun in list(self._begun.items()):
-            if now - begun > READ_TIMEOUT:
-                # For whoever reads it is as if the client had gone; what is written still arrives.
+        for conn, started in list(self._started.items()):
+            if now - started > READ_TIMEOUT:
+                # Readers see the end of the stream; a response being sent still arrives.
                 _shut(conn.sock, socket.SHUT_RD)
-            if now - begun > ANSWER_TIMEOUT:
+            if now - started > ANSWER_TIMEOUT:
                 _shut(conn.sock, socket.SHUT_RDWR)
 
 
 def _linger(client: socket.socket) -> None:
-    """Let a client that still sends read its answer: an end at once would destroy that."""
+    """Let a client that is still sending read its response: closing at once would discard it."""
     _shut(client, socket.SHUT_WR)
     deadline = time.monotonic() + LINGER
     with contextlib.suppress(OSError):
@@ -59,5 +59,5 @@ def _linger(client: socket.socket) -> None:
 
 
 def _shut(client: socket.socket, how: int) -> None:
-    with contextlib.suppress(OSError):  # it has gone meanwhile
+    with contextlib.suppress(OSError):  # the client has closed already
         client.shutdown(how)

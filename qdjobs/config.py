@@ -23,14 +23,19 @@ EXTENSION = 'qdjobs'  # where an application keeps its JobConfig among `app.exte
 
 _DAY = 86_400
 MAX_DURATION = 366 * _DAY  # seconds: nothing is kept or awaited for ever
+MIN_INTERVAL, MAX_INTERVAL = 0.01, 20.0  # seconds between two rounds of a worker's duties
 
 # `rq worker` reads the first two in this order too, so that web and worker never part ways.
 VARIABLES = (
     'RQ_REDIS_URL', 'REDIS_URL', 'JOB_KEY_PREFIX', 'JOB_QUEUES', 'JOB_TASK_MODULES', 'JOB_APP',
     'JOB_RESULT_TTL', 'JOB_FAILURE_TTL', 'JOB_LEASE', 'JOB_MAX_WORKER_DEATHS',
-    'JOB_SHUTDOWN_GRACE', 'JOB_HORSE_MAX_JOBS', 'JOB_WEBHOOK_HOSTS', 'JOBS_API_TOKEN',
+    'JOB_SHUTDOWN_GRACE', 'JOB_HORSE_MAX_JOBS', 'JOB_IDLE_WAIT', 'JOB_DUE_INTERVAL',
+    'JOB_HEARTBEAT_INTERVAL', 'JOB_TIDY_INTERVAL', 'JOB_WEBHOOK_HOSTS', 'JOBS_API_TOKEN',
     'METRICS_TOKEN', 'DASHBOARD_USERNAME', 'DASHBOARD_PASSWORD',
 )  # fmt: skip
+
+# Which a worker need not know.
+WEB_SECRETS = ('JOBS_API_TOKEN', 'METRICS_TOKEN', 'DASHBOARD_USERNAME', 'DASHBOARD_PASSWORD')
 
 _QUEUE_NAME = re.compile(r'[A-Za-z0-9_.-]{1,100}')  # no comma or space, which separate names
 _KEY_PREFIX = re.compile(r'[A-Za-z0-9_.:{}-]{1,100}')  # as RQ has it
@@ -53,6 +58,10 @@ class JobConfig:
     max_worker_deaths: int  # workers that may die under a job before it fails
     shutdown_grace: int | None  # seconds that a deploy waits for a running job; None: for ever
     horse_max_jobs: int  # jobs after which a work horse is replaced, against leaks
+    idle_wait: float  # seconds that an idle worker waits for a wake-up before it looks by itself
+    due_interval: float  # seconds, at least, between two looks for jobs whose time has come
+    heartbeat_interval: float  # seconds between two heartbeats of a worker
+    tidy_interval: float  # seconds between two rounds of tidying, of all workers together
     webhook_hosts: tuple[str, ...]  # to which a job's webhooks may go
     # How a worker finds the application, as `flask --app` does; None: jobs run without one.
     app: str | None = field(compare=False)
@@ -127,6 +136,10 @@ def _read(env: Mapping[str, str]) -> JobConfig:
         max_worker_deaths=_whole(env, 'JOB_MAX_WORKER_DEATHS', 3),
         shutdown_grace=_whole(env, 'JOB_SHUTDOWN_GRACE', None),
         horse_max_jobs=_whole(env, 'JOB_HORSE_MAX_JOBS', 1000),
+        idle_wait=_interval(env, 'JOB_IDLE_WAIT', 1.0),
+        due_interval=_interval(env, 'JOB_DUE_INTERVAL', 0.5),
+        heartbeat_interval=_interval(env, 'JOB_HEARTBEAT_INTERVAL', 10.0),
+        tidy_interval=_interval(env, 'JOB_TIDY_INTERVAL', 5.0),
         webhook_hosts=_names(env.get('JOB_WEBHOOK_HOSTS', '')),
         api_token=_token(env, 'JOBS_API_TOKEN'),
         metrics_token=_token(env, 'METRICS_TOKEN'),
@@ -223,3 +236,19 @@ def _whole(env: Mapping[str, str], name: str, default: int | None) -> int | None
             f'{name} must be a whole number from 1 to {MAX_DURATION}, not {short_repr(text)}.'
         )
     return int(text)
+
+
+def _interval(env: Mapping[str, str], name: str, default: float) -> float:
+    text = env.get(name)
+    if not text:
+        return default
+    if (
+        len(text) > 9
+        or not re.fullmatch(r'[0-9]+(\.[0-9]+)?', text)
+        or not MIN_INTERVAL <= float(text) <= MAX_INTERVAL
+    ):
+        raise ValueError(
+            f'{name} must be a number of seconds from {MIN_INTERVAL:g} to {MAX_INTERVAL:g}, '
+            f'not {short_repr(text)}.'
+        )
+    return float(text)

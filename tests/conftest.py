@@ -1,32 +1,40 @@
-"""A real Valkey for the session, emptied before each test; real workers on demand."""
+"""A real Valkey for each process of the session, emptied before each test; real workers on demand.
+
+`shared_worker` is for tests that need a worker and no more; `own_worker` for those that kill,
+configure or count workers; `rq_worker` is the command as RQ ships it.
+"""
 
 import contextlib
 import os
 import shutil
 import signal
 import subprocess
-import sys
-import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
+import hypothesis
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 from playwright.sync_api import Browser, expect, sync_playwright
 from redis import Redis
-from werkzeug.serving import make_server
 
 from app import create_app
 from qdjobs.client.redis import get_connection
 from qdjobs.config import environment_config
 from qdjobs.server import embedded_redis
+from tests.support.applications import serving
+from tests.support.processes import JOB_WORKER, QUICK, ROOT, Worker, kill_group, start_worker
 from tests.support.proxy import Proxy, proxy_to
+from tests.support.shared_worker import SharedWorker
 
-ROOT = Path(__file__).parent.parent
-JOB_WORKER = 'qdjobs.worker.worker.JobWorker'
+TASK_MODULES = (
+    'workers',
+    'tests.support.tasks',
+    'tests.support.progress_tasks',
+    'tests.support.worker_tasks',
+)
 CHROMIUM = shutil.which('chromium') or shutil.which('chromium-browser')
 ARGUMENTS = [
     '--no-sandbox',  # which root cannot have; the pages are our own
@@ -38,7 +46,18 @@ ARGUMENTS = [
     '--disable-sync',
 ]
 
-expect.set_options(timeout=20_000)
+expect.set_options(timeout=60_000)
+# A slow machine is no failure.
+hypothesis.settings.register_profile(
+    'tests', deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile('tests')
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if 'browser' in getattr(item, 'fixturenames', ()):
+            item.add_marker(pytest.mark.browser)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -53,20 +72,27 @@ def redis_url() -> Iterator[str]:
         yield url
 
 
+@pytest.fixture(scope='session')
+def task_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the upload and output folders of each test are, in turn: workers outlive a test."""
+    return tmp_path_factory.mktemp('files')
+
+
 @pytest.fixture(autouse=True)
 def settings(
-    redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    redis_url: str, task_files: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[pytest.MonkeyPatch]:
-    """Every test has its own folders, an empty Redis, and the tests' tasks beside the real ones."""
-    ours = ('RQ_', 'JOB_', 'JOBS_', 'SMTP_', 'MAIL_', 'METRICS_', 'DASHBOARD_')
-    for name in [name for name in os.environ if name.startswith(ours)]:
+    """Every test has an empty Redis, no files, and the tests' tasks beside the real ones."""
+    for name in _ours_in_environment():
         monkeypatch.delenv(name)
     # Hershey-Fonts installs a package `tests` of its own: workers must find ours before it.
     monkeypatch.setenv('PYTHONPATH', str(ROOT))
     monkeypatch.setenv('REDIS_URL', redis_url)
     monkeypatch.setenv('JOB_TASK_MODULES', 'workers,tests.support.tasks')
-    monkeypatch.setenv('UPLOAD_DIR', str(tmp_path / 'uploads'))
-    monkeypatch.setenv('OUTPUT_DIR', str(tmp_path / 'output'))
+    for name in ('UPLOAD_DIR', 'OUTPUT_DIR'):
+        path = task_files / name.removesuffix('_DIR').lower()
+        _remove(path)
+        monkeypatch.setenv(name, str(path))
     environment_config.cache_clear()
     get_connection().flushall()
     yield monkeypatch
@@ -76,12 +102,6 @@ def settings(
 @pytest.fixture
 def connection() -> Redis:
     return get_connection()
-
-
-def use_redis(settings: pytest.MonkeyPatch, url: str) -> None:
-    """From now on this test uses another server, or none."""
-    settings.setenv('REDIS_URL', url)
-    environment_config.cache_clear()
 
 
 @pytest.fixture
@@ -131,23 +151,6 @@ def browser() -> Iterator[Browser]:
         chromium.close()
 
 
-@contextmanager
-def serving(app: Flask) -> Iterator[str]:
-    """An application behind a real server, in a thread that shares the settings of the test."""
-    server = make_server('127.0.0.1', 0, app, threaded=True)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f'http://127.0.0.1:{server.port}/'
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
-
-
-Worker = Callable[..., AbstractContextManager[subprocess.Popen[bytes]]]
-
-
 @pytest.fixture
 def rq_worker(tmp_path: Path) -> Worker:
     """The `rq worker` command in a process of its own, its log in `worker.log`."""
@@ -169,42 +172,68 @@ def rq_worker(tmp_path: Path) -> Worker:
 
 
 @pytest.fixture
-def job_worker(rq_worker: Worker) -> Worker:
-    """The same with our worker class, and a lease of one second."""
+def own_worker(rq_worker: Worker) -> Worker:
+    """The same with our worker class, a lease of one second, and short waits."""
 
     def run(
         *options: str, worker_class: str = JOB_WORKER, **environment: str
     ) -> AbstractContextManager[subprocess.Popen[bytes]]:
-        environment = {'JOB_LEASE': '1'} | environment
+        environment = QUICK | {'JOB_LEASE': '1'} | environment
         return rq_worker('--worker-class', worker_class, *options, **environment)
 
     return run
 
 
-def start_worker(log: Path, *options: str, **environment: str) -> subprocess.Popen[bytes]:
-    """`rq worker` in a session of its own, its output at the end of `log`."""
-    command = [str(Path(sys.executable).with_name('rq')), 'worker', *options]
-    with log.open('ab') as output:
-        return subprocess.Popen(
-            [*command, 'high', 'default', 'low'],
-            cwd=ROOT,
-            env=os.environ | environment,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-        )
+@pytest.fixture
+def job_worker(own_worker: Worker) -> Worker:
+    return own_worker
 
 
-def kill_group(pid: int) -> None:
-    try:
-        os.killpg(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return
+@pytest.fixture(scope='session')
+def session_worker(
+    redis_url: str, task_files: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[SharedWorker]:
+    environment = QUICK | {
+        'JOB_LEASE': '10',
+        'JOB_TASK_MODULES': ','.join(TASK_MODULES),
+        'REDIS_URL': redis_url,
+        'UPLOAD_DIR': str(task_files / 'upload'),
+        'OUTPUT_DIR': str(task_files / 'output'),
+    }
+
+    def start(log: Path) -> subprocess.Popen[bytes]:
+        defaults = dict.fromkeys(_ours_in_environment(), '')  # not those of the test at hand
+        return start_worker(log, '--worker-class', JOB_WORKER, **defaults | environment)
+
+    with Redis.from_url(redis_url) as connection:
+        log = tmp_path_factory.mktemp('worker') / 'worker.log'
+        worker = SharedWorker(start, connection, log)
+        yield worker
+        worker.end()
 
 
-def eventually(condition: Callable[[], object], timeout: float = 20) -> None:
-    """Wait until the condition holds; fail if it never does."""
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, f'it never came true in {timeout} s'
-        time.sleep(0.02)
+@pytest.fixture
+def shared_worker(
+    settings: pytest.MonkeyPatch, session_worker: SharedWorker
+) -> Iterator[SharedWorker]:
+    """A JobWorker that runs what the test enqueues; it has been running jobs of other tests.
+
+    It knows the tasks of TASK_MODULES and the settings of its start: a test that changes others
+    takes `own_worker`.
+    """
+    session_worker.resume()
+    yield session_worker
+    session_worker.pause()
+
+
+def _remove(path: Path) -> None:
+    """Remove what a test has made there: a folder, a file, or a link to one."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _ours_in_environment() -> list[str]:
+    ours = ('RQ_', 'JOB_', 'JOBS_', 'SMTP_', 'MAIL_', 'METRICS_', 'DASHBOARD_')
+    return [name for name in os.environ if name.startswith(ours)]

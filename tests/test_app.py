@@ -18,7 +18,7 @@ from qdjobs.errors import (
     UnknownTaskError,
 )
 from qdjobs.server import free_port
-from tests.conftest import use_redis
+from tests.support.applications import use_redis
 
 
 def assert_problem(answer: TestResponse, status: int) -> None:
@@ -67,7 +67,7 @@ def test_it_is_not_while_redis_is_away_and_tells_no_secret(
     caplog: pytest.LogCaptureFixture,
     url: str,
 ) -> None:
-    use_redis(settings, url.format(port=free_port()))
+    use_redis(settings, url.format(port=free_port()), client.application)
     with caplog.at_level(logging.DEBUG):
         answer = client.get('/healthz')
     assert_problem(answer, 503)
@@ -84,7 +84,7 @@ def test_a_wrong_password_is_not_healthy_and_not_told(
     redis_url: str,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    use_redis(settings, redis_url.replace('redis://', 'redis://someone:hush-hush@'))
+    use_redis(settings, redis_url.replace('://', '://someone:hush-hush@'), client.application)
     answer = client.get('/healthz')
     assert_problem(answer, 503)
     assert 'hush-hush' not in answer.text + caplog.text
@@ -93,9 +93,9 @@ def test_a_wrong_password_is_not_healthy_and_not_told(
 def test_it_is_healthy_again_once_redis_is_back(
     client: FlaskClient, settings: pytest.MonkeyPatch, redis_url: str
 ) -> None:
-    use_redis(settings, f'redis://127.0.0.1:{free_port()}/0')
+    use_redis(settings, f'redis://127.0.0.1:{free_port()}/0', client.application)
     assert client.get('/healthz').status_code == 503
-    use_redis(settings, redis_url)
+    use_redis(settings, redis_url, client.application)
     assert client.get('/healthz').status_code == 200
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import requests
 
 from qdjobs.server import free_port
-from tests.conftest import ROOT, eventually, kill_group
+from tests.support.processes import QUICK, ROOT, eventually, kill_group
 
 
 def run(module: str, **environment: str) -> str:
@@ -20,7 +20,7 @@ def run(module: str, **environment: str) -> str:
     done = subprocess.run(
         [sys.executable, '-m', module],
         cwd=ROOT,
-        env=os.environ | environment,
+        env=os.environ | QUICK | environment,
         capture_output=True,
         text=True,
         timeout=90,
@@ -35,7 +35,12 @@ def job_queue(log: Path) -> Iterator[dict[str, str]]:
     command = [sys.executable, '-m', 'examples.job_queue', '--port', str(free_port())]
     with log.open('w') as output:
         process = subprocess.Popen(
-            command, cwd=ROOT, stdout=output, stderr=output, start_new_session=True
+            command,
+            cwd=ROOT,
+            env=os.environ | QUICK,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
         )
     try:
         eventually(lambda: 'Running on' in log.read_text(), timeout=60)

@@ -11,7 +11,8 @@ import pytest
 
 from libraries.job_manager import enqueue_background_job, wait_for_job
 from qdjobs.server import embedded_redis, free_port
-from tests.conftest import ROOT, eventually, kill_group, use_redis
+from tests.support.applications import use_redis
+from tests.support.processes import ROOT, eventually, kill_group
 
 
 def demo() -> subprocess.Popen[str]:
@@ -57,6 +58,7 @@ def test_make_up_shows_mails_and_ctrl_c_leaves_no_process_behind(
     ports = {name: str(free_port()) for name in ('WEB_PORT', 'REDIS_PORT', 'MAIL_PORT')}
     # What the shell happens to say of other servers is not to be believed.
     environment = os.environ | ports | {mark: '1', 'SMTP_URL': 'smtp://127.0.0.1:1'}
+    environment['REDIS_DATA'] = str(tmp_path / 'redis')  # somebody may be at work here
     environment |= dict.fromkeys(('REDIS_URL', 'RQ_REDIS_URL'), 'redis://127.0.0.1:1/0')
     web, shown = ports['WEB_PORT'], tmp_path / 'shown'
     with shown.open('wb') as output:

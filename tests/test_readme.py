@@ -6,7 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.conftest import ROOT, Worker
+from libraries.files import output_dir
+from tests.support.processes import ROOT, Worker
 
 README = (ROOT / 'README.md').read_text()
 
@@ -27,7 +28,7 @@ def test_write_your_own_task(tmp_path: Path, job_worker: Worker) -> None:
     with job_worker(**environment):
         done = run(call, environment)
     assert (done.stderr, done.returncode) == ('', 0)
-    assert (tmp_path / 'output/greetings.txt').read_text() == 'Hello, Ada!\nHello, Zoë!'
+    assert (output_dir() / 'greetings.txt').read_text() == 'Hello, Ada!\nHello, Zoë!'
     refused = run(call.replace("['Ada', 'Zoë']", "'Ada'"), environment)
     assert 'InvalidJobError' in refused.stderr
 

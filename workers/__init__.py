@@ -1,1 +1,4 @@
-"""The tasks: plain typed functions that raise. They import `libraries` only."""
+"""The tasks: plain, typed functions that raise on failure.
+
+They import `libraries`, and from `qdjobs` only what a task uses while it runs.
+"""

@@ -1,4 +1,4 @@
-"""Tables converted from one format to another, and numbers summed up."""
+"""Convert tables between formats; compute statistics of numbers."""
 
 import math
 from typing import Annotated, TypedDict
@@ -13,7 +13,7 @@ Delimiter = Annotated[str, Meta(pattern=r'\A[\t !#-/:-@\[-^`{-~]\Z', description
 
 
 class Summary(TypedDict):
-    """What data_processing returns."""
+    """The result of data_processing."""
 
     count: int
     sum: int | float
@@ -30,25 +30,26 @@ def process_file(
 ) -> str:
     """Convert an uploaded CSV, TSV, JSON, NDJSON or Parquet file; return the new file's path.
 
-    `delimiter` and `encoding` are of a CSV whose own is in doubt. The same file always goes to the
-    same place, `converted/<name>.<format>`. Raises PermanentJobError, naming the line, for a file
-    that is broken or would not be the same afterwards.
+    The output is always `converted/<name>.<format>` in OUTPUT_DIR. `delimiter` applies to CSV,
+    `encoding` to all text formats; both are only needed where the file is ambiguous. Raises
+    PermanentJobError, with the place in the file, for a broken file and for data that the new
+    format cannot hold unchanged.
     """
 
-    def tell(done: int, total: int) -> None:
+    def report_bytes(done: int, total: int) -> None:
         report_progress(done, total, 'bytes read')
 
-    return str(convert_upload(file_path, format, delimiter, encoding, tell))
+    return str(convert_upload(file_path, format, delimiter, encoding, report_bytes))
 
 
 def data_processing(data: list[int | float]) -> Summary:
-    """The count, sum, mean, minimum and maximum of some numbers, of which there is at least one.
+    """The count, sum, mean, minimum and maximum of at least one number.
 
-    A sum of whole numbers is exact, any other correctly rounded. Raises PermanentJobError for no
-    numbers, NaN, infinity, and what floats cannot hold.
+    The sum of integers is exact, any other sum correctly rounded. Raises PermanentJobError for an
+    empty list, NaN, infinity, and a sum or mean too large for a float.
     """
     if not data:
-        raise PermanentJobError('data holds no number: pass at least one.')
+        raise PermanentJobError('data is empty: pass at least one number.')
     try:
         if not all(map(math.isfinite, data)):
             raise PermanentJobError('data holds NaN or infinity: pass finite numbers only.')

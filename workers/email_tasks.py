@@ -1,4 +1,4 @@
-"""Mails, sent by the server of `SMTP_URL` in the name of `MAIL_FROM`."""
+"""Send mails through the server at `SMTP_URL`, from `MAIL_FROM`."""
 
 from functools import cache
 from pathlib import Path
@@ -11,20 +11,22 @@ from libraries.mail.settings import read_mail_settings
 from qdjobs.errors import PermanentJobError, short_repr
 from qdjobs.progress import current_job
 
-Sent = dict[str, str]  # message_id, and to: the address in ASCII that the server accepted
+Sent = dict[str, str]  # message_id; to: the accepted address, in ASCII
 
 
 def send_notification(recipient: str, subject: str, template: str, **context: object) -> Sent:
-    """Send a mail from `templates/email/<template>.txt` and, if there is one, its `.html`.
+    """Send a mail from `templates/email/<template>.txt` and, if it exists, the `.html` beside it.
 
-    The templates see the context, and `recipient` and `subject`. Returns and raises what
-    send_email does; PermanentJobError also for a template that is none, or that needs more.
+    The templates get the context, `recipient` and `subject`. Returns and raises what send_email
+    does; raises PermanentJobError also for an unknown template and a missing variable.
     """
     if template not in _template_names():
         known = ', '.join(_template_names())
-        raise PermanentJobError(f'{short_repr(template)} is no mail template: there are {known}.')
+        raise PermanentJobError(
+            f'{short_repr(template)} is not a mail template: use one of {known}.'
+        )
     if 'self' in context:
-        raise PermanentJobError("Jinja keeps the name 'self' for itself: rename that argument.")
+        raise PermanentJobError("Jinja reserves the name 'self': rename that argument.")
     values = context | {'recipient': recipient, 'subject': subject}
     text = _render(f'{template}.txt', values)
     has_html = f'{template}.html' in _templates().list_templates()
@@ -34,16 +36,16 @@ def send_notification(recipient: str, subject: str, template: str, **context: ob
 
 
 def send_email(to: str, subject: str, body: str) -> Sent:
-    """Send a mail of plain text to one address; return its `message_id` and its `to`.
+    """Send a plain-text mail to one address; return its `message_id` and `to`.
 
-    Raises PermanentJobError for an address or a text that no mail can have, without SMTP_URL,
-    and if the server refuses for good; MailServerError if it may take the mail another time.
+    Raises PermanentJobError for an invalid address, subject or body, without SMTP_URL, and if
+    the server refuses permanently; MailServerError if a retry may succeed.
     """
     return _send(to, subject, body)
 
 
 def email_notification(email: str, subject: str, body: str) -> Sent:
-    """send_email, with `email` for the address."""
+    """The same as send_email, with the address as `email`."""
     return _send(email, subject, body)
 
 
@@ -79,7 +81,7 @@ def _render(name: str, values: dict[str, object]) -> str:
     try:
         return _templates().get_template(name).render(values)
     except (TemplateError, ArithmeticError, LookupError, TypeError, ValueError) as error:
-        # A template is a pure function of its values.
+        # Permanent: rendering depends on nothing but the template and its values.
         raise PermanentJobError(
             f'The mail template {name} cannot be filled in: {error}.'
         ) from error

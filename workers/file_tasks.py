@@ -1,4 +1,4 @@
-"""Many files in one job, each for itself."""
+"""Convert many files in one job, each independently of the others."""
 
 import logging
 import time
@@ -14,9 +14,9 @@ from qdjobs.progress import current_job, track
 
 Operation = Literal['convert_to_csv', 'convert_to_json', 'convert_to_ndjson', 'convert_to_parquet']
 
-REPORT_INTERVAL = 1.0  # seconds, at least, between two times that the report is written on the way
-NAMED = 5  # failed files that the error names
-MAX_DEATHS = 2  # of workers in the middle of one file, before it is held to be the cause
+REPORT_INTERVAL = 1.0  # least seconds between two writes of the report during a run
+NAMED = 5  # failed files named in the error
+MAX_DEATHS = 2  # workers that may die while converting one file before it is given up
 
 log = logging.getLogger(__name__)
 _FORMATS: dict[Operation, TableFormat] = {
@@ -28,7 +28,7 @@ _FORMATS: dict[Operation, TableFormat] = {
 
 
 class Outcome(TypedDict):
-    """What became of one file: the path of the new file, or a one-line error."""
+    """The outcome of one file: the path of the new file, or a one-line error."""
 
     file: str
     result: str | None
@@ -36,9 +36,9 @@ class Outcome(TypedDict):
 
 
 class Entry(Outcome):
-    """An outcome in the report, with the looks of the file and of its result when it was made."""
+    """An outcome in the report."""
 
-    seen: str
+    seen: str  # size and time stamp of the file and of its result, to notice later changes
 
 
 class Report(TypedDict):
@@ -46,16 +46,15 @@ class Report(TypedDict):
 
     operation: Operation
     outcomes: list[Entry]
-    begun: NotRequired[dict[str, int]]  # file → attempts that began it and have not ended it
+    begun: NotRequired[dict[str, int]]  # file → attempts that started it and did not end it
 
 
 def process_batch(file_list: list[str], operation: Operation = 'convert_to_json') -> list[Outcome]:
-    """Convert uploaded files, telling the progress; return what became of each, in order.
+    """Convert uploaded files, reporting progress; return the outcome of each, in order.
 
-    One bad file does not stop the others: in the end PermanentJobError counts and names those
-    that failed, and `batches/<job id>.json` in OUTPUT_DIR tells the outcome of each. Anything
-    else, such as a full disk or the job's time-out, ends the job; its next attempt does what is
-    missing.
+    A bad file does not stop the others. At the end PermanentJobError counts and names the failed
+    files; `batches/<job id>.json` in OUTPUT_DIR has the outcome of each. Any other error, such as
+    a full disk or the job's time-out, ends the attempt; the next one converts what is missing.
     """
     if not file_list:
         raise PermanentJobError('file_list is empty: name at least one file.')
@@ -65,7 +64,7 @@ def process_batch(file_list: list[str], operation: Operation = 'convert_to_json'
     try:
         for file in track(file_list, message=operation.replace('_', ' ')):
             if not _is_done(entries.get(file)):
-                if file.lower().endswith('.parquet'):  # whose engine a broken file can abort
+                if file.lower().endswith('.parquet'):  # a broken one can crash the engine
                     begun[file] = begun.get(file, 0) + 1
                     _write_report(report, operation, file_list, entries, begun)
                 try:
@@ -83,40 +82,41 @@ def process_batch(file_list: list[str], operation: Operation = 'convert_to_json'
         more = f'; and {len(failed) - NAMED} more' if len(failed) > NAMED else ''
         raise PermanentJobError(
             f'{len(failed)} of {len(file_list)} files failed: {named}{more}. '
-            f'The outcome of each stands in {path}.'
+            f'{path} has the outcome of each.'
         )
     return [Outcome(file=file, result=entries[file]['result'], error=None) for file in file_list]
 
 
 def _convert(file: str, format: TableFormat, attempt: int) -> Entry:
-    before = _look_at_upload(file)
+    before = _upload_state(file)
     try:
         if attempt > MAX_DEATHS:
             raise PermanentJobError(
-                f'{file}: {MAX_DEATHS} workers have died of it: is it broken, or too large?'
+                f'{file}: {MAX_DEATHS} workers died while converting it: is it broken or too large?'
             )
         result = convert_upload(file, format)
     except PermanentJobError as error:
         return Entry(file=file, result=None, error=' '.join(str(error).split()), seen='')
-    return Entry(file=file, result=str(result), error=None, seen=f'{before} {_look_at(result)}')
+    return Entry(file=file, result=str(result), error=None, seen=f'{before} {_file_state(result)}')
 
 
 def _is_done(entry: Entry | None) -> bool:
     """Whether the file was converted, and neither it nor its result has changed since."""
     if entry is None or entry['result'] is None:
         return False
-    looks = f'{_look_at_upload(entry["file"])} {_look_at(Path(entry["result"]))}'
-    return entry['seen'] == looks
+    now = f'{_upload_state(entry["file"])} {_file_state(Path(entry["result"]))}'
+    return entry['seen'] == now
 
 
-def _look_at_upload(file: str) -> str:
+def _upload_state(file: str) -> str:
     try:
-        return _look_at(upload_path(file))
-    except ValueError:  # which will be the outcome of the file
+        return _file_state(upload_path(file))
+    except ValueError:  # converting the file raises it again
         return 'refused'
 
 
-def _look_at(path: Path) -> str:
+def _file_state(path: Path) -> str:
+    """Size and modification time of a file, or 'missing'."""
     try:
         found = path.stat()
     except (FileNotFoundError, NotADirectoryError):
@@ -130,16 +130,16 @@ def _report_name(file_list: list[str], operation: Operation) -> str:
 
 
 def _read_report(name: str, operation: Operation) -> tuple[dict[str, Entry], dict[str, int]]:
-    """What earlier attempts have done, and how often they died in the middle, by file."""
+    """The outcomes of earlier attempts and the counts of deaths while converting, by file."""
     path = output_path(name)
     if not path.exists():
         return {}, {}
     try:
         report = msgspec.json.decode(path.read_bytes(), type=Report)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        log.warning('The report %s cannot be read, so all files are converted: %s', path, error)
+        log.warning('Cannot read the report %s; converting all files again: %s', path, error)
         return {}, {}
-    if report['operation'] != operation:  # of an earlier job with the same id
+    if report['operation'] != operation:  # an earlier job had the same id
         return {}, {}
     return {entry['file']: entry for entry in report['outcomes']}, report.get('begun', {})
 

@@ -1,4 +1,4 @@
-"""Images: resized, made grey or smaller, and written to the output folder's `images`."""
+"""Process images and write them to the `images` folder of OUTPUT_DIR."""
 
 import re
 import struct
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 LARGEST_FILE = 100_000_000  # bytes
-LARGEST_SIDE = 10_000  # pixels, of what is asked for
-MOST_PIXELS = 89_478_485  # of a picture read or asked for: where Pillow begins to warn of bombs
+LARGEST_SIDE = 10_000  # pixels of a requested side
+MOST_PIXELS = 89_478_485  # of an input or requested image: Pillow's decompression bomb limit
 SUFFIXES = {'PNG': 'png', 'JPEG': 'jpg', 'WEBP': 'webp', 'GIF': 'gif'}
 KNOWN = 'resize:200x200, thumbnail:128x128, grayscale, optimize'
-# What decoders raise at damaged files. Not Exception: time and memory may suffice next time.
+# What decoders raise for damaged files. Not Exception: time-outs and MemoryError may be retried.
 BROKEN = (
     OSError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, EOFError,
     AttributeError, NotImplementedError, struct.error, zlib.error, Warning,
@@ -35,14 +35,14 @@ Operations = Annotated[
 
 
 class Step(NamedTuple):
-    """One operation, and the size it asks for, if any, in pixels."""
+    """One operation and its size in pixels, (0, 0) if it has none."""
 
     name: str
     size: tuple[int, int] = (0, 0)
 
 
 class Picture(NamedTuple):
-    """A picture upright, the format it came in, and what Pillow needs to write it as well."""
+    """A decoded, upright image, its file format, and Pillow's options to write it as well."""
 
     image: 'Image'
     kind: str
@@ -50,13 +50,13 @@ class Picture(NamedTuple):
 
 
 def process_image(image_path: str, operations: Operations) -> str:
-    """Apply the operations, in their order, to an uploaded image; return the new file's path.
+    """Apply operations in order to an uploaded image; return the new file's path.
 
-    `resize:WxH` makes it exactly that size, `thumbnail:WxH` fits it in without enlarging it,
-    `grayscale` takes the colours, `optimize` packs the file as tightly as its format can. PNG,
-    JPEG, WebP and GIF stay what they are; the picture is turned upright as its EXIF says, and
-    keeps its transparency and colour profile but no other metadata. The same call goes to the
-    same file. Raises PermanentJobError for what would be wrong next time as well.
+    `resize:WxH` scales to exactly that size in pixels, `thumbnail:WxH` scales down to fit within
+    it, `grayscale` removes colour, `optimize` makes the file as small as its format allows. The
+    format (PNG, JPEG, WebP or GIF) stays the same. The image is rotated as its EXIF data says and
+    keeps its transparency and colour profile, but no other metadata. The same call writes the
+    same file. Raises PermanentJobError for invalid operations and for unusable images.
     """
     steps = _parse(operations)
     source, content = _read(image_path)
@@ -67,7 +67,7 @@ def process_image(image_path: str, operations: Operations) -> str:
             image = _apply(image, step)
         packed = _encode(image, picture, tightly=Step('optimize') in steps)
     except BROKEN as error:
-        raise PermanentJobError(f'{image_path!r} is no whole image: {error}') from error
+        raise PermanentJobError(f'{image_path!r} is damaged or incomplete: {error}') from error
     digest = call_digest(str(source), list(operations))
     name = f'{source.stem[:40]}-{digest}.{SUFFIXES[picture.kind]}'
     return str(write_output(f'images/{name}', packed))
@@ -92,7 +92,7 @@ def _parse(operations: Operations) -> list[Step]:
 
 
 def _read(image_path: str) -> tuple[Path, bytes]:
-    """The file's path within the upload folder, and its bytes."""
+    """The path of the file, relative to UPLOAD_DIR, and its content."""
     try:
         path = upload_path(image_path)
     except ValueError as error:
@@ -111,16 +111,16 @@ def _decode(content: bytes) -> Picture:
 
     too_large = f'the image has more than {MOST_PIXELS} pixels'
     try:
-        # Other formats start other programs, or may.
+        # No other formats: Pillow runs external programs for some of them.
         opened: Any = Image.open(BytesIO(content), formats=list(SUFFIXES))
     except UnidentifiedImageError as error:
         raise PermanentJobError(f'the file is none of {", ".join(SUFFIXES)}') from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise PermanentJobError(too_large) from error
-    # Of this Pillow only warns; to make its warning an error would do so for every thread.
+    # Pillow only warns here; turning the warning into an error would affect all threads.
     if opened.width * opened.height > MOST_PIXELS:
         raise PermanentJobError(too_large)
-    # Phones keep a second picture in what is a JPEG to everyone else.
+    # MPO is JPEG with more images behind the first, as phones write it.
     kind = 'JPEG' if opened.format == 'MPO' else opened.format
     if kind != 'JPEG' and getattr(opened, 'is_animated', False):
         raise PermanentJobError('the image is animated: pass a single picture')
@@ -132,7 +132,7 @@ def _decode(content: bytes) -> Picture:
 
 
 def _options(opened: Any, kind: str) -> dict[str, Any]:
-    """What makes the new file as good as the old one."""
+    """Pillow's save options for the quality of the original file."""
     from PIL import JpegImagePlugin
 
     if kind == 'JPEG':
@@ -155,21 +155,21 @@ def _apply(image: 'Image', step: Step) -> 'Image':
     if image.mode == 'I;16':
         return image
     grey = image.convert('LA' if image.mode in ('LA', 'RGBA') else 'L')
-    grey.info.pop('icc_profile', None)  # which is about colours
+    grey.info.pop('icc_profile', None)  # a colour profile does not apply to grey
     return grey
 
 
 def _in_full_colours(image: 'Image') -> 'Image':
-    """The picture without a palette or a colour that stands for transparency: neither blends."""
+    """The image without a palette or transparent colour: these cannot be interpolated."""
     if image.mode not in ('LA', 'RGBA') and image.has_transparency_data:
         return image.convert('RGBA')
     return image.convert({'1': 'L', 'P': 'RGB'}.get(image.mode, image.mode))
 
 
 def _encode(image: 'Image', picture: Picture, tightly: bool) -> bytes:
-    """The file; tightly packed unless that turns out larger."""
+    """Encode the image; with `tightly`, as the smaller of the plain and the optimised file."""
     if picture.kind == 'GIF' and image.mode == 'LA':
-        image = image.convert('RGBA')  # of LA Pillow would lose the transparency
+        image = image.convert('RGBA')  # from LA Pillow loses the transparency
     profile = {'icc_profile': image.info['icc_profile']} if 'icc_profile' in image.info else {}
     plain = BytesIO()
     image.save(plain, picture.kind, **picture.options, **profile)
@@ -182,7 +182,7 @@ def _encode(image: 'Image', picture: Picture, tightly: bool) -> bytes:
             'WEBP': {'method': 6},
         }
         options = tight.get(picture.kind, {'optimize': True, 'progressive': True})
-        # libjpeg gives up where the file takes more room than Pillow has thought.
+        # libjpeg fails if the file needs more room than Pillow's buffer has.
         with suppress(OSError):
             image.save(packed, picture.kind, **picture.options, **profile, **options)
             files.append(packed.getvalue())

@@ -1,4 +1,4 @@
-"""Reports: A4 PDFs with a table and drawings, written to the output folder's `reports`."""
+"""Write A4 PDF reports with tables and drawings to the `reports` folder of OUTPUT_DIR."""
 
 from collections.abc import Sequence
 from datetime import UTC, date, datetime
@@ -30,7 +30,7 @@ HEADINGS = ('No.', 'Pattern', 'Width mm', 'Height mm', 'Seed', 'Pen lifts', 'Dra
 
 
 class TableParams(TypedDict):
-    """Rows of as many cells as there are columns; without a `date` it is that of the run."""
+    """A table: one cell per column in each row. `date` defaults to the day of the run, in UTC."""
 
     title: Title
     columns: Annotated[list[Heading], msgspec.Meta(min_length=1, max_length=12)]
@@ -39,7 +39,7 @@ class TableParams(TypedDict):
 
 
 class Drawing(TypedDict):
-    """The arguments of generate_complex_svg that decide what is drawn."""
+    """The arguments of generate_complex_svg, without the file name."""
 
     width: Millimetres
     height: Millimetres
@@ -48,7 +48,7 @@ class Drawing(TypedDict):
 
 
 class DrawingsParams(TypedDict):
-    """A set of drawings: they are shown, and how a pen draws them is told."""
+    """Drawings to show, with a table of their pen lifts and lengths; `date` as in TableParams."""
 
     title: Title
     drawings: Annotated[list[Drawing], msgspec.Meta(min_length=1, max_length=24)]
@@ -61,12 +61,12 @@ PARAMS: dict[str, Any] = {'drawings': DrawingsParams, 'table': TableParams}
 def generate_report(report_type: ReportType, params: TableParams | DrawingsParams) -> str:
     """Write an A4 report as PDF; return the file's path.
 
-    The same arguments go to the same file, no others do; on one day, or with a `date`, they
-    give the same document. Raises PermanentJobError, naming the field, for `params` that do
-    not fit the type, and for characters that the font lacks (it has Latin, Greek, Cyrillic,
-    Armenian and Georgian).
+    The file name depends on the arguments only; the same arguments, with the same date, give the
+    same document. Raises PermanentJobError, naming the field, for `params` that do not fit the
+    report type, and for characters that the font lacks (it has Latin, Greek, Cyrillic, Armenian
+    and Georgian).
     """
-    # Annotations say so already, but of a job that was not enqueued by us they say nothing.
+    # Checked again here: the hints accept the params of either report type.
     if report_type not in PARAMS:
         raise PermanentJobError(
             f'there is no report {short_repr(report_type)}: '
@@ -75,18 +75,19 @@ def generate_report(report_type: ReportType, params: TableParams | DrawingsParam
     if problem := _problem(params, PARAMS[report_type]):
         raise PermanentJobError(f'params do not fit a report of type {report_type!r}: {problem}')
     given: Any = params
-    table, figures = _MAKERS[report_type](given)
+    table, figures = _BUILDERS[report_type](given)
     return _write(f'{report_type}-{call_digest(report_type, params)}', given, table, figures)
 
 
 def generate_pdf(user_id: UserId) -> str:
-    """Write a user's own sheet, a drawing that no other user has, as PDF; return its path.
+    """Write a PDF with a drawing that belongs to one user; return the file's path.
 
-    Raises PermanentJobError for an id that is no number, no text, or cannot be written.
+    Raises PermanentJobError for an id that is neither a number nor text, or that contains
+    characters the font lacks.
     """
     if problem := _problem(user_id, UserId):
         raise PermanentJobError(f'user_id: {problem}')
-    # Which users there are is not known here: the id alone decides what is drawn.
+    # The id is not looked up: it is the seed of the drawing.
     random = Random(f'user {user_id!r}')
     pattern: PatternName = random.choice(get_args(PatternName))
     drawing: Drawing = {
@@ -161,10 +162,10 @@ def _drawings(params: DrawingsParams) -> tuple[Table, Sequence[Figure]]:
     return Table([(heading, heading != 'Pattern') for heading in HEADINGS], rows), figures
 
 
-_MAKERS: dict[str, Any] = {'drawings': _drawings, 'table': _table}
+_BUILDERS: dict[str, Any] = {'drawings': _drawings, 'table': _table}
 
 
 def _is_numeric(cells: Sequence[Cell]) -> bool:
-    """Whether a column holds numbers, and nothing else beside gaps."""
-    held = [cell for cell in cells if cell is not None]
-    return bool(held) and not any(isinstance(cell, str) for cell in held)
+    """Whether a column has numbers and no text; empty cells do not count."""
+    values = [cell for cell in cells if cell is not None]
+    return bool(values) and not any(isinstance(cell, str) for cell in values)

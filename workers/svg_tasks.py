@@ -1,4 +1,4 @@
-"""Drawings, written as SVG files to the output folder."""
+"""Write drawings as SVG files to OUTPUT_DIR."""
 
 import hashlib
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from qdjobs.progress import track
 
 
 class Drawing(TypedDict):
-    """The arguments of one generate_complex_svg."""
+    """The arguments of one generate_complex_svg call."""
 
     width: Millimetres
     height: Millimetres
@@ -31,32 +31,32 @@ def generate_complex_svg(
 ) -> str:
     """Draw a pattern on a page of `width` by `height` millimetres; return the file's path.
 
-    The file's `desc`, and the log, tell the pen lifts and the pen-up travel. Raises
+    The `desc` of the file, and the log, have the pen lifts and the pen-up travel. Raises
     PermanentJobError for an unknown pattern, a side outside 20 to 1200 mm or an unsafe file name.
     """
-    with _same_next_time():
+    with _permanent_value_errors():
         return str(write_output(output_filename, draw_pattern(pattern_type, width, height, seed)))
 
 
 def generate_postcard_svg(recipient: str, message: str, template_name: PostcardTemplate) -> str:
     """Draw a postcard of 148 by 105 mm; return the file's path.
 
-    The same card always goes to the same file. Its letters have no accents: Zoë is written Zoe.
-    Raises PermanentJobError for an unknown template, no recipient, characters that have no letter
-    at all, or a text too long to be read on a card.
+    The same arguments write the same file. The font has no accents: Zoë is written Zoe. Raises
+    PermanentJobError for an unknown template, an empty recipient, characters that the font lacks,
+    or a text too long for the card.
     """
-    with _same_next_time():
+    with _permanent_value_errors():
         card = draw_postcard(recipient, message, template_name)
-    words = repr((recipient, message, template_name)).encode()
-    name = f'postcard-{template_name}-{hashlib.sha256(words).hexdigest()[:16]}.svg'
+    arguments = repr((recipient, message, template_name)).encode()
+    name = f'postcard-{template_name}-{hashlib.sha256(arguments).hexdigest()[:16]}.svg'
     return str(write_output(name, card))
 
 
 def batch_generate_svgs(drawings: list[Drawing]) -> list[str]:
-    """Draw many patterns, telling the progress; return the files' paths in their order.
+    """Draw many patterns, reporting progress; return the files' paths in order.
 
-    Raises PermanentJobError as generate_complex_svg does, and before it draws anything if two
-    drawings would go to one file. Files written before a failure stay.
+    Raises PermanentJobError as generate_complex_svg does, and also, before it draws anything, if
+    two drawings have the same file name. Files written before a failure stay.
     """
     names = [drawing['output_filename'] for drawing in drawings]
     if twice := sorted({name for name in names if names.count(name) > 1}):
@@ -65,8 +65,8 @@ def batch_generate_svgs(drawings: list[Drawing]) -> list[str]:
 
 
 @contextmanager
-def _same_next_time() -> Iterator[None]:
-    """What is wrong with the arguments is wrong at every attempt."""
+def _permanent_value_errors() -> Iterator[None]:
+    """Raise ValueError as PermanentJobError: invalid arguments fail at every attempt."""
     try:
         yield
     except ValueError as error:

@@ -1,1 +1,1 @@
-"""Drawings by HTTP."""
+"""The artboard: an HTTP API for drawings, and the page that uses it."""

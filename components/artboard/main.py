@@ -1,4 +1,4 @@
-"""Simple drawings at once, others as jobs. Knows the tasks by name only."""
+"""The HTTP API for drawings: simple ones in the response, complex ones as jobs."""
 
 from typing import Literal
 from uuid import uuid4
@@ -22,7 +22,7 @@ DRAW = 'workers.svg_tasks.generate_complex_svg'
 
 LARGEST_BODY = 16 * 1024  # bytes
 
-# A drawing opened by itself is a document of our origin: it must not act for us.
+# A drawing opened as a page has our origin: it must not run scripts or load anything.
 IMAGE_HEADERS = {
     'Content-Security-Policy': "default-src 'none'; style-src 'unsafe-inline'; sandbox",
     'X-Content-Type-Options': 'nosniff',
@@ -38,12 +38,13 @@ class DrawingRequest(msgspec.Struct, forbid_unknown_fields=True):
     width: Millimetres = 210
     height: Millimetres = 297
     seed: int = 0
-    complexity: Literal['simple', 'complex'] = 'complex'  # drawn at once, or by a job
+    complexity: Literal['simple', 'complex'] = 'complex'  # in the response, or by a job
     urgent: bool = False
 
 
 @artboard.post('/create')
 def create() -> Response:
+    """Draw: 200 with the SVG text if simple, 202 with the job's id and address if complex."""
     wanted = _read_body()
     if wanted.complexity == 'simple':
         return json_answer(
@@ -55,7 +56,7 @@ def create() -> Response:
         width=wanted.width,
         height=wanted.height,
         pattern_type=wanted.pattern,
-        # From the id, so that no client can choose where a file goes.
+        # From the id, so that no client can choose a file name.
         output_filename=f'{job_id}.svg',
         seed=wanted.seed,
         job_id=job_id,
@@ -67,7 +68,7 @@ def create() -> Response:
         {
             'status': 'generating',
             'job_id': job_id,
-            'message': f'The drawing is on its way: ask {address} how far it is.',
+            'message': f'The drawing is queued. Its status is at {address}.',
         },
         202,
     )
@@ -77,6 +78,7 @@ def create() -> Response:
 
 @artboard.get('/jobs/<job_id>')
 def show_job(job_id: str) -> Response:
+    """The status of a drawing's job."""
     job = _drawing_job(job_id)
     shown = ('status', 'error', 'progress', 'created_at', 'started_at', 'ended_at')
     return json_answer({'job_id': job['id']} | {name: job[name] for name in shown})  # type: ignore[literal-required]
@@ -84,7 +86,7 @@ def show_job(job_id: str) -> Response:
 
 @artboard.get('/jobs/<job_id>/svg')
 def show_drawing(job_id: str) -> Response:
-    """The drawing itself, to look at or, with `?download=1`, to save."""
+    """The SVG file of a finished drawing; with `?download=1` as an attachment."""
     job = _drawing_job(job_id)
     if job['status'] != 'finished':
         raise NotFound(f'There is no drawing: its job is {job["status"]}.')
@@ -95,15 +97,15 @@ def show_drawing(job_id: str) -> Response:
             as_attachment=request.args.get('download') == '1',
             download_name=f'{job_id}.svg',
         )
-    except (FileNotFoundError, ValueError):  # ValueError: OUTPUT_DIR is another one by now
-        raise NotFound('The file of this drawing is gone: ask for the drawing again.') from None
+    except (FileNotFoundError, ValueError):  # ValueError: OUTPUT_DIR has changed since
+        raise NotFound('The file of this drawing is gone: request the drawing again.') from None
     answer.headers.update(IMAGE_HEADERS)
     return answer
 
 
 def _drawing_job(job_id: str) -> Status:
     job = get_job_status(job_id)
-    if job['task'] != DRAW:  # other people's jobs are none of this page's business
+    if job['task'] != DRAW:  # this API needs no token: it must not show other jobs
         raise JobNotFoundError([job_id])
     return job
 

@@ -1,4 +1,4 @@
-"""The page to draw from. It asks components/artboard/main.py for everything but thumbnails."""
+"""The artboard's page and its thumbnails. The page uses the API of components/artboard/main.py."""
 
 from functools import lru_cache
 from typing import cast
@@ -10,10 +10,10 @@ from components.artboard.main import IMAGE_HEADERS
 from libraries.drawing.patterns import PATTERNS, PatternName, draw_pattern
 
 PAPERS = {'A2': (420, 594), 'A3': (297, 420), 'A4': (210, 297), 'A5': (148, 210), 'A6': (105, 148)}
-THUMBNAIL = 30  # millimetres: room for some thirty lines
-DAY = 86_400
+THUMBNAIL = 30  # millimetres: room for about thirty lines
+DAY = 86_400  # seconds
 
-# Its own scripts, styles and answers, and the pictures that they make; nothing else.
+# Allows scripts, styles and requests of our own origin, and images made by these scripts.
 HEADERS = {
     'Content-Security-Policy': (
         "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
@@ -34,7 +34,8 @@ page = Blueprint(
 
 @page.get('/')
 def show() -> Response:
-    # What a pattern looks like is told where it is drawn.
+    """The page."""
+    # The docstring of a pattern is its description on the page.
     patterns = {name: (draw.__doc__ or '').strip() for name, draw in PATTERNS.items()}
     text = render_template('artboard.html', patterns=patterns, papers=PAPERS)
     return Response(text, headers=HEADERS, mimetype='text/html')
@@ -42,7 +43,7 @@ def show() -> Response:
 
 @page.get('/artboard/thumbnails/<pattern>.svg')
 def show_thumbnail(pattern: str) -> Response:
-    """A small drawing of each pattern, always the same."""
+    """A small drawing of a pattern, always with the same seed."""
     if pattern not in PATTERNS:
         raise NotFound(f'There is no pattern {pattern!r}.')
     answer = Response(_thumbnail(cast(PatternName, pattern)), mimetype='image/svg+xml')

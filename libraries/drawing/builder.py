@@ -1,4 +1,4 @@
-"""Shapes in millimetres to an SVG document."""
+"""Build an SVG document from shapes in millimetres."""
 
 from collections.abc import Iterable
 from typing import Self
@@ -21,17 +21,18 @@ DECLARATION = '<?xml version="1.0" encoding="UTF-8" standalone="no"?>'
 class SVGBuilder:
     """An SVG drawing of `width` by `height` millimetres, built by chained calls.
 
-    Every length and coordinate is in millimetres, y grows downwards. `default_styles` are
-    attributes of every shape and text, under those of the call itself; groups, titles and
-    descriptions do not carry them.
+    Every length and coordinate is in millimetres; y grows downwards. `default_styles` are
+    attributes of every shape and text; the attributes of a call override them. Groups, titles
+    and descriptions do not get them.
 
     Every method raises ValueError, naming the bad value, for a number that is not finite,
-    a negative size, or an attribute name that is not one; nothing is added then.
+    a negative size or an invalid attribute name, and then adds nothing.
     """
 
     def __init__(self, width: float, height: float, default_styles: Attrs | None = None) -> None:
-        self._size = length('width', width), length('height', height)
-        if '0' in self._size:
+        self._width, self._height = width, height
+        self._size_text = length('width', width), length('height', height)
+        if '0' in self._size_text:
             raise ValueError(f'a drawing needs an area, got {width!r} by {height!r} mm')
         self._defaults = dict(default_styles or {})
         attributes(self._defaults)
@@ -40,14 +41,24 @@ class SVGBuilder:
         self._font = DEFAULT_FONT
 
     @property
+    def width(self) -> float:
+        """The width of the page in millimetres, as given."""
+        return self._width
+
+    @property
+    def height(self) -> float:
+        """The height of the page in millimetres, as given."""
+        return self._height
+
+    @property
     def elements(self) -> list[str]:
-        """What stands at the top level, each as its text; a group, once ended, as one."""
+        """The text of each top-level element; a closed group is one element."""
         return list(self._elements)
 
     def rect(
         self, x: float, y: float, width: float, height: float, attrs: Attrs | None = None
     ) -> Self:
-        """A rectangle with its upper left corner at x, y."""
+        """Add a rectangle with its upper left corner at x, y."""
         geometry = {
             'x': number(x),
             'y': number(y),
@@ -57,19 +68,19 @@ class SVGBuilder:
         return self._shape('rect', geometry, attrs)
 
     def line(self, x1: float, y1: float, x2: float, y2: float, attrs: Attrs | None = None) -> Self:
-        """A straight line between two points."""
+        """Add a straight line between two points."""
         geometry = {'x1': number(x1), 'y1': number(y1), 'x2': number(x2), 'y2': number(y2)}
         return self._shape('line', geometry, attrs)
 
     def circle(self, cx: float, cy: float, r: float, attrs: Attrs | None = None) -> Self:
-        """A circle about cx, cy."""
+        """Add a circle centred on cx, cy."""
         geometry = {'cx': number(cx), 'cy': number(cy), 'r': length('r', r)}
         return self._shape('circle', geometry, attrs)
 
     def ellipse(
         self, cx: float, cy: float, rx: float, ry: float, attrs: Attrs | None = None
     ) -> Self:
-        """An ellipse about cx, cy."""
+        """Add an ellipse centred on cx, cy."""
         geometry = {
             'cx': number(cx),
             'cy': number(cy),
@@ -79,30 +90,36 @@ class SVGBuilder:
         return self._shape('ellipse', geometry, attrs)
 
     def polyline(self, points: Iterable[Point], attrs: Attrs | None = None) -> Self:
-        """A line through (x, y) pairs; made for millions of them."""
+        """Add a line through (x, y) pairs; fast enough for millions of points."""
         return self._shape('polyline', {'points': points_text(points)}, attrs)
 
     def path(self, d: str, attrs: Attrs | None = None) -> Self:
-        """A path in SVG's own notation, which is escaped but not checked."""
+        """Add a path; `d` is SVG path data, escaped but not checked."""
         return self._shape('path', {'d': escape_attribute(d)}, attrs)
 
     def text(self, x: float, y: float, content: str, attrs: Attrs | None = None) -> Self:
-        """Text in a font of the viewer's, its baseline starting at x, y; pens need hershey_text."""
+        """Add text in a font of the viewer, its baseline starting at x, y.
+
+        A pen plotter cannot draw it: use `hershey_text`.
+        """
         opening = self._opening('text', {'x': number(x), 'y': number(y)}, attrs)
         return self._add(f'{opening}>{escape(content)}</text>')
 
     def set_hershey_font(self, name: str) -> Self:
-        """The font of the hershey_text that follows; raises ValueError listing them all."""
+        """Set the font of later hershey_text calls.
+
+        Raises ValueError, listing all fonts, for an unknown name.
+        """
         self._font = check_font(name)
         return self
 
     def hershey_text(
         self, x: float, y: float, content: str, scale: float = 1.0, attrs: Attrs | None = None
     ) -> Self:
-        """One line of text as single strokes for a pen, its baseline starting at x, y.
+        """Add one line of text as single strokes for a pen, its baseline starting at x, y.
 
-        `scale` is millimetres per font unit; capitals are 21 units high. Characters that the
-        font lacks are replaced by what reads alike, or by `?`.
+        `scale` is millimetres per font unit; capitals are 21 units high. A character that the
+        font lacks becomes a similar one, or `?`.
         """
         number(x), number(y), length('scale', scale)
         strokes = text_strokes(x, y, content, scale, self._font)
@@ -113,36 +130,36 @@ class SVGBuilder:
     def hershey_box(
         self, x: float, y: float, content: str, scale: float = 1.0
     ) -> tuple[float, float, float, float]:
-        """Left, top, right and bottom of what hershey_text would draw, pen width aside."""
+        """Left, top, right and bottom of what hershey_text would draw, without the pen width."""
         return text_box(x, y, content, scale, self._font)
 
     def title(self, content: str) -> Self:
-        """The name of the drawing, or of the group that is open."""
-        # SVG 1.1 viewers honour a title only as the first child.
+        """Set the title of the drawing, or of the open group."""
+        # SVG 1.1 viewers show a title only if it is the first child.
         self._current().insert(0, f'<title>{escape(content)}</title>')
         return self
 
     def desc(self, content: str) -> Self:
-        """A description of the drawing, or of the group that is open."""
+        """Add a description of the drawing, or of the open group."""
         return self._add(f'<desc>{escape(content)}</desc>')
 
     def begin_group(self, attrs: Attrs | None = None) -> Self:
-        """Open a group; what follows stands in it until end_group. Groups nest."""
+        """Open a group; later elements go into it until `end_group`. Groups nest."""
         self._open_groups.append((f'<g{attributes(attrs or {})}>', []))
         return self
 
     def end_group(self) -> Self:
-        """Close the group opened last; raises ValueError if none is open."""
+        """Close the innermost open group; raises ValueError if none is open."""
         if not self._open_groups:
             raise ValueError('end_group() without a begin_group() before it')
         opening, children = self._open_groups.pop()
         return self._add('\n'.join([opening, *children, '</g>']))
 
     def to_string(self) -> str:
-        """The whole document; raises ValueError while a group is open."""
+        """Return the whole document; raises ValueError while a group is open."""
         if self._open_groups:
             raise ValueError(f'{len(self._open_groups)} group(s) still open: call end_group()')
-        width, height = self._size
+        width, height = self._size_text
         root = (
             f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}mm" height="{height}mm"'
             f' viewBox="0 0 {width} {height}">'
@@ -156,12 +173,12 @@ class SVGBuilder:
         styles = {**self._defaults, **(attrs or {})}
         if twice := geometry.keys() & styles.keys():
             raise ValueError(f'{tag} takes {", ".join(sorted(twice))} as arguments, not in attrs')
-        # Escaped already, or numbers: a second look at a million points would cost a quarter.
-        placed = ''.join([f' {name}="{text}"' for name, text in geometry.items()])
-        return f'<{tag}{placed}{attributes(styles)}'
+        # Geometry is escaped already; escaping a million points again takes 25 % longer.
+        geometry_text = ''.join([f' {name}="{text}"' for name, text in geometry.items()])
+        return f'<{tag}{geometry_text}{attributes(styles)}'
 
     def _has_stroke(self) -> bool:
-        """Whether a shape inherits a stroke; without one its lines are invisible."""
+        """Whether a shape inherits a stroke colour; without one its lines are invisible."""
         openings = [opening for opening, _ in self._open_groups]
         return 'stroke' in self._defaults or any(' stroke="' in text for text in openings)
 

@@ -1,7 +1,7 @@
-"""Patterns made of curves and tiles.
+"""Patterns made of curves: spiral, grid and lissajous.
 
-Each is a pure function of the area it may use and a source of randomness; lengths are in
-millimetres, densities suit a pen of 0.3 to 0.5 mm.
+Each is a pure function of the area it may use and a source of randomness. Lengths are in
+millimetres; densities suit a pen of 0.3 to 0.5 mm.
 """
 
 from math import atan2, ceil, cos, dist, hypot, pi, sin, sqrt, tau
@@ -12,19 +12,19 @@ from libraries.drawing.strokes import Area, Point, Polyline
 
 
 class _Ball(NamedTuple):
-    """A circle on the page that is to look round."""
+    """A circle on the page that the pattern shades or distorts to look like a ball."""
 
     x: float
     y: float
     radius: float
 
     def inward(self, point: Point) -> float:
-        """0 in the middle, 1 on the rim, more outside."""
+        """Distance from the centre in radii: 0 in the middle, 1 on the rim, more outside."""
         return dist(point, (self.x, self.y)) / self.radius
 
 
 def spiral(area: Area, random: Random) -> list[Polyline]:
-    """One line from the middle outwards that trembles where a moon stands in shade."""
+    """One line from the middle outwards that swings where a moon is in shade."""
     cx, cy = area.middle
     moons = _scattered_balls(area, random, largest=0.36, count=2)
     light = random.uniform(0, tau)
@@ -33,10 +33,10 @@ def spiral(area: Area, random: Random) -> list[Polyline]:
     tremble = area.pitch * 0.62
     stroke: Polyline = []
     angle, phase = 0.0, 0.0
-    # The last turn stays on the edge, as a frame.
+    # The last turn follows the edge, as a frame.
     while angle <= (turns + 1) * tau:
         grown = min(1.0, angle / tau / turns)
-        # From a circle in the middle to nearly the page's own shape.
+        # A superellipse: a circle in the middle, nearly a rectangle at the edge.
         power = 2 + 5 * grown**2
         dx, dy = cos(start + angle), sin(start + angle)
         stretch = grown * (abs(dx) ** power + abs(dy) ** power) ** (-1 / power)
@@ -53,7 +53,7 @@ def spiral(area: Area, random: Random) -> list[Polyline]:
 
 
 def _moon_shade(moon: _Ball, point: Point, light: float) -> float:
-    """0 for lit or off the moon, 1 for its dark limb."""
+    """Shade of a point: 0 where the moon is lit and off the moon, 1 on its dark limb."""
     inward = moon.inward(point)
     if inward >= 1:
         return 0.0
@@ -63,7 +63,10 @@ def _moon_shade(moon: _Ball, point: Point, light: float) -> float:
 
 
 def _scattered_balls(area: Area, random: Random, largest: float, count: int) -> list[_Ball]:
-    """Up to `count` balls that do not touch, large ones first; `largest` is of the short side."""
+    """Up to `count` balls that do not touch, large ones first.
+
+    `largest` is the largest radius as a fraction of the area's short side.
+    """
     balls: list[_Ball] = []
     for attempt in range(400):
         if len(balls) == count:
@@ -77,32 +80,32 @@ def _scattered_balls(area: Area, random: Random, largest: float, count: int) -> 
 
 
 def grid(area: Area, random: Random) -> list[Polyline]:
-    """Two lines woven to and fro, as cloth over balls and hollows."""
+    """Two woven lines, like a cloth over balls and hollows."""
     cell = area.pitch * 1.35
     balls = _scattered_balls(area, random, largest=0.4, count=6)
     cloth = [(ball, random.random() < 0.35) for ball in balls]
-    rows = _to_and_fro(area.width, area.height, cell)
-    columns = _to_and_fro(area.height, area.width, cell)
+    rows = _serpentine(area.width, area.height, cell)
+    columns = _serpentine(area.height, area.width, cell)
     return [
-        [_laid((area.left + x, area.top + y), cloth) for x, y in rows],
-        [_laid((area.left + x, area.top + y), cloth) for y, x in reversed(columns)],
+        [_distorted((area.left + x, area.top + y), cloth) for x, y in rows],
+        [_distorted((area.left + x, area.top + y), cloth) for y, x in reversed(columns)],
     ]
 
 
-def _laid(point: Point, cloth: list[tuple[_Ball, bool]]) -> Point:
-    """Where a point of flat cloth comes to lie on balls and, if the flag is set, hollows."""
+def _distorted(point: Point, cloth: list[tuple[_Ball, bool]]) -> Point:
+    """A point of the flat cloth, moved by the ball or, if its flag is set, hollow under it."""
     for ball, sinks in cloth:
         inward = ball.inward(point)
         if 0 < inward < 1:
-            # Neither crowds its lines black: a ball at its rim, a hollow in its middle.
+            # The constants keep lines apart: at the rim of a ball, in the middle of a hollow.
             bulge = 0.2 + 0.8 * sin(inward * pi / 2) / inward
             pull = 0.55 + 0.45 * inward**2 if sinks else bulge
             return ball.x + (point[0] - ball.x) * pull, ball.y + (point[1] - ball.y) * pull
     return point
 
 
-def _to_and_fro(width: float, height: float, cell: float) -> Polyline:
-    """One line in rows about `cell` apart, with round turns, that fills width by height."""
+def _serpentine(width: float, height: float, cell: float) -> Polyline:
+    """One line that fills width by height with rows about `cell` apart and round turns."""
     rows = max(1, round(height / cell - 1))
     turn = height / (rows + 1) / 2
     steps = ceil((width - 2 * turn) / (cell / 2))

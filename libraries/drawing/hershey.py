@@ -1,4 +1,4 @@
-"""Text as single strokes: Hershey's fonts, with wrapping and a stand-in for each odd character.
+"""Text as single strokes in the Hershey fonts: substitution, measuring and wrapping.
 
 A scale is millimetres per font unit; capitals are 21 units high.
 """
@@ -14,43 +14,43 @@ DEFAULT_FONT = 'futural'
 LINE_UNITS = 32
 _BASELINE = 9
 
-# What NFKD leaves whole, each with what stands in for it.
+# Characters that NFKD does not decompose, each followed by its substitute.
 _PAIRS = (
     'ßss ẞSS æae ÆAE œoe ŒOE øo ØO łl ŁL đd ĐD ðd ÐD þth ÞTh ıi ħh ĦH μu €EUR £GBP ¥JPY ¢c'
     ' ©(c) ®(R) °deg ×x ÷/ ⁄/ ±+/- •* ·* ¡! ¿? «<< »>> ‹< ›>'
     " “\" ”\" „\" ‟\" ″\" ‘' ’' ‚' ‛' ′' ´' ‐- ‑- ‒- –- —- ―- −-"
 )
-_STAND_INS = str.maketrans({pair[0]: pair[1:] for pair in _PAIRS.split()})
+_SUBSTITUTES = str.maketrans({pair[0]: pair[1:] for pair in _PAIRS.split()})
 
 
 class Glyph(NamedTuple):
-    """A character: strokes in font units, y downwards from the baseline, and its advance."""
+    """A character: its strokes and its advance in font units, y downwards from the baseline."""
 
     strokes: tuple[tuple[Point, ...], ...]
     advance: float
 
 
 def readable(text: str) -> str:
-    """`text` in printable ASCII: accents dropped, look-alikes put in, `?` for the rest."""
-    # Before NFKD, which would take the acute accent and the micro sign apart.
-    plain = unicodedata.normalize('NFKD', text.translate(_STAND_INS)).translate(_STAND_INS)
+    """`text` in printable ASCII: without accents, with substitutes, and `?` for the rest."""
+    # Also before NFKD, which would decompose the acute accent and the micro sign.
+    plain = unicodedata.normalize('NFKD', text.translate(_SUBSTITUTES)).translate(_SUBSTITUTES)
     return ''.join(_ascii(character) for character in plain)
 
 
 def unreadable(text: str) -> str:
-    """The characters of which `readable` makes a `?`."""
+    """The characters that `readable` replaces by `?`."""
     return ''.join(c for c in text if '?' in readable(c) and c not in '?¿')
 
 
 def check_font(name: str) -> str:
-    """`name`, if there is such a font; raises ValueError listing them otherwise."""
+    """Return `name`; raises ValueError, listing all fonts, if there is no such font."""
     if name not in _font_names():
-        raise ValueError(f'no Hershey font {name!r}: it is one of {", ".join(_font_names())}')
+        raise ValueError(f'no Hershey font {name!r}: use one of {", ".join(_font_names())}')
     return name
 
 
 def text_width(content: str, scale: float, font: str = DEFAULT_FONT) -> float:
-    """How far a line of text advances, in millimetres."""
+    """The advance of a line of text, in millimetres."""
     glyphs = _glyphs(font)
     return scale * sum(glyphs[character].advance for character in readable(content))
 
@@ -71,21 +71,21 @@ def text_strokes(
 def text_box(
     x: float, y: float, content: str, scale: float, font: str = DEFAULT_FONT
 ) -> tuple[float, float, float, float]:
-    """Left, top, right and bottom of the strokes; the point x, y where there are none."""
+    """Left, top, right and bottom of the strokes; the point x, y if there are none."""
     points = [point for s in text_strokes(x, y, content, scale, font) for point in s] or [(x, y)]
     xs, ys = [point[0] for point in points], [point[1] for point in points]
     return min(xs), min(ys), max(xs), max(ys)
 
 
 def wrap(content: str, width: float, scale: float, font: str = DEFAULT_FONT) -> list[str]:
-    """`content` in lines no wider than `width` millimetres, its own line breaks kept.
+    """Break `content` into lines no wider than `width` millimetres; keep its line breaks.
 
-    A word that is too wide for a line is cut.
+    A word that is too wide for a line is split.
     """
     lines = []
     for paragraph in content.splitlines():
         line = ''
-        for word in _words(readable(paragraph), width, scale, font):
+        for word in _split_words(readable(paragraph), width, scale, font):
             longer = f'{line} {word}' if line else word
             if line and text_width(longer, scale, font) > width:
                 lines.append(line)
@@ -98,9 +98,9 @@ def wrap(content: str, width: float, scale: float, font: str = DEFAULT_FONT) -> 
 def fit(
     content: str, width: float, height: float, largest: float, font: str = DEFAULT_FONT
 ) -> tuple[float, list[str]]:
-    """The largest scale at which `content` fits, and its lines.
+    """The largest scale, up to `largest`, at which `content` fits, and its lines.
 
-    Raises ValueError if its capitals would be lower than 1.6 mm.
+    Raises ValueError if capitals would be lower than 1.6 mm.
     """
     scale = largest
     while scale * 21 >= 1.6:
@@ -111,7 +111,8 @@ def fit(
     raise ValueError(f'{len(content)} characters do not fit on {width:g} by {height:g} mm')
 
 
-def _words(text: str, width: float, scale: float, font: str) -> list[str]:
+def _split_words(text: str, width: float, scale: float, font: str) -> list[str]:
+    """The words of `text`; one too wide for a line is split into pieces that fit."""
     words = []
     for word in text.split():
         start = 0
@@ -128,7 +129,7 @@ def _ascii(character: str) -> str:
         return character
     if character in '\n\r\t':
         return ' '
-    # Marks and joiners are parts of the character before.
+    # Marks and joiners belong to the character before them.
     return '' if unicodedata.category(character) in ('Mn', 'Me', 'Cf') else '?'
 
 

@@ -1,4 +1,4 @@
-"""Patterns read off a random landscape: height lines, and lines along a wind."""
+"""Patterns computed from a random landscape: contour lines and lines along a flow field."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -12,7 +12,7 @@ Height = Callable[[float, float], float]
 
 
 def landscape(random: Random, length: float) -> Height:
-    """A smooth landscape with hills about `length` apart; mostly -1 to 1."""
+    """A smooth random height function, mostly -1 to 1, with hills about `length` apart."""
     waves = []
     for _ in range(9):
         angle, wave = random.uniform(0, tau), tau / (length * random.uniform(0.8, 2))
@@ -26,7 +26,7 @@ def landscape(random: Random, length: float) -> Height:
 
 
 def contours(area: Area, random: Random) -> list[Polyline]:
-    """The height lines of a land that does not exist."""
+    """The contour lines of an imaginary landscape."""
     hills = landscape(random, area.short_side * 0.62)
     stones = landscape(random, area.short_side * 0.2)
     columns, rows = (max(2, ceil(side / area.pitch / 0.6)) for side in (area.width, area.height))
@@ -40,18 +40,18 @@ def contours(area: Area, random: Random) -> list[Polyline]:
     ]
     low, high = min(map(min, heights)), max(map(max, heights))
     levels = max(6, round(area.short_side / area.pitch * 0.52))
-    # Half a step up, so that no level touches the lowest and the highest point.
-    floors = [[(h - low) / (high - low) * levels + 0.5 for h in row] for row in heights]
+    # Half a level up, so that no contour level equals the lowest or the highest point.
+    scaled = [[(h - low) / (high - low) * levels + 0.5 for h in row] for row in heights]
     lines = [
         [(area.left + x * dx, area.top + y * dy) for x, y in line]
-        for line in _contour_lines(floors)
+        for line in _contour_lines(scaled)
         if len(line) > 6
     ]
     return order_strokes(lines)
 
 
 def flow_field(area: Area, random: Random) -> list[Polyline]:
-    """Lines that follow a wind and keep their distance, wider apart where it is light."""
+    """Lines that follow a wind and keep their distance, wider apart in light areas."""
     wind = landscape(random, area.short_side * 1.1)
     tone = landscape(random, area.short_side * 0.6)
     heading = random.uniform(0, tau)
@@ -69,16 +69,16 @@ def flow_field(area: Area, random: Random) -> list[Polyline]:
 
 
 class _Field:
-    """Lines on the page so far, and who is near whom."""
+    """The lines drawn so far, with their points indexed by cell to find near ones."""
 
     def __init__(self, area: Area, angle: Height, gap: Height) -> None:
         self.lines: list[Polyline] = []
         self._area, self._angle, self._gap = area, angle, gap
         self._step = area.pitch / 2
         self._cell = area.pitch * 1.5
-        # Points of a line count as neighbours only once it has gone well past them.
+        # The last points of a line are not indexed yet: they would crowd out the next point.
         self._lag = 14
-        self._taken: defaultdict[tuple[int, int], list[Point]] = defaultdict(list)
+        self._points: defaultdict[tuple[int, int], list[Point]] = defaultdict(list)
 
     def draw_through(self, start: Point) -> None:
         """Add the line through `start`, unless it would be crowded or short."""
@@ -87,7 +87,7 @@ class _Field:
         forth, back = self._trace(start, 1), self._trace(start, -1)
         line = back[:0:-1] + forth
         if len(line) > self._lag:
-            self._take(forth[-self._lag :] + back[-self._lag :])
+            self._index(forth[-self._lag :] + back[-self._lag :])
             self.lines.append(line)
 
     def _trace(self, start: Point, way: int) -> Polyline:
@@ -102,13 +102,14 @@ class _Field:
                 return line
             line.append(point)
             if len(line) > self._lag:
-                self._take([line[-self._lag]])
+                self._index([line[-self._lag]])
 
-    def _take(self, points: Polyline) -> None:
+    def _index(self, points: Polyline) -> None:
         for x, y in points:
-            self._taken[int(x / self._cell), int(y / self._cell)].append((x, y))
+            self._points[int(x / self._cell), int(y / self._cell)].append((x, y))
 
     def _crowded(self, point: Point, share: float) -> bool:
+        """Whether an indexed point is nearer than `share` of the gap wanted at `point`."""
         x, y = point
         column, row = int(x / self._cell), int(y / self._cell)
         limit = (share * self._gap(x, y)) ** 2
@@ -116,7 +117,7 @@ class _Field:
             (x - px) ** 2 + (y - py) ** 2 < limit
             for near_column in (column - 1, column, column + 1)
             for near_row in (row - 1, row, row + 1)
-            for px, py in self._taken.get((near_column, near_row), ())
+            for px, py in self._points.get((near_column, near_row), ())
         )
 
 
@@ -136,7 +137,7 @@ def _lattice(area: Area, spacing: float, random: Random) -> Polyline:
 
 
 def _contour_lines(heights: list[list[float]]) -> list[Polyline]:
-    """Where `heights[row][column]` crosses a whole number, in units of rows and columns."""
+    """The lines where `heights[row][column]` is a whole number, as (column, row) points."""
     pieces: defaultdict[int, list[Polyline]] = defaultdict(list)
     for row, (upper, lower) in enumerate(pairwise(heights)):
         for column in range(len(upper) - 1):
@@ -149,7 +150,7 @@ def _contour_lines(heights: list[list[float]]) -> list[Polyline]:
 def _crossings(
     corners: tuple[float, float, float, float], row: int, column: int, level: int
 ) -> Iterator[Polyline]:
-    """The one or two lines through a cell, from edge to edge."""
+    """The one or two pieces of a contour line through a cell, from edge to edge."""
     a, b, c, d = (height - level for height in corners)
     points = []
     if (a >= 0) != (b >= 0):
@@ -161,6 +162,6 @@ def _crossings(
     if (a >= 0) != (d >= 0):
         points.append((float(column), row + a / (a - d)))
     if len(points) == 4 and (a >= 0) != (a + b + c + d >= 0):
-        # A saddle whose middle belongs with the other two corners.
+        # A saddle: the middle of the cell is on the same side as the other two corners.
         points = points[-1:] + points[:-1]
     yield from ([p, q] for p, q in zip(points[::2], points[1::2], strict=True))

@@ -1,7 +1,7 @@
-"""Pattern name → polylines that a pen can draw, and the drawing made of them.
+"""The patterns by name, as polylines for a pen and as SVG.
 
-A pattern is a pure function of the area it may use and of a source of randomness. Lengths
-are millimetres; densities suit a pen of 0.3 to 0.5 mm.
+A pattern is a pure function of the area it may use and a source of randomness. Lengths are in
+millimetres; densities suit a pen of 0.3 to 0.5 mm.
 """
 
 import logging
@@ -44,7 +44,7 @@ Pattern = Callable[[Area, Random], list[Polyline]]
 
 
 def drawing_area(width: float, height: float) -> Area:
-    """The page without its margin, 6 % of the shorter side."""
+    """The page without its margin of 6 % of the shorter side."""
     margin = 0.06 * min(width, height)
     return Area(margin, margin, width - 2 * margin, height - 2 * margin)
 
@@ -66,11 +66,11 @@ def pattern_strokes(
 ) -> list[Polyline]:
     """The polylines of a pattern on a page of `width` by `height` millimetres.
 
-    The same arguments give the same polylines. Raises ValueError, saying what is allowed,
-    for an unknown pattern or a side outside 20 to 1200 mm.
+    The same arguments give the same polylines. Raises ValueError for an unknown pattern or a
+    side outside 20 to 1200 mm.
     """
     if pattern not in list(PATTERNS):
-        raise ValueError(f'unknown pattern {pattern!r}: it is one of {", ".join(PATTERNS)}')
+        raise ValueError(f'unknown pattern {pattern!r}: use one of {", ".join(PATTERNS)}')
     for name, side in (('width', width), ('height', height)):
         if not isinstance(side, int | float) or not SMALLEST <= side <= LARGEST:
             raise ValueError(f'{name} must be {SMALLEST} to {LARGEST} mm, got {side!r}')
@@ -78,9 +78,9 @@ def pattern_strokes(
 
 
 def draw_pattern(pattern: PatternName, width: float, height: float, seed: int = 0) -> str:
-    """A pattern as SVG text, one `polyline` a stroke; its `desc` says how the pen moves.
+    """A pattern as SVG text: one `polyline` per stroke, and a PenReport as its `desc`.
 
-    Arguments and errors as of `pattern_strokes`.
+    Arguments and errors are those of `pattern_strokes`.
     """
     strokes = pattern_strokes(pattern, width, height, seed)
     report = measure(strokes)

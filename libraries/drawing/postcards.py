@@ -1,4 +1,4 @@
-"""Postcards of 148 by 105 mm that a pen can write."""
+"""Postcards of 148 by 105 mm for a pen plotter."""
 
 from collections.abc import Callable
 from math import cos, pi, sin
@@ -14,7 +14,7 @@ WIDTH, HEIGHT = 148, 105
 
 
 class Box(NamedTuple):
-    """Room for text, in millimetres."""
+    """A box for text, in millimetres."""
 
     left: float
     top: float
@@ -23,15 +23,16 @@ class Box(NamedTuple):
 
 
 def draw_postcard(recipient: str, message: str, template_name: PostcardTemplate) -> str:
-    """A postcard as SVG text; lines break where the texts do, and where they must.
+    """A postcard as SVG text; long lines wrap, and line breaks in the texts are kept.
 
-    Raises ValueError for an unknown template, no recipient, or a text too long to be read.
+    Raises ValueError for an unknown template, an empty recipient, characters that the font
+    cannot write, or a text that fits only in unreadably small letters.
     """
     if template_name not in TEMPLATES:
         allowed = ', '.join(TEMPLATES)
-        raise ValueError(f'unknown template {template_name!r}: it is one of {allowed}')
+        raise ValueError(f'unknown template {template_name!r}: use one of {allowed}')
     if lacking := unreadable(recipient + message):
-        raise ValueError(f'a pen has no letters for {lacking[:20]!r}: it writes Latin ones only')
+        raise ValueError(f'the pen font has no letters for {lacking[:20]!r}: use Latin letters')
     if not recipient.strip():
         raise ValueError('a postcard needs a recipient')
     svg = SVGBuilder(WIDTH, HEIGHT).title(f'Postcard for {recipient}').begin_group(PEN)
@@ -52,7 +53,7 @@ def _plain(svg: SVGBuilder, recipient: str, message: str) -> None:
 
 
 def _birthday(svg: SVGBuilder, recipient: str, message: str) -> None:
-    """Balloons to the left, good wishes to the right."""
+    """Balloons on the left, the texts on the right."""
     for x, y, size, sway in ((18, 34, 9.5, 1.8), (41, 27, 10.5, -2.2), (30, 53, 9, 1.4)):
         _balloon(svg, x, y, size, sway)
     _confetti(svg, Random(recipient))
@@ -75,7 +76,7 @@ def _write(
     font: str = 'futural',
     centred: bool = False,
 ) -> float:
-    """Write `content` into `box` as large as it fits, and return the scale that it took."""
+    """Write `content` into `box` as large as it fits; return the scale used."""
     scale, lines = fit(content, box.width, box.height, largest, font)
     svg.set_hershey_font(font)
     for row, line in enumerate(lines):
@@ -87,7 +88,7 @@ def _write(
 
 
 def _balloon(svg: SVGBuilder, x: float, y: float, size: float, sway: float) -> None:
-    """A balloon about x, y, its knot below it and its string down to where all meet."""
+    """A balloon centred on x, y, with a knot and a string down to where all strings meet."""
     foot = y + size * 1.2
     svg.ellipse(x, y, size, size * 1.2)
     shine = [
@@ -105,7 +106,7 @@ def _balloon(svg: SVGBuilder, x: float, y: float, size: float, sway: float) -> N
 
 
 def _confetti(svg: SVGBuilder, random: Random) -> None:
-    """Snippets along the upper and the lower edge."""
+    """Short lines along the upper and the lower edge."""
     for column in range(24):
         x = 8 + column * 5.7
         for y in (4.5, 100.5):

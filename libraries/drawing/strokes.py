@@ -1,4 +1,4 @@
-"""Strokes for a pen: joined where they touch, put in order, measured."""
+"""Strokes for a pen: join those that touch, order them to shorten travel, measure them."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ class Area(NamedTuple):
 
     @property
     def pitch(self) -> float:
-        """A distance between lines that looks even: larger paper is seen from further away."""
+        """The distance between lines; larger on larger paper, which is seen from further away."""
         return max(0.8, 0.128 * sqrt(sqrt(self.width * self.height)))
 
     def holds(self, point: Point) -> bool:
@@ -37,7 +37,7 @@ class Area(NamedTuple):
 
 
 class PenReport(NamedTuple):
-    """How a drawing is drawn; lengths in millimetres."""
+    """Pen lifts, length drawn and pen-up travel of a drawing; lengths in millimetres."""
 
     lifts: int
     drawn: float
@@ -50,19 +50,19 @@ class PenReport(NamedTuple):
 
 
 def measure(strokes: Sequence[Polyline]) -> PenReport:
-    """Count the lifts between strokes and the travel from one to the next, as ordered."""
+    """Measure the lifts, the drawn length and the travel between strokes, in the given order."""
     drawn = sum(dist(a, b) for stroke in strokes for a, b in pairwise(stroke))
     travel = sum(dist(a[-1], b[0]) for a, b in pairwise(strokes))
     return PenReport(max(0, len(strokes) - 1), drawn, travel)
 
 
 def join_strokes(strokes: Sequence[Polyline]) -> list[Polyline]:
-    """Strokes that share an end, to a thousandth of a millimetre, become one."""
+    """Join strokes that share an end, to a thousandth of a millimetre, into one."""
     at_point: defaultdict[Point, list[int]] = defaultdict(list)
     for index, stroke in enumerate(strokes):
         at_point[_key(stroke[0])].append(index)
         at_point[_key(stroke[-1])].append(index)
-    # Loose ends first: a line begun in its middle would become two.
+    # Loose ends first: a line started in its middle would become two lines.
     loose = [touching[0] for touching in at_point.values() if len(touching) % 2]
     used: set[int] = set()
     joined = []
@@ -79,17 +79,18 @@ def join_strokes(strokes: Sequence[Polyline]) -> list[Polyline]:
 
 
 def order_strokes(strokes: Sequence[Polyline]) -> list[Polyline]:
-    """The same strokes, some reversed: each begins at the end nearest to where the pen is.
+    """Order strokes greedily: the next one is that with an end nearest to the pen.
 
-    A loop is entered at its nearest point. The pen starts at the upper left corner of the page.
+    A stroke is reversed if its last point is nearer; a closed one starts at its nearest point.
+    The pen starts at the upper left corner of the page.
     """
-    # Rounded, so that a last bit cannot decide between two strokes as near as each other.
+    # Rounded, so that rounding errors do not decide between two equally near strokes.
     waiting = [(_key(stroke[0]), _key(stroke[-1]), stroke) for stroke in strokes]
     ordered: list[Polyline] = []
     pen = (0.0, 0.0)
 
     def approach(index: int) -> float:
-        """How far the pen is from the nearer end, squared."""
+        """The squared distance from the pen to the stroke's nearer end."""
         (ax, ay), (bx, by), _ = waiting[index]
         x, y = pen
         return min((ax - x) ** 2 + (ay - y) ** 2, (bx - x) ** 2 + (by - y) ** 2)
@@ -97,11 +98,11 @@ def order_strokes(strokes: Sequence[Polyline]) -> list[Polyline]:
     while waiting:
         index = min(range(len(waiting)), key=approach)
         start, end, stroke = waiting[index]
-        # The last fills the gap, so that taking one out costs nothing.
+        # The last one fills the gap: removal takes constant time.
         waiting[index] = waiting[-1]
         waiting.pop()
         if start == end:
-            stroke = _entered_near(stroke, pen)
+            stroke = _rotate_loop(stroke, pen)
         elif dist(pen, end) < dist(pen, start):
             stroke = stroke[::-1]
         ordered.append(stroke)
@@ -115,7 +116,7 @@ def _extend(
     at_point: dict[Point, list[int]],
     used: set[int],
 ) -> None:
-    """Append to `line` what goes on from its end, until nothing does."""
+    """Append to `line` the unused strokes that continue from its end, one after another."""
     while True:
         end = _key(line[-1])
         following = next((i for i in at_point[end] if i not in used), None)
@@ -126,7 +127,8 @@ def _extend(
         line += stroke[1:] if _key(stroke[0]) == end else stroke[-2::-1]
 
 
-def _entered_near(loop: Polyline, pen: Point) -> Polyline:
+def _rotate_loop(loop: Polyline, pen: Point) -> Polyline:
+    """The closed stroke, starting at its point nearest to the pen."""
     nearest = min(range(len(loop)), key=lambda i: dist(_key(loop[i]), pen))
     return loop[nearest:-1] + loop[: nearest + 1]
 

@@ -1,4 +1,4 @@
-"""Values to SVG text: short finite numbers, escaped strings, checked attribute names."""
+"""Format values as SVG text: short finite numbers, escaped strings, checked attribute names."""
 
 import math
 import re
@@ -14,10 +14,10 @@ Point = Sequence[float]
 # A thousandth of a millimetre is finer than any plotter moves.
 DECIMALS = 3
 _SCALE = 10.0**DECIMALS
-# Adding and taking away 1.5 * 2**52 rounds a float to a whole number, faster than round().
+# Adding and subtracting 1.5 * 2**52 rounds a float to a whole number, faster than round().
 _MAGIC = 1.5 * 2.0**52
-_CHUNK = 1024
-# A JSON array is the fastest way to the shortest text of many floats; NaN comes out as null.
+_CHUNK = 1024  # points
+# Encoding a JSON array is the fastest way to format many floats; NaN becomes null.
 _encode = msgspec.json.Encoder().encode
 
 # Event handlers and namespaces would let an attribute do more than style its element.
@@ -32,17 +32,17 @@ _SPACE_ESCAPES = str.maketrans({'\n': '&#10;', '\t': '&#9;'})
 
 
 def escape(text: str) -> str:
-    """`text` as XML character data; what XML cannot hold becomes U+FFFD."""
+    """`text` as XML character data; characters that XML does not allow become U+FFFD."""
     return re.sub(_NOT_XML, '\N{REPLACEMENT CHARACTER}', text).translate(_ESCAPES)
 
 
 def escape_attribute(text: str) -> str:
-    """`text` for between double quotes; line breaks in it survive."""
+    """`text` as the value of a double-quoted attribute; line breaks are kept."""
     return escape(text).translate(_SPACE_ESCAPES)
 
 
 def number(value: object) -> str:
-    """`value` rounded to a thousandth, in as few characters as that takes.
+    """`value` rounded to a thousandth, in as few characters as possible.
 
     Raises ValueError for anything but a finite real number.
     """
@@ -57,7 +57,7 @@ def number(value: object) -> str:
 
 
 def length(name: str, value: object) -> str:
-    """`value` as a number that is not negative; raises ValueError naming it otherwise."""
+    """`value` as a number; raises ValueError, with `name`, if it is negative."""
     text = number(value)
     if text.startswith('-'):
         raise ValueError(f'{name} must not be negative, got {value!r}')
@@ -67,7 +67,7 @@ def length(name: str, value: object) -> str:
 def attributes(attrs: Attrs) -> str:
     """`attrs` as ` name="value"` pairs, each with its leading space.
 
-    Raises ValueError for a name that is no styling attribute, or a value that is neither
+    Raises ValueError for a name that is not a styling attribute, or a value that is neither
     a string nor a finite number.
     """
     return ''.join(f' {_name(name)}="{_value(value)}"' for name, value in attrs.items())
@@ -76,10 +76,10 @@ def attributes(attrs: Attrs) -> str:
 def points_text(points: Iterable[Point]) -> str:
     """(x, y) pairs as `x,y x,y …`, rounded to a thousandth and formatted in bulk.
 
-    Raises ValueError for a point that is no pair, or a coordinate that is not finite.
+    Raises ValueError for a point that is not a pair, or a coordinate that is not finite.
     """
     remaining = iter(points)
-    # A chunk at a time: a million points take no more memory than their text.
+    # In chunks, so that a million points take little more memory than their text.
     chunks = iter(lambda: list(islice(remaining, _CHUNK)), [])
     return b' '.join(map(_chunk_text, chunks)).decode()
 
@@ -100,7 +100,7 @@ def _chunk_text(points: list[Point]) -> bytes:
 
 
 def _bad_point(points: list[Point]) -> ValueError:
-    """What is wrong with the first point that is."""
+    """The error of the first point that is wrong."""
     for point in points:
         try:
             x, y = point

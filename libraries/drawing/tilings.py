@@ -1,4 +1,4 @@
-"""Patterns that divide the page: squares in squares, a sunflower's seeds, tiles."""
+"""Patterns that divide the page: hilbert, phyllotaxis and truchet."""
 
 from collections.abc import Iterator
 from itertools import pairwise
@@ -12,12 +12,12 @@ GOLDEN_ANGLE = pi * (3 - sqrt(5))
 
 
 def hilbert(area: Area, random: Random) -> list[Polyline]:
-    """One line through squares that shrink where it is dark."""
+    """One line through squares that are smaller in dark areas."""
     tone = landscape(random, area.short_side * 0.75)
     line: Polyline = []
 
     def visit(corner: complex, along: complex, aside: complex) -> None:
-        """Fill a square, entered at `corner`, left at `corner + along`."""
+        """Fill a square that the line enters at `corner` and leaves at `corner + along`."""
         centre = corner + (along + aside) / 2
         dark = min(1.0, max(0.0, 0.5 + 0.45 * tone(centre.real, centre.imag)))
         if abs(along) / 2 < area.pitch * (0.5 + 2.6 * (1 - dark) ** 2):
@@ -35,7 +35,10 @@ def hilbert(area: Area, random: Random) -> list[Polyline]:
 
 
 def _hilbert_blocks(area: Area) -> Iterator[tuple[complex, complex, complex]]:
-    """Equal squares that cover the area to and fro: where entered, the way along, and aside."""
+    """Equal squares that cover the area, row by row in alternating directions.
+
+    Each is its entry corner, the side from there to its exit corner, and its other side.
+    """
     across, down = _block_counts(area)
     side = min(area.width / across, area.height / down)
     left = area.left + (area.width - side * across) / 2
@@ -45,8 +48,8 @@ def _hilbert_blocks(area: Area) -> Iterator[tuple[complex, complex, complex]]:
         for step in range(across):
             column = across - 1 - step if row % 2 else step
             corner = complex(left + column * side, top + row * side)
-            # Even rows run along their top and turn down at the end; odd ones turn down at
-            # their start, and run back along the bottom.
+            # Even rows run along their top and turn down at the end; odd rows turn down at
+            # the start and run back along their bottom.
             if step == (0 if row % 2 else across - 1):
                 yield corner, below, right
             elif row % 2:
@@ -56,7 +59,7 @@ def _hilbert_blocks(area: Area) -> Iterator[tuple[complex, complex, complex]]:
 
 
 def _block_counts(area: Area) -> tuple[int, int]:
-    """How many equal squares across and down cover the area best, for as few as possible."""
+    """The numbers of equal squares across and down that cover the area best with few squares."""
     aspect = area.width / area.height
     sizes = [(max(1, round(few * aspect)), few) for few in range(1, 7)]
     sizes += [(few, max(1, round(few / aspect))) for few in range(1, 7)]
@@ -70,7 +73,7 @@ def _block_counts(area: Area) -> tuple[int, int]:
 
 
 def phyllotaxis(area: Area, random: Random) -> list[Polyline]:
-    """Leaves in the order of a sunflower's seeds, strung along its arms."""
+    """Leaves placed like a sunflower's seeds, strung along its arms."""
     cx, cy = area.middle
     start, turn = random.uniform(0, tau), random.choice((-1, 1)) * GOLDEN_ANGLE
     breath = landscape(random, area.short_side)
@@ -97,7 +100,7 @@ def phyllotaxis(area: Area, random: Random) -> list[Polyline]:
 
 
 def _nearest_arm(n: int) -> int:
-    """The Fibonacci number of arms that runs closest to the rays at seed n."""
+    """The step from seed n to the next seed of its arm: a Fibonacci number, for radial arms."""
     small, large = 1, 2
     while large < 2.6 * sqrt(n):
         small, large = large, small + large
@@ -105,7 +108,7 @@ def _nearest_arm(n: int) -> int:
 
 
 def _leaves(arm: Polyline, breath: Height, area: Area) -> Polyline:
-    """Out along the left sides of the leaves, back along the right."""
+    """One stroke out along the left sides of an arm's leaves and back along their right sides."""
     left: Polyline = []
     right: Polyline = []
     for (ax, ay), (bx, by) in pairwise(arm):
@@ -116,10 +119,10 @@ def _leaves(arm: Polyline, breath: Height, area: Area) -> Polyline:
             x, y = ax + (bx - ax) * u, ay + (by - ay) * u
             left.append((x - (by - ay) * swell, y + (bx - ax) * swell))
             right.append((x + (by - ay) * swell, y - (bx - ax) * swell))
-    return [_kept_inside(area, point) for point in left + right[::-1]]
+    return [_clamp(area, point) for point in left + right[::-1]]
 
 
-def _kept_inside(area: Area, point: Point) -> Point:
+def _clamp(area: Area, point: Point) -> Point:
     return (
         min(max(point[0], area.left), area.left + area.width),
         min(max(point[1], area.top), area.top + area.height),
@@ -137,10 +140,10 @@ def truchet(area: Area, random: Random) -> list[Polyline]:
     arcs: list[Polyline] = []
     for row in range(rows):
         for column in range(columns):
-            # Rings where the land is high, waves where it is low, chance between.
-            mood = calm(column * tile, row * tile)
-            if abs(mood) > 0.3:
-                flipped = mood > 0 and (row + column) % 2 == 0
+            # Rings where the landscape is high, waves where it is low, random between.
+            height = calm(column * tile, row * tile)
+            if abs(height) > 0.3:
+                flipped = height > 0 and (row + column) % 2 == 0
             else:
                 flipped = random.random() < 0.5
             arcs += _tile(left + column * tile, top + row * tile, tile, flipped)
@@ -148,7 +151,7 @@ def truchet(area: Area, random: Random) -> list[Polyline]:
 
 
 def _tile(left: float, top: float, side: float, flipped: bool) -> Iterator[Polyline]:
-    """Ribbons about two opposite corners, and what closes a ring about the other two."""
+    """Quarter circles: a ribbon of six about each of two opposite corners, one about the others."""
     for corner in range(4):
         right, low = corner in (1, 2), corner in (2, 3)
         rings = range(2, 8) if (right == low) == flipped else range(2, 3)

@@ -1,1 +1,1 @@
-"""Mails, and the server that takes them."""
+"""Write mails and send them by SMTP."""

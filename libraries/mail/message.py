@@ -1,4 +1,4 @@
-"""Addresses and texts → a message that any mail server takes, or a ValueError that says why not."""
+"""Check addresses and write mail messages that any SMTP server accepts."""
 
 import hashlib
 import re
@@ -10,24 +10,25 @@ from email.utils import make_msgid
 
 from qdjobs.errors import short_repr
 
-_CONTROLS = {'Cc', 'Cs'}  # control characters; halves of characters, which cannot be encoded
+_CONTROLS = {'Cc', 'Cs'}  # control characters; lone surrogates, which cannot be encoded
 _LINE_ENDS = {'Zl', 'Zp'}
 _PLAIN_NAME = re.compile(r'[A-Za-z0-9]{1,20}( [A-Za-z0-9]{1,20}){,2}')
-_SHORT = 60  # characters of a subject that stand on its line
+_SHORT = 60  # characters of a subject that fit on one header line
 
 
 def plain_address(text: str) -> str:
-    """The address in ASCII, an international domain as Punycode. One without a name beside it.
+    """The address in ASCII, an international domain as Punycode.
 
-    Domains of a private network, such as `localhost` or `shop.local`, are as good as others.
+    Private domains, such as `localhost` or `shop.local`, are valid. Raises ValueError for
+    anything but one address without a display name.
     """
     from email_validator import SPECIAL_USE_DOMAIN_NAMES, EmailNotValidError, validate_email
 
-    # The validator has no option for these; beneath another domain it takes them.
+    # The validator has no option for these, but accepts them as a subdomain of another domain.
     private = text.rpartition('.' if '.' in text.rpartition('@')[2] else '@')[2].lower()
     suffix = '.example' if private in SPECIAL_USE_DOMAIN_NAMES else ''
     try:
-        if '=?' in text:  # some servers decode it, to an address that nobody has checked
+        if '=?' in text:  # an encoded word: some servers decode it to an address not checked here
             raise EmailNotValidError('It must not contain =?.')
         valid = validate_email(
             text + suffix,
@@ -43,14 +44,17 @@ def plain_address(text: str) -> str:
 
 
 def read_sender(text: str) -> tuple[str, str]:
-    """`Plotter <plotter@example.com>`, or the address alone, as (name, address in ASCII)."""
+    """Parse `Plotter <plotter@example.com>`, or the address alone, into (name, ASCII address).
+
+    Raises ValueError for any other form.
+    """
     name, bracket, rest = text.rpartition('<')
     if not bracket:
         return '', plain_address(text)
     if not rest.endswith('>'):
         raise ValueError(f'{short_repr(text)} is not of the form Plotter <plotter@example.com>.')
     name = name.strip().removeprefix('"').removesuffix('"')
-    _refuse(name, 'A name', _CONTROLS | _LINE_ENDS)
+    _reject_characters(name, 'A name', _CONTROLS | _LINE_ENDS)
     return name, plain_address(rest[:-1])
 
 
@@ -63,47 +67,46 @@ def write_message(
     job_id: str | None,
     run: str = '',
 ) -> EmailMessage:
-    """The message, all ASCII on its way, between addresses that are known to be plain.
+    """Write a message in 7-bit ASCII; the addresses are those of read_sender and plain_address.
 
-    Raises ValueError for a subject or a text that cannot travel as it is.
-
-    The same message from the same job has the same `Message-ID`, at every attempt; another
-    message, or another `run` under that id, has another, or servers would take it for the first
-    and drop it.
+    The `Message-ID` is the same at every attempt of a job. It differs for another message of
+    the same job and for another `run` under the same job id: mail servers drop a message whose
+    id they have seen. Raises ValueError for a subject or body with invalid characters, and for
+    an empty subject.
     """
     from email.policy import SMTP
 
     message = EmailMessage(SMTP.clone(cte_type='7bit'))
-    message.set_raw('From', _sender_words(*sender))
+    message.set_raw('From', _from_header(*sender))
     message['To'] = recipient
-    message.set_raw('Subject', _subject_words(subject))
+    message.set_raw('Subject', _subject_header(subject))
     message['Date'] = datetime.now(UTC)
     message['Message-ID'] = _message_id(job_id, sender[1], run, recipient, subject, text)
-    message['Auto-Submitted'] = 'auto-generated'  # so that nobody's holiday notice answers
+    message['Auto-Submitted'] = 'auto-generated'  # prevents out-of-office replies
     message.set_content(_body(text))
     if html is not None:
         message.add_alternative(_body(html), subtype='html')
     return message
 
 
-def _sender_words(name: str, address: str) -> str:
+def _from_header(name: str, address: str) -> str:
     if _PLAIN_NAME.fullmatch(name):
         return f'{name} <{address}>'
     return f'{_encoded(name, "From")}\n <{address}>' if name else address
 
 
-def _subject_words(subject: str) -> str:
-    _refuse(subject, 'The subject', _CONTROLS | _LINE_ENDS)
+def _subject_header(subject: str) -> str:
+    _reject_characters(subject, 'The subject', _CONTROLS | _LINE_ENDS)
     if not subject.strip():
         raise ValueError('The subject must not be empty.')
-    as_it_is = subject.isascii() and len(subject) <= _SHORT and '=?' not in subject
-    if as_it_is and subject == ' '.join(subject.split()):
+    plain = subject.isascii() and len(subject) <= _SHORT and '=?' not in subject
+    if plain and subject == ' '.join(subject.split()):
         return subject
     return _encoded(subject, 'Subject')
 
 
 def _encoded(text: str, header: str) -> str:
-    # EmailMessage's own folding of what is long or not ASCII loses and adds spaces.
+    # EmailMessage's own folding of long or non-ASCII text drops and adds spaces.
     return Header(text, 'utf-8', header_name=header).encode()
 
 
@@ -116,11 +119,11 @@ def _message_id(job_id: str | None, sender: str, *content: str) -> str:
 
 
 def _body(text: str) -> str:
-    _refuse(text.translate(dict.fromkeys(map(ord, '\t\n\r'))), 'The body', _CONTROLS)
+    _reject_characters(text.translate(dict.fromkeys(map(ord, '\t\n\r'))), 'The body', _CONTROLS)
     return text
 
 
-def _refuse(text: str, what: str, categories: set[str]) -> None:
+def _reject_characters(text: str, what: str, categories: set[str]) -> None:
     for character in text:
         if unicodedata.category(character) in categories:
             raise ValueError(f'{what} must not contain the character {character!a}.')

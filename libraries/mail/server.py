@@ -1,4 +1,4 @@
-"""The server that takes our mail: its URL, and one message handed over to it."""
+"""Parse the URL of an SMTP server and deliver a message to it."""
 
 import contextlib
 import re
@@ -12,26 +12,26 @@ from urllib.parse import unquote, urlsplit
 from qdjobs.errors import PermanentJobError
 
 if TYPE_CHECKING:
-    import smtplib  # imported where a mail is sent, since nobody else needs it
+    import smtplib  # slow to import: only on sending a mail
     import ssl
 
-TIMEOUT = 10.0  # seconds, for the connection and for each answer
-ACCEPTANCE_TIMEOUT = 60.0  # seconds: a server may scan a message before it says yes
-MAX_WORDS = 300  # characters of what a server says that stand in an error
+TIMEOUT = 10.0  # seconds, for the connection and for each reply
+ACCEPTANCE_TIMEOUT = 60.0  # seconds: a server may scan a message before it accepts it
+MAX_REPLY = 300  # characters of a server's reply in an error message
 
 _PORTS = {'smtp': 25, 'smtps': 465, 'smtp+starttls': 587}
 _HOST = re.compile(r'[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*\.?')
 
 
 class MailServerError(Exception):
-    """The mail server cannot be reached, or takes nothing now: trying again may help."""
+    """The mail server cannot be reached or refuses for now: a retry may succeed."""
 
 
 @dataclass(frozen=True)
 class SmtpUrl:
-    """Where mail goes. As text it is `host:port`, fit for an error."""
+    """A parsed SMTP URL. Its `str` is `host:port`, without the login, for error messages."""
 
-    scheme: str  # smtp (no TLS), smtps (TLS from the start), smtp+starttls (TLS, or no mail)
+    scheme: str  # smtp (no TLS), smtps (TLS from the start), smtp+starttls (TLS required)
     host: str
     port: int
     login: tuple[str, str] | None = field(default=None, repr=False)  # user, password
@@ -42,7 +42,7 @@ class SmtpUrl:
 
 
 def read_smtp_url(text: str) -> SmtpUrl:
-    """Raise ValueError, without the password, for a URL that cannot be used."""
+    """Parse an SMTP URL. Raises ValueError, never with the password, for an invalid one."""
     try:
         parts = urlsplit(text)
         host, port, scheme = parts.hostname or '', parts.port, parts.scheme
@@ -50,13 +50,14 @@ def read_smtp_url(text: str) -> SmtpUrl:
             unquote(part or '', errors='strict') for part in (parts.username, parts.password)
         )
     except ValueError:
-        raise ValueError(_FORM) from None  # whose words can hold the password
+        raise ValueError(_URL_FORM) from None  # its message can contain the password
     known = scheme in _PORTS and (_is_ip(host) or _HOST.fullmatch(host)) and port != 0
-    if not known or parts.path.strip('/') or parts.query or parts.fragment or not _visible(text):
-        raise ValueError(_FORM)
+    extra = parts.path.strip('/') or parts.query or parts.fragment
+    if not known or extra or not _is_visible_ascii(text):
+        raise ValueError(_URL_FORM)
     if bool(user) != bool(password):
         raise ValueError('needs both a user and a password, or neither.')
-    if not _visible(user + password):
+    if not _is_visible_ascii(user + password):
         raise ValueError('must have a user and a password of visible ASCII characters.')
     if user and scheme == 'smtp' and not _is_loopback(host):
         raise ValueError(
@@ -66,13 +67,13 @@ def read_smtp_url(text: str) -> SmtpUrl:
     return SmtpUrl(scheme, host, port or _PORTS[scheme], (user, password) if user else None)
 
 
-_FORM = (
+_URL_FORM = (
     'must be of the form smtp+starttls://user:password@host:587, or begin with smtps:// or, '
     'without encryption, smtp://; special characters in it are percent-encoded.'
 )
 
 
-def _visible(text: str) -> bool:
+def _is_visible_ascii(text: str) -> bool:
     return all('!' <= character <= '~' for character in text)
 
 
@@ -88,26 +89,25 @@ def _is_loopback(host: str) -> bool:
 
 
 def deliver(url: SmtpUrl, sender: str, recipient: str, message: bytes) -> None:
-    """Hand a message over; once the server has accepted it, nothing fails any more.
+    """Deliver a message to a server; errors after its acceptance are ignored.
 
-    Raises MailServerError for what may be better next time: no network, no answer in time,
-    a 4xx answer. Raises PermanentJobError for a 5xx answer, for a server without the TLS or
-    the login that the URL asks for, and for a certificate that does not verify: somebody has
-    to mend that first, and then retry the job.
+    Raises MailServerError where a retry may succeed: no connection, no reply in time, a 4xx
+    reply. Raises PermanentJobError for a 5xx reply, a server without the TLS or login that
+    the URL requires, and a certificate that does not verify.
     """
-    with _explained(url), contextlib.closing(_connect(url)) as smtp:
+    with _translate_errors(url), contextlib.closing(_connect(url)) as smtp:
         if url.scheme == 'smtp+starttls':
             smtp.starttls(context=_tls())
         smtp.ehlo_or_helo_if_needed()
         if url.login:
             smtp.login(*url.login)
-        _require_yes(smtp.mail(sender))
-        _require_yes(smtp.rcpt(recipient))
+        _require_success(smtp.mail(sender))
+        _require_success(smtp.rcpt(recipient))
         _set_timeout(smtp, ACCEPTANCE_TIMEOUT)
-        _require_yes(smtp.data(message))
-        # It is theirs now: an error here would have it sent twice.
+        _require_success(smtp.data(message))
+        # The server has accepted the message: an error from here on would send it twice.
         with contextlib.suppress(OSError):
-            smtp.putcmd('quit')  # and no wait for the answer, in which a time-out could strike
+            smtp.putcmd('quit')  # without waiting for the reply: the job could time out there
 
 
 def _connect(url: SmtpUrl) -> 'smtplib.SMTP':
@@ -121,7 +121,7 @@ def _connect(url: SmtpUrl) -> 'smtplib.SMTP':
 def _tls() -> 'ssl.SSLContext':
     import ssl
 
-    return ssl.create_default_context()  # checks the certificate and the name in it
+    return ssl.create_default_context()  # verifies the certificate and its host name
 
 
 def _set_timeout(smtp: 'smtplib.SMTP', seconds: float) -> None:
@@ -129,17 +129,17 @@ def _set_timeout(smtp: 'smtplib.SMTP', seconds: float) -> None:
         smtp.sock.settimeout(seconds)
 
 
-def _require_yes(answer: tuple[int, bytes]) -> None:
+def _require_success(reply: tuple[int, bytes]) -> None:
     import smtplib
 
-    code, words = answer
+    code, text = reply
     if code // 100 != 2:
-        raise smtplib.SMTPResponseException(code, words)
+        raise smtplib.SMTPResponseException(code, text)
 
 
 @contextlib.contextmanager
-def _explained(url: SmtpUrl) -> Iterator[None]:
-    """Turn what smtplib raises into one of two errors, each of one readable line."""
+def _translate_errors(url: SmtpUrl) -> Iterator[None]:
+    """Raise errors of smtplib and ssl as MailServerError or PermanentJobError, in one line."""
     import smtplib
     import ssl
 
@@ -147,10 +147,11 @@ def _explained(url: SmtpUrl) -> Iterator[None]:
         yield
     except smtplib.SMTPResponseException as error:
         kind = PermanentJobError if error.smtp_code // 100 == 5 else MailServerError
-        raise kind(f'{url} answers {error.smtp_code} {_words(url, error.smtp_error)}') from None
+        reply = _reply_text(url, error.smtp_error)
+        raise kind(f'{url} answers {error.smtp_code} {reply}') from None
     except smtplib.SMTPServerDisconnected as error:
         raise MailServerError(f'{url} does not answer: {error}.') from error
-    except smtplib.SMTPException as error:  # what the URL asks for and the server cannot do
+    except smtplib.SMTPException as error:  # the server lacks the STARTTLS or login of the URL
         raise PermanentJobError(f'{url} cannot do what SMTP_URL asks for: {error}') from error
     except ssl.SSLCertVerificationError as error:
         raise PermanentJobError(
@@ -162,12 +163,12 @@ def _explained(url: SmtpUrl) -> Iterator[None]:
         ) from error
 
 
-def _words(url: SmtpUrl, answer: bytes | str) -> str:
-    """What a server has said, on one line, without the login should it repeat that."""
-    text = answer if isinstance(answer, str) else answer.decode(errors='replace')
+def _reply_text(url: SmtpUrl, reply: bytes | str) -> str:
+    """A server's reply on one line, with the password replaced by `…` where it repeats it."""
+    text = reply if isinstance(reply, str) else reply.decode(errors='replace')
     if url.login:
         user, password = url.login
         for secret in (password, f'\0{user}\0{password}'):
             for spelling in (secret, b64encode(secret.encode()).decode()):
                 text = text.replace(spelling, '…')
-    return ' '.join(''.join(c if c.isprintable() else ' ' for c in text).split())[:MAX_WORDS]
+    return ' '.join(''.join(c if c.isprintable() else ' ' for c in text).split())[:MAX_REPLY]

@@ -1,4 +1,4 @@
-"""Where mail goes, and in whose name: `SMTP_URL` and `MAIL_FROM`."""
+"""The mail settings from the environment: `SMTP_URL` and `MAIL_FROM`."""
 
 import os
 from collections.abc import Mapping
@@ -9,14 +9,15 @@ from libraries.mail.server import SmtpUrl, read_smtp_url
 
 @dataclass(frozen=True)
 class MailSettings:
-    """What an operator can set about mail."""
+    """The SMTP server and the sender of every mail."""
 
     smtp_url: SmtpUrl | None  # None: no mail can be sent
-    sender: tuple[str, str]  # of every mail: name, address
+    sender: tuple[str, str]  # name, address
 
 
-def read_mail_settings(env: Mapping[str, str] = os.environ) -> MailSettings:
-    """Raise ValueError, naming the variable, for a value that cannot be used."""
+def read_mail_settings(env: Mapping[str, str] | None = None) -> MailSettings:
+    """Read the settings. Raises ValueError, naming the variable, for an invalid value."""
+    env = os.environ if env is None else env
     return MailSettings(_smtp_url(env.get('SMTP_URL')), _sender(env.get('MAIL_FROM')))
 
 
@@ -30,7 +31,7 @@ def _smtp_url(text: str | None) -> SmtpUrl | None:
 def _sender(text: str | None) -> tuple[str, str]:
     if not text:
         return '', 'noreply@localhost'
-    from libraries.mail.message import read_sender  # whose validator takes a while to import
+    from libraries.mail.message import read_sender  # slow to import
 
     try:
         return read_sender(text)

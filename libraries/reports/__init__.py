@@ -1,1 +1,1 @@
-"""Reports as PDF."""
+"""Render reports as PDF."""

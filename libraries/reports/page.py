@@ -1,6 +1,6 @@
-"""An A4 page of ReportLab's: its measures, its colours, and what writes on it.
+"""Layout constants and drawing helpers for an A4 page on a ReportLab canvas.
 
-Lengths are points, y grows upwards, as PDF has it.
+Lengths are in points; y grows upwards.
 """
 
 from typing import Any
@@ -23,6 +23,7 @@ ACCENT: Colour = (0.18, 0.36, 0.54)
 
 
 def rule(canvas: Any, y: float, colour: Colour, width: float) -> None:
+    """Draw a horizontal line between the margins."""
     canvas.setStrokeColor(colour)
     canvas.setLineWidth(width)
     canvas.line(LEFT, y, RIGHT, y)
@@ -38,6 +39,7 @@ def write(
     font: str = REGULAR,
     right: bool = False,
 ) -> None:
+    """Write one line of text from x or, with `right`, up to x; y is its baseline."""
     canvas.setFont(font, size)
     canvas.setFillColor(colour)
     (canvas.drawRightString if right else canvas.drawString)(x, y, text)

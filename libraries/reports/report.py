@@ -1,4 +1,4 @@
-"""A report on A4 pages: a title, a date, drawings as vectors, and a table of any length."""
+"""Render a report on A4 pages: a title, a date, drawings as vectors and a table."""
 
 from collections.abc import Sequence
 from datetime import date
@@ -30,12 +30,12 @@ from libraries.reports.table import Grid, Table
 from libraries.reports.text import BOLD, text_width, use_fonts, wrap, writable
 
 EMBLEM = 22  # millimetres
-GUTTER = 10.0  # between drawings
-FINEST = 0.25  # of a point: nearer points of a stroke cannot be told apart
+GUTTER = 10.0  # points between drawings
+FINEST = 0.25  # points: nearer points of a stroke look the same
 
 
 class Figure(NamedTuple):
-    """A drawing: its strokes, and the width and height of its page, in millimetres."""
+    """A drawing with its caption; strokes, width and height are in millimetres."""
 
     strokes: Sequence[Polyline]
     width: float
@@ -44,19 +44,19 @@ class Figure(NamedTuple):
 
 
 def render_report(title: str, day: date, table: Table, figures: Sequence[Figure] = ()) -> bytes:
-    """The PDF, the same for the same arguments.
+    """Render the PDF; the same arguments give the same bytes.
 
-    Raises ValueError for characters that its font lacks, and for a row taller than a page.
+    Raises ValueError for characters that the font lacks, and for a row taller than a page.
     """
     from reportlab import rl_config
     from reportlab.pdfgen.canvas import Canvas
 
-    rl_config.useA85 = 0  # binary streams: a fifth smaller
+    rl_config.useA85 = 0  # binary streams: 20 % smaller
     use_fonts()
     title = writable(title)
     grid = Grid(table)
     file = BytesIO()
-    # Invariant: neither the moment nor chance goes into the file.
+    # invariant: no time stamp and no random id in the file.
     canvas = Canvas(file, pagesize=PAGE, invariant=1, pageCompression=1, lang='en')
     canvas.setTitle(title)
     canvas.setAuthor('')
@@ -79,7 +79,7 @@ def render_report(title: str, day: date, table: Table, figures: Sequence[Figure]
 
 
 def _draw_head(canvas: Any, title: str, day: date) -> float:
-    """Title, date and emblem; return how far down they reach."""
+    """Draw title, date and emblem; return the y below them."""
     emblem = Figure(pattern_strokes('lissajous', EMBLEM, EMBLEM), EMBLEM, EMBLEM, '')
     _draw_strokes(canvas, emblem, RIGHT - EMBLEM * MM, TOP, MM)
     y = TOP - TITLE
@@ -93,10 +93,10 @@ def _draw_head(canvas: Any, title: str, day: date) -> float:
 
 
 def _draw_figures(canvas: Any, figures: Sequence[Figure], top: float) -> float:
-    """The drawings side by side, each in a frame over its caption; return how far they reach."""
+    """Draw the drawings in rows, each in a frame above its caption; return the y below them."""
     across = min(len(figures), 4) if len(figures) <= 8 else 6
     room = (WIDTH - (across - 1) * GUTTER) / across
-    # One drawing leaves room for the table, and 24 of them for one another.
+    # One drawing leaves room for the table; many fit on the page together.
     tallest = min(170 * MM, room * 1.42, (TOP - BOTTOM - 130) / ceil(len(figures) / across) - 24)
     for start in range(0, len(figures), across):
         line = figures[start : start + across]
@@ -120,7 +120,7 @@ def _draw_strokes(canvas: Any, figure: Figure, left: float, top: float, scale: f
     canvas.setStrokeColor(ACCENT)
     canvas.setLineCap(1)
     canvas.setLineJoin(1)
-    # A pen of 0.4 mm, in proportion, but never so thin that it fades.
+    # A pen of 0.4 mm to scale, but wide enough to stay visible.
     canvas.setLineWidth(max(0.12, 0.4 * scale))
     for stroke in figure.strokes:
         path = canvas.beginPath()
@@ -132,7 +132,7 @@ def _draw_strokes(canvas: Any, figure: Figure, left: float, top: float, scale: f
 
 
 def _thinned(stroke: Polyline) -> Polyline:
-    """The stroke without the points that are too near to the one before to be seen."""
+    """The stroke without points nearer than FINEST to the one before; both ends are kept."""
     kept = stroke[:1]
     for point, following in pairwise([*stroke[1:], stroke[-1]]):
         if dist(kept[-1], point) >= FINEST or point is following:

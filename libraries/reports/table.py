@@ -1,4 +1,4 @@
-"""A table of any length on A4 pages: columns as wide as they need, headings on every page."""
+"""Lay out a table of any length on A4 pages, with its headings on every page."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -6,19 +6,22 @@ from typing import Any, NamedTuple
 from libraries.reports.page import BODY, HAIRLINE, INK, LEFT, WIDTH, ZEBRA, rule, write
 from libraries.reports.text import BOLD, REGULAR, text_width, wrap, writable
 
-LEADING = 11.0  # from one line of a cell to the next
-PAD = 5.0  # around the text of a cell
+LEADING = 11.0  # points from one line of a cell to the next
+PAD = 5.0  # points around the text of a cell
 
 
 class Table(NamedTuple):
-    """Columns as (heading, whether it holds numbers), and rows of as many texts."""
+    """Columns as (heading, whether they are numeric), and rows with one text per column."""
 
     columns: Sequence[tuple[str, bool]]
     rows: Sequence[Sequence[str]]
 
 
 class Grid:
-    """A table, laid out: the width of each column, the lines and the height of each row."""
+    """A table laid out in points: the width of each column, the lines and height of each row.
+
+    Row 0 is the heading.
+    """
 
     def __init__(self, table: Table) -> None:
         self.numeric = [numeric for _, numeric in table.columns]
@@ -33,7 +36,10 @@ class Grid:
         return [wrap(text, width - 2 * PAD, BODY, font) for text, width in pairs]
 
     def pages(self, first_room: float, room: float) -> Iterator[range]:
-        """The rows of each page; the heading, which stands on every one, is not among them."""
+        """The numbers of the rows on each page, without the heading.
+
+        `first_room` and `room` are the heights available on the first and on later pages.
+        """
         head, *heights = self.heights
         left, begin = first_room - head, 1
         for row, height in enumerate(heights, start=1):
@@ -46,8 +52,9 @@ class Grid:
         yield range(begin, len(self.rows))
 
     def draw(self, canvas: Any, rows: range, top: float) -> None:
+        """Draw the heading and these rows, from `top` downwards."""
         if not rows and len(self.rows) > 1:
-            return  # a heading alone at the foot of the first page
+            return  # no row fits on the first page: no heading there either
         self._draw_row(canvas, 0, top, BOLD)
         top -= self.heights[0]
         rule(canvas, top, INK, 0.8)
@@ -70,7 +77,7 @@ class Grid:
 
 
 def _widths(columns: Sequence[Sequence[str]]) -> list[float]:
-    """The columns' widths, which fill the line: first room for words, then for whole texts."""
+    """Column widths that sum to WIDTH: room for the longest words first, then for whole texts."""
     words = _share([max(map(_longest_word, column)) for column in columns], WIDTH)
     wanted = [max(map(_cell_width, column)) for column in columns]
     lacking = [max(0.0, want - has) for want, has in zip(wanted, words, strict=True)]
@@ -80,7 +87,7 @@ def _widths(columns: Sequence[Sequence[str]]) -> list[float]:
 
 
 def _share(wanted: Sequence[float], room: float) -> list[float]:
-    """The room, shared: who wants little gets it, the others the same each."""
+    """Share the room: a column that wants less than an equal share gets what it wants."""
     shares = list(wanted)
     for place, column in enumerate(sorted(range(len(wanted)), key=wanted.__getitem__)):
         shares[column] = min(wanted[column], room / (len(wanted) - place))
@@ -93,5 +100,5 @@ def _longest_word(text: str) -> float:
 
 
 def _cell_width(text: str) -> float:
-    # As in a heading, which is wider, and half a point more, lest rounding should break it.
+    # As wide as in a bold heading, plus half a point against rounding errors.
     return text_width(text, BODY, BOLD) + 2 * PAD + 0.5

@@ -1,4 +1,4 @@
-"""Text for a PDF: what its font can write, how wide that is, and where its lines break."""
+"""Text for a PDF: check that the font has its characters, measure it and wrap it."""
 
 import unicodedata
 from functools import cache
@@ -13,7 +13,7 @@ FONTS = Path(__file__).with_name('fonts')
 
 @cache
 def use_fonts() -> frozenset[int]:
-    """Make both faces known to ReportLab, once; return the characters that they can write."""
+    """Register both faces with ReportLab, once; return the code points that both have."""
     from reportlab.pdfbase.pdfmetrics import registerFont
     from reportlab.pdfbase.ttfonts import TTFont
 
@@ -24,9 +24,9 @@ def use_fonts() -> frozenset[int]:
 
 
 def writable(text: str) -> str:
-    """The text, composed and on one line.
+    """The text in NFC, on one line.
 
-    Raises ValueError, naming them, for characters that would be missing from the page.
+    Raises ValueError, naming them, for characters that the font lacks.
     """
     line = ' '.join(unicodedata.normalize('NFC', text).split())
     lacking = sorted({character for character in line if ord(character) not in use_fonts()})
@@ -43,26 +43,26 @@ def writable(text: str) -> str:
 
 
 def text_width(text: str, size: float, font: str = REGULAR) -> float:
-    """How wide a line is, in points."""
+    """The width of a line, in points."""
     from reportlab.pdfbase.pdfmetrics import stringWidth
 
     return float(stringWidth(text, font, size))
 
 
 def wrap(text: str, width: float, size: float, font: str = REGULAR) -> list[str]:
-    """The lines, at least one, that a text takes; a word too long for a line is broken."""
+    """Break a text into lines, at least one; split a word that is too long for a line."""
     lines: list[str] = []
     for word in text.split(' '):
         longer = f'{lines[-1]} {word}' if lines else word
         if lines and text_width(longer, size, font) <= width:
             lines[-1] = longer
         else:
-            lines += _break(word, width, size, font)
+            lines += _split(word, width, size, font)
     return lines
 
 
-def _break(word: str, width: float, size: float, font: str) -> list[str]:
-    """The word in pieces that fit, of a character each at least."""
+def _split(word: str, width: float, size: float, font: str) -> list[str]:
+    """The word in pieces that fit, each of at least one character."""
     if text_width(word, size, font) <= width:
         return [word]
     pieces = ['']

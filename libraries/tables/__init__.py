@@ -1,1 +1,1 @@
-"""Tables, converted from one format to another."""
+"""Convert tables between CSV, TSV, JSON, NDJSON and Parquet."""

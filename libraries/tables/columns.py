@@ -1,4 +1,4 @@
-"""JSON objects as columns: of text for CSV, of their own types for Parquet."""
+"""Turn JSON objects into columns: of text for CSV, typed for Parquet."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from decimal import Decimal, InvalidOperation
@@ -13,11 +13,11 @@ from qdjobs.errors import short_repr
 if TYPE_CHECKING:
     import polars
 
-# A Polars type, and what makes its values of ours, if anything has to.
+# A Polars type, and the function that converts our values for it, if one is needed.
 Column = tuple[Any, Callable[[Any], Any] | None]
-Seen = dict[str, dict[type, int]]  # column → type of a value → the first row that has such
+Seen = dict[str, dict[type, int]]  # column → type of a value → number of the first row with it
 
-_WORDS: dict[type, str] = {
+_TYPE_NAMES: dict[type, str] = {
     str: 'text',
     bool: 'true or false',
     int: 'a whole number',
@@ -27,8 +27,11 @@ _WORDS: dict[type, str] = {
 }
 
 
-def look_through(batches: Iterable[list[Row]]) -> Seen:
-    """Every key, in the order in which they come up, with the types of its values."""
+def find_types(batches: Iterable[list[Row]]) -> Seen:
+    """Every key, in order of first appearance, with the types of its values.
+
+    Raises TableError if there is no key.
+    """
     seen: Seen = {}
     before = 0
     for rows in batches:
@@ -38,47 +41,47 @@ def look_through(batches: Iterable[list[Row]]) -> Seen:
                 kinds[kind] = before + 1 + [type(value) for value in values].index(kind)
         before += len(rows)
     if not seen:
-        raise TableError('there is no row with a key, so its columns are not known.')
+        raise TableError('there is no row with a key, so the columns are not known.')
     return seen
 
 
 def _columns(rows: list[Row]) -> dict[str, Sequence[Any]]:
-    """The values by key, None where an object has not that key."""
-    if len(set(map(tuple, rows))) == 1:  # the same keys in the same order, as in most files
+    """The values by key; None where an object lacks the key."""
+    if len(set(map(tuple, rows))) == 1:  # fast path: the same keys in the same order
         return dict(zip(rows[0], zip(*map(dict.values, rows), strict=True), strict=True))
     names = dict.fromkeys(chain.from_iterable(rows))
     return {name: [row.get(name) for row in rows] for name in names}
 
 
 def text_frames(reader: JsonReader) -> tuple[list[str], Iterator['polars.DataFrame']]:
-    """The columns' names, and frames in which null and what is missing are null.
+    """The names of the columns, and text frames in which null and missing values are null.
 
     Raises TableError, naming the row and the column, for a list or an object.
     """
     import polars
 
-    seen = look_through(reader.batches())
+    seen = find_types(reader.batches())
     for name, kinds in seen.items():
         for kind in (list, dict):
             if kind in kinds:
                 raise TableError(
-                    f'row {kinds[kind]}: {short_repr(name)} is {_WORDS[kind]}, for which a CSV has '
-                    'no place. Flatten it, or convert to JSON or NDJSON.'
+                    f'row {kinds[kind]}: {short_repr(name)} is {_TYPE_NAMES[kind]}, which CSV '
+                    'cannot hold. Flatten it, or convert to JSON or NDJSON.'
                 )
     schema: dict[str, Column] = {
-        name: (polars.String(), None if kinds.keys() <= {str, type(None)} else _text)
+        name: (polars.String(), None if kinds.keys() <= {str, type(None)} else _as_text)
         for name, kinds in seen.items()
     }
     return list(seen), _frames(reader, schema)
 
 
 def typed_frames(reader: JsonReader) -> tuple[dict[str, Any], Iterator['polars.DataFrame']]:
-    """The columns' Polars types by name, and frames of them.
+    """The Polars types of the columns by name, and frames of these types.
 
-    Raises TableError, naming the column, for one of mixed types, of lists or objects, or of
-    numbers that neither 64-bit integers nor 64-bit floats can tell exactly.
+    Raises TableError, naming the column, for mixed types, for lists and objects, and for
+    numbers that neither a 64-bit integer nor a 64-bit float holds exactly.
     """
-    seen = look_through(reader.batches())
+    seen = find_types(reader.batches())
     schema = {name: _column_type(name, kinds) for name, kinds in seen.items()}
     return {name: kind for name, (kind, _) in schema.items()}, _frames(reader, schema)
 
@@ -109,22 +112,23 @@ def _column_type(name: str, kinds: dict[type, int]) -> Column:
     if found.keys() == {bool}:
         return polars.Boolean(), None
     if found.keys() == {int}:
-        return polars.Int64(), _whole
+        return polars.Int64(), _as_int64
     if found.keys() <= {int, Number}:
-        return polars.Float64(), _exact
+        return polars.Float64(), _as_exact_float
     for kind in (list, dict):
         if kind in found:
             raise TableError(
-                f'row {found[kind]}: {short_repr(name)} is {_WORDS[kind]}, which is not converted '
-                'to Parquet. Flatten it, or convert to JSON or NDJSON.'
+                f'row {found[kind]}: {short_repr(name)} is {_TYPE_NAMES[kind]}, which is not '
+                'converted to Parquet. Flatten it, or convert to JSON or NDJSON.'
             )
-    told = ', '.join(
-        f'{_WORDS[kind]} in row {row}' for kind, row in sorted(found.items(), key=itemgetter(1))
+    types = ', '.join(
+        f'{_TYPE_NAMES[kind]} in row {row}'
+        for kind, row in sorted(found.items(), key=itemgetter(1))
     )
-    raise TableError(f'{short_repr(name)} is {told}: a column of Parquet has one type. Use one.')
+    raise TableError(f'{short_repr(name)} is {types}: a Parquet column must have one type.')
 
 
-def _text(value: Any) -> str | None:
+def _as_text(value: Any) -> str | None:
     if value is None or isinstance(value, str):
         return value
     if isinstance(value, bool):
@@ -132,19 +136,19 @@ def _text(value: Any) -> str | None:
     return str(value)
 
 
-def _whole(value: int | None) -> int | None:
+def _as_int64(value: int | None) -> int | None:
     if value is not None and not -(2**63) <= value < 2**63:
         raise ValueError(f'{value} needs more than 64 bits. Write such numbers as text.')
     return value
 
 
-def _exact(value: int | Number | None) -> float | None:
+def _as_exact_float(value: int | Number | None) -> float | None:
     if value is None:
         return None
     number = float(value)
     try:
         exact = Decimal(str(value)) == Decimal(repr(number))
-    except InvalidOperation:  # its exponent is beyond those of decimals, too
+    except InvalidOperation:  # the exponent is out of range for Decimal, too
         exact = False
     if not exact:
         raise ValueError(f'{value} would become {number!r} as a float. Write it as text.')

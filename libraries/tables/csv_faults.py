@@ -1,15 +1,15 @@
-"""Where a CSV file is broken, and how: field by field, slowly, once it is known to be."""
+"""Find the first fault in a block of CSV that is known to be broken, field by field."""
 
 import re
 
 from libraries.tables.text import TableError
 
 _BODY = re.compile(rb'"[^"]*+(?:""[^"]*+)*+"')
-_NOT_SUCH = 'Put a field with quotes or line ends in it into quotes, and double each quote inside.'
+_QUOTING = 'Put fields that contain quotes or line ends in quotes, and double each quote inside.'
 
 
 def find_fault(block: bytes, first_line: int, delimiter: bytes, width: int) -> TableError:
-    """The first fault of a block of lines, with its line in the file and the remedy."""
+    """The first fault in a block of lines: its line in the file, and the remedy."""
 
     def line(position: int) -> int:
         return first_line + block.count(b'\n', 0, position)
@@ -39,17 +39,17 @@ def find_fault(block: bytes, first_line: int, delimiter: bytes, width: int) -> T
             elif quoted:
                 return TableError(
                     f'line {line(position)}: text follows the closing quote of the field that '
-                    f'begins in line {line(begin)}. {_NOT_SUCH}'
+                    f'begins in line {line(begin)}. {_QUOTING}'
                 )
             elif block.startswith(b'"', position):
                 return TableError(
-                    f'line {line(position)}: a quote stands inside a field that does not begin '
-                    f'with one. {_NOT_SUCH}'
+                    f'line {line(position)}: there is a quote inside a field that does not begin '
+                    f'with one. {_QUOTING}'
                 )
             else:
                 return TableError(
-                    f'line {line(position)}: a carriage return stands alone. End lines with LF '
-                    'or CRLF, and put fields that hold one into quotes.'
+                    f'line {line(position)}: there is a carriage return without a line feed. End '
+                    'lines with LF or CRLF, and put fields that contain either in quotes.'
                 )
         if block[start:position] in (b'\n', b'\r\n'):
             return TableError(
@@ -60,8 +60,8 @@ def find_fault(block: bytes, first_line: int, delimiter: bytes, width: int) -> T
                 f'line {line(start)} has {_count(fields)} where the header has {width}.'
             )
     return TableError(
-        f'line {first_line} or below: the file seems to have one column, but there are delimiters '
-        "outside quotes. Say which one is meant, such as delimiter=','."
+        f'line {first_line} or below: the header has one column, but there are delimiters '
+        "outside quotes. Name the one that separates the fields, such as delimiter=','."
     )
 
 

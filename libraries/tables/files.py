@@ -1,7 +1,7 @@
-"""Tables in files: CSV, TSV, JSON, NDJSON and Parquet, each converted to any other.
+"""Convert table files: CSV, TSV, JSON, NDJSON and Parquet, each to any other.
 
-Rows are counted as they are read and again as they are written, both apart from the engine, and a
-file of which a row was lost or won does not come into being.
+Rows are counted when they are read and again when they are written, both times independently of
+the engine. If the counts differ, no file is written.
 """
 
 import io
@@ -29,7 +29,7 @@ T = TypeVar('T')
 _EXTENSIONS: dict[str, TableFormat] = {f'.{name}': name for name in get_args(TableFormat)} | {
     '.jsonl': 'ndjson'
 }
-Done = Callable[[int, int], None]  # is told the bytes that have been read, and those there are
+ProgressCallback = Callable[[int, int], None]  # called with the bytes read and the file's size
 
 
 def convert_upload(
@@ -37,19 +37,20 @@ def convert_upload(
     format: TableFormat,
     delimiter: str | None = None,
     encoding: str | None = None,
-    tell: Done | None = None,
+    on_progress: ProgressCallback | None = None,
 ) -> Path:
-    """Convert an uploaded table, and return the path of `converted/<its name>.<format>`.
+    """Convert an uploaded table; return the path of `converted/<its name>.<format>`.
 
-    The extension tells the format that it has. Raises PermanentJobError, saying where in the file
-    and what to do, for anything that would be lost, changed or guessed; the output is as it was.
+    The extension of `file_path` decides how it is read. Raises PermanentJobError, with the place
+    in the file and the remedy, for anything that would be lost, changed or guessed; an existing
+    output file is then unchanged.
     """
     try:
         source = upload_path(file_path)
-        if not source.is_file():  # a pipe would be waited for
+        if not source.is_file():  # opening a pipe would block
             raise TableError(f'there is no such file in {upload_dir()} (UPLOAD_DIR).')
         name = source.relative_to(upload_dir())
-        # With its own extension: a.csv and a.tsv do not replace one another.
+        # The name keeps its extension: a.csv and a.tsv do not overwrite each other.
         target = output_path(f'converted/{name}.{format}')
     except ValueError as error:
         raise PermanentJobError(f'{short_repr(file_path)}: {error}') from error
@@ -57,7 +58,12 @@ def convert_upload(
         with _open_source(source) as file, _open_target(target) as output:
             reader = _open_reader(source, file, delimiter, encoding)
             size = os.fstat(file.fileno()).st_size
-            written = _write(reader, output, format, lambda: tell and tell(file.tell(), size))
+            written = _write(
+                reader,
+                output,
+                format,
+                after_block=lambda: on_progress and on_progress(file.tell(), size),
+            )
             if written != reader.rows:
                 raise TableError(f'{written} of {reader.rows} rows would have been written.')
     except TableError as error:
@@ -69,7 +75,7 @@ def _open_source(source: Path) -> IO[bytes]:
     try:
         return source.open('rb')
     except PermissionError as error:
-        raise TableError('the worker may not read it: mend its permissions.') from error
+        raise TableError('the worker may not read it: fix its permissions.') from error
 
 
 def _open_target(target: Path) -> AbstractContextManager[IO[bytes]]:
@@ -77,8 +83,8 @@ def _open_target(target: Path) -> AbstractContextManager[IO[bytes]]:
         target.parent.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
         raise TableError(
-            f'the result of another file stands where its folder {target.parent} must be: '
-            'rename one of the two.'
+            f'its output folder {target.parent} cannot be created: the result of another file is '
+            'in the way. Rename one of the two.'
         ) from error
     return open_output(str(target))
 
@@ -97,22 +103,23 @@ def _open_reader(
 
 
 def _write(
-    reader: Reader, output: IO[bytes], format: TableFormat, step: Callable[[], object]
+    reader: Reader, output: IO[bytes], format: TableFormat, after_block: Callable[[], object]
 ) -> int:
-    """The number of rows that the output holds, as it tells by itself."""
+    """Write all rows; return their number, counted in the output."""
     if format == 'parquet':
-        schema, frames = _typed(reader)
-        write_parquet(output, schema, _each(frames, step))
+        schema, frames = _typed_frames(reader)
+        write_parquet(output, schema, _call_after_each(frames, after_block))
         output.flush()
         return count_rows(Path(output.name))
     if format in ('json', 'ndjson'):
-        return _write_lines(output, _each(_lines(reader), step), as_array=format == 'json')
-    names, frames = _text(reader)
+        lines = _call_after_each(_json_lines(reader), after_block)
+        return _write_lines(output, lines, as_array=format == 'json')
+    names, frames = _text_frames(reader)
     form = CsvForm(b',' if format == 'csv' else b'\t', len(names))
-    return form.write_all(output, names, _each(frames, step))
+    return form.write_all(output, names, _call_after_each(frames, after_block))
 
 
-def _typed(reader: Reader) -> tuple[dict[str, Any], Iterator['polars.DataFrame']]:
+def _typed_frames(reader: Reader) -> tuple[dict[str, Any], Iterator['polars.DataFrame']]:
     import polars
 
     if isinstance(reader, JsonReader):
@@ -122,7 +129,7 @@ def _typed(reader: Reader) -> tuple[dict[str, Any], Iterator['polars.DataFrame']
     return dict.fromkeys(reader.names, polars.String()), reader.frames()
 
 
-def _text(reader: Reader) -> tuple[list[str], Iterator['polars.DataFrame']]:
+def _text_frames(reader: Reader) -> tuple[list[str], Iterator['polars.DataFrame']]:
     if isinstance(reader, JsonReader):
         return text_frames(reader)
     if isinstance(reader, ParquetReader):
@@ -130,7 +137,7 @@ def _text(reader: Reader) -> tuple[list[str], Iterator['polars.DataFrame']]:
     return reader.names, reader.frames()
 
 
-def _lines(reader: Reader) -> Iterator[bytes]:
+def _json_lines(reader: Reader) -> Iterator[bytes]:
     if isinstance(reader, JsonReader):
         return reader.lines()
     frames = reader.plain_frames() if isinstance(reader, ParquetReader) else reader.frames()
@@ -144,7 +151,7 @@ def _to_lines(frame: 'polars.DataFrame') -> bytes:
 
 
 def _write_lines(output: IO[bytes], blocks: Iterator[bytes], as_array: bool) -> int:
-    """Write objects, one a line; as an array with commas behind all but the last."""
+    """Write objects, one per line, as NDJSON or as an array; return their number."""
     rows = 0
     if as_array:
         output.write(b'[')
@@ -162,7 +169,7 @@ def _write_lines(output: IO[bytes], blocks: Iterator[bytes], as_array: bool) -> 
     return rows
 
 
-def _each(items: Iterator[T], step: Callable[[], object]) -> Iterator[T]:
+def _call_after_each(items: Iterator[T], callback: Callable[[], object]) -> Iterator[T]:
     for item in items:
         yield item
-        step()
+        callback()

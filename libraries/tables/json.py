@@ -1,7 +1,7 @@
-"""JSON arrays of objects, and NDJSON: read in blocks of whole objects, with nothing left out.
+"""Read JSON arrays of objects and NDJSON in blocks of whole objects.
 
-A schema guessed from the first rows would drop a key that comes later, so all are looked at before
-the first is written. Numbers keep their digits where they become text.
+All rows are read once before the first is written: a schema guessed from the first rows would drop
+keys that appear later. Numbers keep their digits when they become text.
 """
 
 import json
@@ -20,14 +20,14 @@ Row = dict[str, Any]
 
 
 class Number(str):
-    """A number with a point or an exponent, as it is written."""
+    """A number with a decimal point or an exponent, as written in the file."""
 
     __slots__ = ()
 
 
 _NOT_STRUCTURE = bytes(set(range(256)) - set(b'"{:'))
 _LINE_END = b'\n'
-_MINUS_ZERO = re.compile(rb'-0(?![0-9.eE])')  # which the decoder makes 0; it may stand in a string
+_MINUS_ZERO = re.compile(rb'-0(?![0-9.eE])')  # msgspec decodes it as 0; also matches in strings
 _BYTE = re.compile(r'\(byte (\d+)\)')
 
 _array = msgspec.json.Decoder(list[Row], float_hook=Number)
@@ -37,32 +37,32 @@ _object_text = msgspec.json.Decoder(msgspec.Raw)
 
 
 class JsonReader:
-    """The rows of a file; `rows` counts them, apart from the decoder, as they are passed on."""
+    """Reads a JSON file; `rows` is the number of rows read, counted apart from the decoder."""
 
     def __init__(self, open_blocks: Callable[[], Iterator[bytes]], one_a_line: bool) -> None:
-        """`open_blocks` reads the file from its beginning, once for each pass."""
+        """`open_blocks` is called once per pass and reads the file from its beginning."""
         self.rows = 0
         self._open_blocks = open_blocks
         self._one_a_line = one_a_line
         self._decode = _object.decode_lines if one_a_line else _array.decode
 
     def lines(self) -> Iterator[bytes]:
-        """The objects as they are written, one a line. Raises TableError for what is no such."""
+        """The objects as written in the file, one per line. Raises TableError as `batches` does."""
         read = _object_text.decode_lines if self._one_a_line else _array_texts.decode
         for text, _ in self._objects():
             flat = text if self._one_a_line else text.replace(b'\n', b' ').replace(b'\r', b' ')
             yield b'\n'.join([*read(flat), b''])
 
     def batches(self) -> Iterator[list[Row]]:
-        """The objects, many at a time; a number with a point or an exponent is a Number.
+        """The objects in batches; a number with a decimal point or an exponent is a Number.
 
-        Raises TableError for what is no JSON, no object, or has a key twice.
+        Raises TableError for invalid JSON, a row that is not an object, and a duplicate key.
         """
         for _, rows in self._objects():
             yield rows
 
     def batches_again(self) -> Iterator[list[Row]]:
-        """The same, once they have been looked through; `rows` stays what it was."""
+        """Read all batches a second time, without the checks; `rows` does not change."""
         for _, text in self._texts():
             yield self._read(text)
 
@@ -72,7 +72,9 @@ class JsonReader:
             return rows
         parts = text.split(b'\n') if self._one_a_line else [text]
         read = [
-            json.loads(part, parse_float=Number, parse_int=_whole) for part in parts if part.strip()
+            json.loads(part, parse_float=Number, parse_int=_parse_int)
+            for part in parts
+            if part.strip()
         ]
         return read if self._one_a_line else list(read[0])
 
@@ -92,15 +94,16 @@ class JsonReader:
             yield text, rows
 
     def _count(self, text: bytes, rows: list[Row]) -> int:
-        """How many objects there are, by the braces and colons outside strings.
+        """Count the objects by the braces and colons outside strings.
 
-        Where one is inside another, or has a key twice, another decoder tells.
+        If these do not match the rows (nested objects, duplicate keys), decode again with the
+        standard library's decoder.
         """
         lines = sum(map(bool, map(bytes.strip, text.split(b'\n')))) if self._one_a_line else None
         if lines not in (None, len(rows)):
             raise TableError('there is not one whole object in each line.')
         plain = text.replace(b'\\\\', b'').replace(b'\\"', b'') if b'\\' in text else text
-        # Strings without a brace or colon are two quotes now: taking these out changes nothing.
+        # Strings without a brace or colon are `""` now: remove them before splitting at quotes.
         structure = plain.translate(None, _NOT_STRUCTURE).replace(b'""', b'')
         structure = b''.join(structure.split(b'"')[::2])
         count = structure.count(b'{')
@@ -112,7 +115,7 @@ class JsonReader:
         return lines if lines is not None else len(found)
 
     def _fault(self, text: bytes, line: int, error: Exception) -> TableError:
-        """The error with the line that it is about, as nearly as it can be told."""
+        """The error with its line, as exactly as it can be found."""
         if self._one_a_line:
             for number, part in enumerate(text.split(b'\n'), line):
                 try:
@@ -134,7 +137,7 @@ def _describe(place: str, error: Exception) -> TableError:
     return TableError(f'{place}: {_BYTE.sub("", str(error)).strip()}.')
 
 
-def _whole(digits: str) -> int | Number:
+def _parse_int(digits: str) -> int | Number:
     return Number(digits) if digits == '-0' else int(digits)
 
 

@@ -1,4 +1,4 @@
-"""JSON text cut into blocks of whole objects, so that a file of any size needs little memory."""
+"""Cut JSON text into blocks of whole objects, so that memory use does not depend on file size."""
 
 import codecs
 import json
@@ -11,15 +11,15 @@ from libraries.tables.text import MAX_RECORD, TableError
 from qdjobs.errors import short_repr
 
 _SPACE = b' \t\r\n'
-_TRIES = 5  # places to cut at that are tried, before one is looked for object by object
-_BEHIND_OBJECT = re.compile(rb'[ \t\r\n]*,')
+_TRIES = 5  # cut positions to try from the end, before decoding object by object
+_COMMA_AFTER = re.compile(rb'[ \t\r\n]*,')
 _SPACES = re.compile(r'[ \t\r\n]*')
 _COMMA = re.compile(r'[ \t\r\n]*,[ \t\r\n]*')
 _values = msgspec.json.Decoder(list[msgspec.Raw])
 
 
 def cut_lines(blocks: Iterator[bytes]) -> Iterator[tuple[int, bytes]]:
-    """NDJSON as blocks of whole lines, each with the number of its first line."""
+    """Cut NDJSON into blocks of whole lines; yield each with the number of its first line."""
     line, rest = 1, b''
     for block in blocks:
         rest += block
@@ -34,7 +34,7 @@ def cut_lines(blocks: Iterator[bytes]) -> Iterator[tuple[int, bytes]]:
 
 
 def cut_array(blocks: Iterator[bytes]) -> Iterator[tuple[int, bytes]]:
-    """A JSON array as arrays of some of its objects, each with the number of its first line."""
+    """Cut a JSON array into smaller arrays; yield each with the number of its first line."""
     line, rest, opened, more = 1, b'', False, False
     for block in blocks:
         rest += block
@@ -48,34 +48,34 @@ def cut_array(blocks: Iterator[bytes]) -> Iterator[tuple[int, bytes]]:
                 first = short_repr(text[:1].decode(errors='replace'))
                 raise TableError(f"the file must be an array: '[' first, not {first}.")
             rest, opened = text[1:], True
-        end, behind_comma = _last_object(rest)
+        end, after_comma = _last_object(rest)
         if end:
             yield line, b'[' + rest[:end] + b']'
-            line += rest.count(b'\n', 0, behind_comma)
-            rest, more = rest[behind_comma:], True
+            line += rest.count(b'\n', 0, after_comma)
+            rest, more = rest[after_comma:], True
         elif len(rest) > MAX_RECORD:
-            yield line, b'[' + rest + b']'  # whose reader will say what is wrong with it
+            yield line, b'[' + rest + b']'  # if it is malformed, the reader raises a better error
             raise _too_long(line)
     last = rest.rstrip(_SPACE)
     if not opened or not last.endswith(b']'):
-        raise TableError('the file ends before its array does: the last sign must be ].')
+        raise TableError('the file ends before its array does: the last character must be ].')
     if last.strip(_SPACE) != b']':
         yield line, b'[' + last
     elif more:
-        raise TableError(f'line {line}: a comma stands before the end of the array.')
+        raise TableError(f'line {line}: there is a comma before the end of the array.')
 
 
 def _last_object(text: bytes) -> tuple[int, int]:
-    """Where the last object that a comma follows ends, and where that comma does; or 0, 0.
+    """The positions after the last object followed by a comma, and after that comma; or 0, 0.
 
-    What can be read as an array when it is cut there was cut between two of its objects.
+    A position is right if the text before it decodes as an array.
     """
     end = len(text)
     for _ in range(_TRIES):
         end = text.rfind(b'}', 0, end)
         if end < 0:
             return 0, 0
-        if comma := _BEHIND_OBJECT.match(text, end + 1):
+        if comma := _COMMA_AFTER.match(text, end + 1):
             try:
                 _values.decode(b'[' + text[: end + 1] + b']')
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -90,8 +90,8 @@ def _last_object_slowly(block: bytes) -> tuple[int, int]:
     except UnicodeDecodeError:
         return 0, 0
     read = json.JSONDecoder().raw_decode
-    end, behind = 0, 0
-    position = len(_SPACES.match(text)[0])  # type: ignore[index]  # it matches anything
+    end, after_comma = 0, 0
+    position = len(_SPACES.match(text)[0])  # type: ignore[index]  # always matches
     while True:
         try:
             _, stop = read(text, position)
@@ -100,8 +100,8 @@ def _last_object_slowly(block: bytes) -> tuple[int, int]:
         comma = _COMMA.match(text, stop)
         if comma is None:
             break
-        end, behind, position = stop, comma.end(), comma.end()
-    return len(text[:end].encode()), len(text[:behind].encode())
+        end, after_comma, position = stop, comma.end(), comma.end()
+    return len(text[:end].encode()), len(text[:after_comma].encode())
 
 
 def _too_long(line: int) -> TableError:

@@ -8,6 +8,7 @@ import click
 
 from qdjobs.cli.arguments import read_arguments
 from qdjobs.cli.text import bar, describe, plain, table
+from qdjobs.cli.worker import worker
 from qdjobs.client.control import cancel_job, retry_job
 from qdjobs.client.enqueue import enqueue_background_job
 from qdjobs.client.json import to_json
@@ -151,6 +152,9 @@ def doctor() -> None:
         click.echo(f'{click.style(mark, fg=colour)} {plain(finding.text)}')
         harm |= finding.level == 'error'
     sys.exit(1 if harm else 0)
+
+
+jobs.add_command(worker)
 
 
 def _watch(job_id: str, timeout: float | None) -> Status:

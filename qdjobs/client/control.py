@@ -9,6 +9,7 @@ from rq.job import Job
 from rq.utils import utcformat
 
 from qdjobs.client.enqueue import UNREADABLE, fill
+from qdjobs.client.job import job_class
 from qdjobs.client.options import is_job_id
 from qdjobs.client.payload import PlainSerializer
 from qdjobs.client.redis import LUA, Script, get_connection, redis_connection
@@ -73,7 +74,7 @@ def retry_job(job_id: str) -> Job:
             f'Job {job_id!r} is {before}: only a job that failed, was stopped or cancelled can be '
             'tried again. To run a finished one anew, enqueue it with its job_id.'
         )
-    job = Job(job_id, get_connection(), PlainSerializer)
+    job = job_class(get_config().key_prefix)(job_id, get_connection(), PlainSerializer)
     fill(job, reply[1])
     return job
 

@@ -12,6 +12,7 @@ import msgspec
 from rq.exceptions import NoSuchJobError
 from rq.job import Job, JobStatus
 
+from qdjobs.client.job import job_class
 from qdjobs.client.options import JobOptions, parse_options, retry_delays, split_options
 from qdjobs.client.payload import PlainSerializer, dump_checked
 from qdjobs.client.redis import LUA, Script, get_connection, redis_connection
@@ -124,7 +125,7 @@ def _make_job(
     task: Task, options: JobOptions, call: tuple[str, tuple[Any, ...], dict[str, Any]]
 ) -> Job:
     job_id, args, kwargs = call
-    job = Job(job_id, get_connection())
+    job = job_class(get_config().key_prefix)(job_id, get_connection())
     job.serializer = PlainSerializer  # as an argument, RQ would inspect the class for each job
     job.data = dump_checked((task.path, None, args, kwargs))
     job.description = _describe(task.path, args, kwargs)

@@ -14,7 +14,7 @@ from qdjobs.client.status import parse_moment, read_text
 from qdjobs.config import get_config
 
 LATE = 60  # seconds after its time at which a delayed job should long have been enqueued
-SILENCE = 60  # seconds without a heartbeat; a JobWorker writes one every ten
+SILENCE = 60  # seconds without a heartbeat; a JobWorker writes one every ten (40 at most)
 
 # What each queue is asked for, in the order of the script. Failed are the stopped ones too: RQ
 # keeps both in one registry. Rate-limited jobs are kept by limit, not by queue, and not counted.

@@ -6,6 +6,7 @@ worker, and whatever it dies of, only the job that it was running is hurt.
 
 import contextlib
 import ctypes
+import logging
 import mmap
 import multiprocessing
 import os
@@ -17,10 +18,19 @@ import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 
+from qdjobs.worker.application import ApplicationError
+
+log = logging.getLogger(__name__)
+
 _READY = b'ready'
+_FAILED = b'failed: '  # before the reason
 _PR_SET_PDEATHSIG = 1
 _SIGNALS = {number.value: number.name for number in signal.Signals}
 _PIPE_CLOSED = 0.5  # seconds that a horse has to end once its pipe is closed
+
+
+class HorseFailed(Exception):
+    """The process could not be prepared; the message is one line that says why."""
 
 
 class HorseDied(Exception):
@@ -42,7 +52,10 @@ class Horse:
     """One forked process; `prepare` runs in it once, `run` for each message."""
 
     def __init__(self, prepare: Callable[[], None], run: Callable[[bytes], bytes]) -> None:
-        """Returns once the process is ready. Raises HorseDied if `prepare` fails."""
+        """Return once the process is ready.
+
+        Raises HorseFailed if `prepare` raises, HorseDied if the process ends before.
+        """
         self.jobs = 0
         self._begun = mmap.mmap(-1, 8)  # shared: the number of jobs that the horse has begun
         self._connection, far_end = multiprocessing.Pipe()
@@ -58,8 +71,10 @@ class Horse:
         self._poll.register(self._connection.fileno(), select.POLLIN)
         with contextlib.suppress(OSError):  # it may have done so itself, or be gone
             os.setpgid(self.pid, self.pid)
-        while self.wait(60) != _READY:
-            continue
+        while (answer := self.wait(60)) != _READY:
+            if answer is not None and answer.startswith(_FAILED):
+                self.kill()
+                raise HorseFailed(answer.removeprefix(_FAILED).decode())
 
     def send(self, message: bytes) -> None:
         """Hand over a job. If the horse is dead, `wait` will say so."""
@@ -148,8 +163,7 @@ def _child_main(
         # Platforms that end a service signal each of its processes: the worker decides here too.
         # Not SIG_IGN, which the programs that a task starts would inherit.
         signal.signal(signal.SIGTERM, lambda *_: None)
-        prepare()
-        connection.send_bytes(_READY)
+        connection.send_bytes(_prepare(prepare))
         with contextlib.suppress(EOFError, OSError):  # the worker is done with us
             while os.getpid() == own:  # a task may fork, and its child come back to here
                 message = connection.recv_bytes()
@@ -165,6 +179,18 @@ def _child_main(
             sys.stdout.flush()
             sys.stderr.flush()
         os._exit(code)
+
+
+def _prepare(prepare: Callable[[], None]) -> bytes:
+    """What to answer the parent, which decides what becomes of this process."""
+    try:
+        prepare()
+    except ApplicationError as error:
+        return _FAILED + str(error).encode()
+    except (Exception, SystemExit) as error:
+        log.exception('The work horse cannot be prepared')
+        return _FAILED + f'{type(error).__name__}: {" ".join(str(error).split())}'.encode()
+    return _READY
 
 
 def _die_with(parent: int) -> None:

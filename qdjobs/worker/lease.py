@@ -7,6 +7,7 @@ tool of RQ's takes it for abandoned.
 """
 
 import logging
+import select
 from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from zlib import compress
 
 from redis import Redis
 from redis.client import Pipeline
+from redis.exceptions import TimeoutError as RedisTimeoutError
 from rq.defaults import RQ_KEY_PREFIX
 from rq.utils import utcformat
 
@@ -90,9 +92,33 @@ def claim_job(
     return Claim(Lease(job_id, execution_id, worker, origin), queue, fields)
 
 
-def wait_for_wake_up(connection: Redis, last_wake_up: str, seconds: float) -> None:
-    """Return when a job has been queued since `last_ring`, or after so many seconds."""
-    connection.xread({WAKE_UPS: last_wake_up}, block=max(1, int(seconds * 1000)))
+def wait_for_wake_up(connection: Redis, last_wake_up: str, seconds: float, wake_up: int) -> None:
+    """Return when a job has been queued since `last_ring`, or after so many seconds.
+
+    Or at once when the file `wake_up` can be read. The wait claims nothing: nothing is lost with
+    its answer. Raises RedisError.
+    """
+    pool = connection.connection_pool
+    link = pool.get_connection()
+    try:
+        block = max(1, int(seconds * 1000))
+        link.send_command('XREAD', 'BLOCK', block, 'STREAMS', WAKE_UPS, last_wake_up)
+        socket: Any = link._sock  # redis-py has no public name for it
+        poll = select.poll()
+        poll.register(socket, select.POLLIN)
+        poll.register(wake_up, select.POLLIN)
+        ready = {file for file, _ in poll.poll(block + (link.socket_timeout or 5.0) * 1000)}
+        if not ready:
+            raise RedisTimeoutError('Timeout reading from socket')
+        if wake_up not in ready:
+            link.read_response()
+            return
+        link.disconnect()  # which ends the wait in Redis too
+    except BaseException:
+        link.disconnect()
+        raise
+    finally:
+        pool.release(link)
 
 
 def renew(connection: Redis, lease: Lease, seconds: float) -> str:

@@ -1,7 +1,6 @@
 """What happens to a job inside the work horse: the part of JobWorker that runs there."""
 
 import contextlib
-import importlib
 import os
 import pickle
 from contextvars import copy_context
@@ -16,6 +15,7 @@ from rq.timeouts import JobTimeoutException
 from qdjobs.client.payload import check_plain
 from qdjobs.config import get_config
 from qdjobs.errors import InvalidJobError, PermanentJobError, UnknownTaskError
+from qdjobs.worker.application import load_app
 from qdjobs.worker.lease import Claim
 from qdjobs.worker.outcome import write_failed
 from qdjobs.worker.recorder import Recorder
@@ -39,9 +39,9 @@ class Runner(Recorder):
         self.connection.connection_pool.reset()  # the worker's sockets are the worker's
         self._own_connection = None
         os.environ['RQ_WORKER_ID'] = self.name
-        if path := get_config().app:
-            module, _, factory = path.partition(':')
-            self._app = getattr(importlib.import_module(module), factory or 'create_app')()
+        config = get_config()
+        if config.app:
+            self._app = load_app(config.app, config)
 
     def run_message(self, message: bytes) -> bytes:
         """Run the job that the worker has taken; its outcome is recorded when this returns."""
@@ -87,6 +87,8 @@ class Runner(Recorder):
         # Before RQ puts the error of a failing callback in the place of this one.
         self._permanent = isinstance(exc_info[1], _PERMANENT)
         self._timed_out = isinstance(exc_info[1], JobTimeoutException)
+        if self._app is None:
+            _hint_at_the_application(exc_info[1])
         super()._finalize_failure(job, queue, execution, exc_info)
 
     def _restore(self, claim: Claim) -> CheckedJob | None:
@@ -116,6 +118,17 @@ class Runner(Recorder):
         execution._job = job
         return execution
 
+
+def _hint_at_the_application(error: BaseException | None) -> None:
+    """Flask's own remedies are for views and shells."""
+    if isinstance(error, RuntimeError) and str(error).startswith(_NO_APP):
+        error.args = (
+            f'{_NO_APP}: this worker has no application. Start it with `flask jobs worker`, or '
+            'with JOB_APP=module:factory.',
+        )
+
+
+_NO_APP = 'Working outside of application context'  # as Flask says it
 
 # What would be the same the next time.
 _PERMANENT = (PermanentJobError, InvalidJobError, UnknownTaskError)

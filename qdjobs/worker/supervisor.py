@@ -15,7 +15,6 @@ from rq.queue import Queue
 from qdjobs.config import JobConfig
 from qdjobs.worker.horse import Horse, HorseDied
 from qdjobs.worker.lease import Claim, Lease, release, renew
-from qdjobs.worker.maintenance import Maintenance
 from qdjobs.worker.runner import TIMED_OUT, Runner
 from qdjobs.worker.untrusted import CheckedJob
 
@@ -29,7 +28,6 @@ class Supervisor(Runner):
     """Hands a job to the horse and watches both; see the module."""
 
     _config: JobConfig
-    _maintenance: Maintenance
     _horse: Horse | None = None
     _claimed: Claim | None = None
     _lease_until = 0.0  # on this machine's monotonic clock
@@ -105,7 +103,7 @@ class Supervisor(Runner):
                 )
             else:
                 if moment < self._lease_until - self._config.lease / 3:  # Redis is there
-                    self._maintenance.do_what_is_due()
+                    self.heartbeat()
                 continue
             return False
         return True

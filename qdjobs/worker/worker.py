@@ -9,7 +9,9 @@ docs/reliability.md has the whole.
 
 import contextlib
 import importlib
+import os
 import pkgutil
+import select
 import signal
 import time
 from types import FrameType, ModuleType
@@ -18,23 +20,21 @@ from uuid import uuid4
 
 from redis import Redis
 from redis.exceptions import RedisError
-from rq import Worker
-from rq.defaults import DEFAULT_LOGGING_DATE_FORMAT, DEFAULT_LOGGING_FORMAT
+from rq import Worker, worker_registration
+from rq.defaults import DEFAULT_LOGGING_DATE_FORMAT, DEFAULT_LOGGING_FORMAT, RQ_KEY_PREFIX
 from rq.job import Job
 from rq.logutils import setup_loghandlers
 from rq.queue import Queue
 from rq.utils import now
 
 from qdjobs.client.payload import PlainSerializer
-from qdjobs.config import get_config
-from qdjobs.worker.horse import Horse
+from qdjobs.config import JobConfig, get_config
+from qdjobs.worker.horse import Horse, HorseDied, HorseFailed
 from qdjobs.worker.lease import NoJob, claim_job, wait_for_wake_up
 from qdjobs.worker.maintenance import Maintenance
 from qdjobs.worker.supervisor import Supervisor
 from qdjobs.worker.untrusted import CheckedJob, TimeLimit
 
-DUE_TICK = 0.5  # seconds, at least, between two looks for jobs whose time has come
-IDLE_TICK = 1.0  # seconds, at most, after which jobs that did not ring are found too
 SOCKET_TIMEOUT = 5.0  # seconds, at most, after which a connection that hangs is given up
 
 
@@ -45,14 +45,22 @@ class JobWorker(Supervisor, Worker):
     death_penalty_class = TimeLimit
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._config = _read_config()
         super().__init__(*args, **kwargs)
         # RQ's command line passes its own Job and serializer: they would run what they read.
         self.job_class = CheckedJob
         self.serializer = PlainSerializer
         self.queues = [self._trusting_nobody(queue) for queue in self.queues]
         self._ordered_queues = self.queues[:]
-        self._config = get_config()
-        self._maintenance = Maintenance(self)
+        self._maintenance = Maintenance(
+            self.connection,
+            self.queues,
+            self._config,
+            lambda job: self.enqueue_dependents(job, self._queue_of(job)),
+            self._release_slot_safely,
+        )
+        self._shown_state: str | None = None
+        self._next_beat = 0.0
         self._stop_asked_at = 0.0
         self._looked_for_due = 0.0
 
@@ -68,11 +76,11 @@ class JobWorker(Supervisor, Worker):
     def _set_connection(self, connection: Redis) -> Redis:
         # RQ waits seven minutes for an answer, since it blocks so long. We must know in time that
         # a lease cannot be renewed.
-        self._socket_timeout = min(SOCKET_TIMEOUT, get_config().lease / 3)
+        socket_timeout = min(SOCKET_TIMEOUT, self._config.lease / 3)
         connection.connection_pool.disconnect()  # what `rq` has opened waits for ever
         connection.connection_pool.connection_kwargs |= {
-            'socket_timeout': self._socket_timeout,
-            'socket_connect_timeout': self._socket_timeout,
+            'socket_timeout': socket_timeout,
+            'socket_connect_timeout': socket_timeout,
         }
         return connection
 
@@ -89,8 +97,9 @@ class JobWorker(Supervisor, Worker):
         date_format: str = DEFAULT_LOGGING_DATE_FORMAT,
         log_format: str = DEFAULT_LOGGING_FORMAT,
     ) -> None:
+        self._wake_up, self._wake_up_end = os.pipe()  # readable from the first signal on
         self._install_signal_handlers()  # RQ does so later, and dies of a signal until then
-        for name in ('libraries', *self._config.task_modules):
+        for name in ('qdjobs', *self._config.task_modules):
             setup_loghandlers(logging_level, date_format, log_format, name=name)
         self._import_tasks()
         self._horse = self._new_horse()  # before RQ starts its thread, and before any job is ours
@@ -111,7 +120,11 @@ class JobWorker(Supervisor, Worker):
             return None
 
     def _new_horse(self) -> Horse:
-        return Horse(self.prepare_horse, self.run_message)
+        try:
+            return Horse(self.prepare_horse, self.run_message)
+        except (HorseFailed, HorseDied) as error:
+            self.log.error('Worker %s: %s', self.name, error)
+            raise SystemExit(1) from None  # a supervisor sees that no job can run here
 
     def _install_signal_handlers(self) -> None:
         for signum in (signal.SIGINT, signal.SIGTERM):
@@ -122,6 +135,7 @@ class JobWorker(Supervisor, Worker):
         if not self._stop_requested:
             self._stop_asked_at = time.monotonic()  # first: the next signal may come any moment
             self._stop_requested = True
+            os.write(self._wake_up_end, b'.')  # ends a wait, or keeps one from beginning
             self._shutdown_requested_date = now()
             if self._config.shutdown_grace is not None:
                 self._give_up_at = time.monotonic() + self._config.shutdown_grace
@@ -135,6 +149,13 @@ class JobWorker(Supervisor, Worker):
         with contextlib.suppress(RedisError):  # if Redis is away, our record there expires
             super().teardown()  # type: ignore[no-untyped-call]
 
+    def unsubscribe(self) -> None:
+        # RQ's stops its thread after it has unsubscribed: the thread may wait for another
+        # subscription by then, and the worker a second for the thread.
+        if self.pubsub_thread is not None:
+            self.pubsub_thread.stop()
+        super().unsubscribe()  # type: ignore[no-untyped-call]
+
     # -- Redis, which may be away ----------------------------------------------------------------
 
     def heartbeat(self, timeout: int | None = None, pipeline: Any = None) -> None:
@@ -142,7 +163,31 @@ class JobWorker(Supervisor, Worker):
         if pipeline is not None:
             super().heartbeat(timeout, pipeline)
         else:
-            self._maintenance.do_what_is_due()
+            self._beat_if_due()
+            self._maintenance.run_if_due()
+
+    def _beat_if_due(self) -> None:
+        moment = time.monotonic()
+        if moment < self._next_beat or self.birth_date is None:
+            return
+        self._next_beat = moment + self._config.heartbeat_interval
+        self.last_heartbeat = now()
+        # The whole record, since Redis may have come back without it.
+        record = self.serialize() | {'state': self._shown_state or 'idle'}
+        try:
+            with self.connection.pipeline() as pipe:
+                pipe.hset(self.key, mapping=record)
+                worker_registration.register(self, pipe)
+                pipe.expire(self.key, self.worker_ttl + 60)
+                pipe.execute()
+        except RedisError as error:
+            self.log.warning('Worker %s: no heartbeat: %s', self.name, error)
+
+    def _show_state(self, state: str) -> None:
+        """What `rq info` shows of the worker; written when it changes."""
+        if state != self._shown_state:
+            self.set_state(state)
+            self._shown_state = state
 
     def check_for_suspension(self, burst: bool) -> None:
         """Nothing to do: `take` looks for a suspension in the same step as it takes a job."""
@@ -173,7 +218,7 @@ class JobWorker(Supervisor, Worker):
         idle_since = time.monotonic()
         unheard = False
         while not self._stop_requested:
-            self._maintenance.do_what_is_due()
+            self.heartbeat()
             if self.should_run_maintenance_tasks:
                 self.run_maintenance_tasks()
             try:
@@ -183,7 +228,7 @@ class JobWorker(Supervisor, Worker):
             except RedisError as error:
                 unheard = True
                 self.log.error('Worker %s: Redis is away: %s', self.name, error)
-                time.sleep(0.5)
+                select.select([self._wake_up], [], [], 0.5)
             if max_idle_time is not None and time.monotonic() - idle_since >= max_idle_time:
                 return None
         return None
@@ -195,19 +240,19 @@ class JobWorker(Supervisor, Worker):
         asked_at = time.monotonic()
         names = [queue.name for queue in self._ordered_queues]
         lease = self._config.lease
-        due = burst or asked_at - self._looked_for_due >= DUE_TICK
+        due = burst or asked_at - self._looked_for_due >= self._config.due_interval
         if due:
             self._looked_for_due = asked_at
         found = claim_job(self.own_connection, self.name, execution_id, lease, names, unheard, due)
         if isinstance(found, NoJob):
-            self._maintenance.show_state('suspended' if found.suspended else 'idle')
+            self._show_state('suspended' if found.suspended else 'idle')
             if not burst:
-                tick = min(IDLE_TICK, self._socket_timeout / 2)
-                wait_for_wake_up(self.connection, found.last_wake_up, tick)
+                wait = min(self._config.idle_wait, self._config.heartbeat_interval)
+                wait_for_wake_up(self.connection, found.last_wake_up, wait, self._wake_up)
             return None
         self._claimed = found
         self._lease_until = asked_at + lease
-        self._maintenance.show_state('busy')
+        self._show_state('busy')
         job = CheckedJob(connection=self.connection)
         job._id, job.origin = found.lease.job_id, found.lease.origin
         queue = next((q for q in self.queues if q.name == found.queue), self.queues[0])
@@ -216,3 +261,17 @@ class JobWorker(Supervisor, Worker):
         shown = f'{described} ({job.id})' if self.log_job_description else job.id
         self.log.info('Worker %s: %s: %s', self.name, queue.name, shown)
         return job, queue
+
+
+def _read_config() -> JobConfig:
+    """The configuration, or the end of a worker that cannot have one, in one line."""
+    try:
+        config = get_config()
+    except ValueError as error:
+        raise SystemExit(f'Error: {error}') from None
+    if config.key_prefix != RQ_KEY_PREFIX:
+        raise SystemExit(
+            f'Error: JOB_KEY_PREFIX is {config.key_prefix!r}, but RQ uses {RQ_KEY_PREFIX!r}: start '
+            f'the worker with `flask jobs worker`, or set RQ_KEY_PREFIX={config.key_prefix} too.'
+        )
+    return config

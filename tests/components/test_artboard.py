@@ -15,10 +15,12 @@ from werkzeug.test import TestResponse
 
 from components.artboard.main import DRAW
 from libraries.drawing.patterns import PATTERNS, draw_pattern
+from libraries.files import output_dir
 from libraries.job_manager import enqueue_background_job, get_job_status
 from qdjobs.config import QUEUES
 from qdjobs.server import free_port
-from tests.conftest import Worker, eventually, use_redis
+from tests.support.applications import use_redis
+from tests.support.processes import Worker, eventually
 
 CREATE = '/api/artboard/create'
 JOBS = '/api/artboard/jobs'
@@ -46,7 +48,7 @@ def waiting(connection: Redis) -> dict[str, int]:
 
 @pytest.fixture
 def redis_is_away(settings: pytest.MonkeyPatch, client: FlaskClient) -> None:
-    use_redis(settings, f'redis://:hush-hush@127.0.0.1:{free_port()}/0')
+    use_redis(settings, f'redis://:hush-hush@127.0.0.1:{free_port()}/0', client.application)
 
 
 # At once
@@ -114,7 +116,7 @@ def test_an_urgent_drawing_goes_before_others(
 
 
 def test_a_worker_draws_it_under_the_name_of_the_job(
-    client: FlaskClient, rq_worker: Worker, tmp_path: Path
+    client: FlaskClient, rq_worker: Worker
 ) -> None:
     answer = create(client, pattern='grid', width=120, height=80, urgent=True)
     with rq_worker():
@@ -124,18 +126,16 @@ def test_a_worker_draws_it_under_the_name_of_the_job(
     shown = client.get(answer.location).get_json()
     assert (shown['status'], shown['error']) == ('finished', None)
     assert shown['created_at'] <= shown['started_at'] <= shown['ended_at']
-    assert [path.name for path in (tmp_path / 'output').iterdir()] == [f'{shown["job_id"]}.svg']
-    drawing = ElementTree.parse(tmp_path / 'output' / f'{shown["job_id"]}.svg').getroot()
+    assert [path.name for path in output_dir().iterdir()] == [f'{shown["job_id"]}.svg']
+    drawing = ElementTree.parse(output_dir() / f'{shown["job_id"]}.svg').getroot()
     assert drawing.get('width') == '120mm'
 
 
-def test_no_path_of_the_server_is_shown(
-    client: FlaskClient, rq_worker: Worker, tmp_path: Path
-) -> None:
+def test_no_path_of_the_server_is_shown(client: FlaskClient, rq_worker: Worker) -> None:
     answer = create(client)
     with rq_worker():
         eventually(lambda: client.get(answer.location).get_json()['status'] == 'finished')
-    assert str(tmp_path) not in client.get(answer.location).text
+    assert str(output_dir()) not in client.get(answer.location).text
 
 
 # The drawing itself
@@ -150,8 +150,8 @@ def drawn(client: FlaskClient, rq_worker: Worker) -> str:
     return f'{answer.location}/svg'
 
 
-def drawing_file(tmp_path: Path) -> Path:
-    return next((tmp_path / 'output').iterdir())
+def drawing_file() -> Path:
+    return next(output_dir().iterdir())
 
 
 def test_a_drawing_is_served_as_an_image_that_can_do_nothing(
@@ -197,14 +197,14 @@ def test_there_is_no_drawing_before_its_job_has_finished(
 def test_a_file_that_was_cleared_away_is_told(
     client: FlaskClient, drawn: str, tmp_path: Path
 ) -> None:
-    drawing_file(tmp_path).unlink()
+    drawing_file().unlink()
     assert_problem(client.get(drawn), 404, 'is gone')
 
 
 def test_a_result_that_leads_out_of_the_folder_is_not_followed(
     client: FlaskClient, drawn: str, tmp_path: Path
 ) -> None:
-    file = drawing_file(tmp_path)
+    file = drawing_file()
     secret = tmp_path / 'secret'
     secret.write_text('hush-hush')
     file.unlink()
@@ -212,6 +212,7 @@ def test_a_result_that_leads_out_of_the_folder_is_not_followed(
     answer = client.get(drawn)
     assert_problem(answer, 404, 'is gone')
     assert str(tmp_path) not in answer.text
+    assert str(output_dir()) not in answer.text
 
 
 def test_what_another_task_has_written_is_not_served(

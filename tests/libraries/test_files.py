@@ -19,7 +19,7 @@ from libraries.files import (
     write_output,
 )
 from qdjobs.config import environment_config
-from tests.conftest import ROOT, eventually
+from tests.support.processes import ROOT, eventually
 
 Finder = Callable[[str], Path]
 

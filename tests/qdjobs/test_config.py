@@ -22,7 +22,7 @@ from qdjobs.config import (
     get_config,
     read_app_config,
 )
-from tests.conftest import ROOT
+from tests.support.processes import ROOT
 
 # A slow machine is no failure.
 unhurried = hypothesis(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -49,6 +49,10 @@ def test_every_setting_can_be_set() -> None:
         'JOB_MAX_WORKER_DEATHS': '4',
         'JOB_SHUTDOWN_GRACE': '5',
         'JOB_HORSE_MAX_JOBS': '6',
+        'JOB_IDLE_WAIT': '0.05',
+        'JOB_DUE_INTERVAL': '0.01',
+        'JOB_HEARTBEAT_INTERVAL': '20',
+        'JOB_TIDY_INTERVAL': '7.5',
         'JOB_WEBHOOK_HOSTS': 'a.example, b.example',
         'JOBS_API_TOKEN': 'hidden-a',
         'METRICS_TOKEN': 'hidden-m',
@@ -68,6 +72,10 @@ def test_every_setting_can_be_set() -> None:
         'max_worker_deaths': 4,
         'shutdown_grace': 5,
         'horse_max_jobs': 6,
+        'idle_wait': 0.05,
+        'due_interval': 0.01,
+        'heartbeat_interval': 20.0,
+        'tidy_interval': 7.5,
         'webhook_hosts': ('a.example', 'b.example'),
         'app': 'app:create_app',
         'api_token': 'hidden-a',
@@ -107,6 +115,10 @@ DEFAULTS: dict[str, Any] = {
     'max_worker_deaths': 3,
     'shutdown_grace': None,
     'horse_max_jobs': 1000,
+    'idle_wait': 1.0,
+    'due_interval': 0.5,
+    'heartbeat_interval': 10.0,
+    'tidy_interval': 5.0,
     'webhook_hosts': (),
     'app': None,
     'api_token': None,
@@ -135,6 +147,11 @@ BAD = [
         (name, text)
         for name in ('JOB_RESULT_TTL', 'JOB_FAILURE_TTL')
         for text in ('99999999999', '9' * 30, '9' * 5000)
+    ],
+    *[
+        (f'JOB_{name}', text)
+        for name in ('IDLE_WAIT', 'DUE_INTERVAL', 'HEARTBEAT_INTERVAL', 'TIDY_INTERVAL')
+        for text in ('0', '0.001', '21', '-1', '1.', '.5', '1e1', 'nan', 'inf', ' 1', '²', '1' * 99)
     ],
     *[
         (name, text)

@@ -22,8 +22,10 @@ from qdjobs.client.tasks import public_functions
 from qdjobs.config import environment_config
 from qdjobs.errors import InvalidJobError, JobError, UnknownTaskError
 from qdjobs.extension import JobQueue, QueuedJob
-from tests.conftest import ROOT, Worker, eventually, use_redis
 from tests.support import tasks
+from tests.support.applications import use_redis
+from tests.support.processes import ROOT, eventually
+from tests.support.shared_worker import SharedWorker
 
 
 @pytest.fixture
@@ -62,13 +64,15 @@ def test_a_decorated_function_stays_what_it_is(module: ModuleType) -> None:
     assert get_job_status(job.id)['task'] == 'workers.of_a_test.double'
 
 
-def test_a_job_of_a_name_is_done_by_a_real_worker(queue: JobQueue, job_worker: Worker) -> None:
-    good = queue.enqueue('add', 2, b=3)
-    queue.add('fail', 'tests.support.tasks.fail')
-    bad = queue.enqueue('fail', message='too wide')
-    assert (good.status, good.result, good.error) == ('queued', None, None)
-    with job_worker():
-        eventually(lambda: (good.status, bad.status) == ('finished', 'failed'))
+def test_a_job_of_a_name_is_done_by_a_real_worker(
+    queue: JobQueue, shared_worker: SharedWorker
+) -> None:
+    with shared_worker.held():
+        good = queue.enqueue('add', 2, b=3)
+        queue.add('fail', 'tests.support.tasks.fail')
+        bad = queue.enqueue('fail', message='too wide')
+        assert (good.status, good.result, good.error) == ('queued', None, None)
+    eventually(lambda: (good.status, bad.status) == ('finished', 'failed'))
     assert (good.result, good.error) == (5, None)
     assert (bad.result, bad.error) == (None, 'ValueError: too wide')
 

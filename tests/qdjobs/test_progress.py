@@ -8,7 +8,9 @@ from redis import Redis
 from libraries.job_manager import enqueue_background_job, get_job_status, wait_for_job
 from qdjobs.config import environment_config
 from qdjobs.progress import current_job, report_progress, track
-from tests.conftest import Worker, eventually
+from tests.support.processes import eventually
+
+with_a_worker = pytest.mark.usefixtures('shared_worker')
 
 
 @pytest.fixture(autouse=True)
@@ -25,50 +27,49 @@ def test_outside_a_job_rows_are_passed_on_and_nothing_is_told(connection: Redis)
     assert connection.dbsize() == 0
 
 
-def test_a_running_job_tells_how_far_it_is(job_worker: Worker, tmp_path: Path) -> None:
+@with_a_worker
+def test_a_running_job_tells_how_far_it_is(tmp_path: Path) -> None:
     gate = tmp_path / 'gate'
-    with job_worker():
-        job = enqueue_background_job('tests.support.progress_tasks.stop_half_way', str(gate))
-        eventually(lambda: (get_job_status(job.id)['progress'] or {}).get('done') == 2)
-        halfway = get_job_status(job.id)['progress']
-        gate.touch()
-        status = wait_for_job(job.id, 20)
+    job = enqueue_background_job('tests.support.progress_tasks.stop_half_way', str(gate))
+    eventually(lambda: (get_job_status(job.id)['progress'] or {}).get('done') == 2)
+    halfway = get_job_status(job.id)['progress']
+    gate.touch()
+    status = wait_for_job(job.id, 20)
     assert halfway == {'done': 2, 'total': 4, 'message': 'half-way'}
     assert status['status'] == 'finished'
     assert status['progress'] == {'done': 4, 'total': 4, 'message': 'half-way'}
 
 
-def test_many_rows_are_few_writes(connection: Redis, job_worker: Worker) -> None:
-    with job_worker():
-        wait_for_job(enqueue_background_job('tests.support.tasks.add', 1).id, 20)
-        connection.config_resetstat()
-        job = enqueue_background_job('tests.support.progress_tasks.count', 100_000)
-        status = wait_for_job(job.id, 30)
+@with_a_worker
+def test_many_rows_are_few_writes(connection: Redis) -> None:
+    wait_for_job(enqueue_background_job('tests.support.tasks.add', 1).id, 20)
+    connection.config_resetstat()
+    job = enqueue_background_job('tests.support.progress_tasks.count', 100_000)
+    status = wait_for_job(job.id, 30)
     assert status['result'] == 100_000
     assert status['progress'] == {'done': 100_000, 'total': 100_000, 'message': ''}
     assert connection.info('commandstats')['cmdstat_hset']['calls'] < 100
 
 
-def test_a_task_knows_its_id_and_its_attempt(job_worker: Worker) -> None:
-    with job_worker():
-        job = enqueue_background_job(
-            'tests.support.progress_tasks.third_time_lucky', job_max_retries=3, job_retry_delay=0
-        )
-        assert wait_for_job(job.id, 20)['result'] == [job.id, 3]
+@with_a_worker
+def test_a_task_knows_its_id_and_its_attempt() -> None:
+    job = enqueue_background_job(
+        'tests.support.progress_tasks.third_time_lucky', job_max_retries=3, job_retry_delay=0
+    )
+    assert wait_for_job(job.id, 20)['result'] == [job.id, 3]
 
 
+@with_a_worker
 @pytest.mark.parametrize('total', [None, 2])
-def test_progress_and_failed_attempts_stand_side_by_side(
-    job_worker: Worker, total: int | None
-) -> None:
-    with job_worker():
-        job = enqueue_background_job('tests.support.progress_tasks.fail_half_way', total)
-        status = wait_for_job(job.id, 20)
+def test_progress_and_failed_attempts_stand_side_by_side(total: int | None) -> None:
+    job = enqueue_background_job('tests.support.progress_tasks.fail_half_way', total)
+    status = wait_for_job(job.id, 20)
     assert status['progress'] == {'done': 0, 'total': 2, 'message': ''}
     assert [attempt['error'] for attempt in status['attempts']] == ['ValueError: half-way']
 
 
-def test_a_batch_of_drawings_tells_its_progress(job_worker: Worker) -> None:
+@with_a_worker
+def test_a_batch_of_drawings_tells_its_progress() -> None:
     drawings = [
         {
             'width': 100.0,
@@ -78,22 +79,19 @@ def test_a_batch_of_drawings_tells_its_progress(job_worker: Worker) -> None:
         }
         for number in range(3)
     ]
-    with job_worker():
-        job = enqueue_background_job('workers.svg_tasks.batch_generate_svgs', drawings)
-        status = wait_for_job(job.id, 30)
+    job = enqueue_background_job('workers.svg_tasks.batch_generate_svgs', drawings)
+    status = wait_for_job(job.id, 30)
     assert status['error'] is None
     assert status['progress'] == {'done': 3, 'total': 3, 'message': 'drawing'}
 
 
-def test_a_record_that_is_gone_does_not_come_back(
-    connection: Redis, job_worker: Worker, tmp_path: Path
-) -> None:
+@with_a_worker
+def test_a_record_that_is_gone_does_not_come_back(connection: Redis, tmp_path: Path) -> None:
     gate = tmp_path / 'gate'
-    with job_worker():
-        job = enqueue_background_job('tests.support.progress_tasks.stop_half_way', str(gate))
-        eventually(lambda: (get_job_status(job.id)['progress'] or {}).get('done') == 2)
-        connection.delete(job.key)
-        gate.touch()
-        follower = enqueue_background_job('tests.support.tasks.add', 1)
-        assert wait_for_job(follower.id, 20)['result'] == 3
+    job = enqueue_background_job('tests.support.progress_tasks.stop_half_way', str(gate))
+    eventually(lambda: (get_job_status(job.id)['progress'] or {}).get('done') == 2)
+    connection.delete(job.key)
+    gate.touch()
+    follower = enqueue_background_job('tests.support.tasks.add', 1)
+    assert wait_for_job(follower.id, 20)['result'] == 3
     assert connection.exists(job.key) == 0

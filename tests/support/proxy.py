@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 class Proxy:
     """Passes bytes between clients and one server until it is told to fail."""
 
-    def __init__(self, target: tuple[str, int]) -> None:
+    def __init__(self, target: str) -> None:
         self._target = target
         self._listener = socket.create_server(('127.0.0.1', 0))
         self._sockets: list[socket.socket] = []
@@ -33,7 +33,7 @@ class Proxy:
         with contextlib.suppress(OSError):
             while True:
                 client, _ = self._listener.accept()
-                server = socket.create_connection(self._target)
+                server = connect_to(self._target)
                 self._sockets += (client, server)
                 doomed = threading.Event()
                 for run in (self._send, self._answer):
@@ -62,6 +62,16 @@ class Proxy:
         hang_up(server)
 
 
+def connect_to(redis_url: str) -> socket.socket:
+    """A connection to the server, be its URL unix:// or redis://."""
+    url = urlsplit(redis_url)
+    if url.scheme == 'unix':
+        end = socket.socket(socket.AF_UNIX)
+        end.connect(url.path)
+        return end
+    return socket.create_connection((url.hostname, url.port))
+
+
 def hang_up(end: socket.socket) -> None:
     with contextlib.suppress(OSError):
         end.shutdown(socket.SHUT_RDWR)
@@ -70,10 +80,7 @@ def hang_up(end: socket.socket) -> None:
 
 @contextlib.contextmanager
 def proxy_to(redis_url: str) -> Iterator[Proxy]:
-    target = urlsplit(redis_url)
-    assert target.hostname is not None
-    assert target.port is not None
-    proxy = Proxy((target.hostname, target.port))
+    proxy = Proxy(redis_url)
     try:
         yield proxy
     finally:

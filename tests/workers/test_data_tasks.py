@@ -21,7 +21,7 @@ from libraries.job_manager import enqueue_background_job, wait_for_job
 from libraries.tables.parquet import ParquetReader
 from libraries.tables.text import MAX_RECORD
 from qdjobs.errors import InvalidJobError, PermanentJobError
-from tests.conftest import ROOT, Worker, eventually
+from tests.support.processes import ROOT, Worker, eventually
 from workers.data_tasks import data_processing, process_file
 
 Row = dict[str, Any]
@@ -208,15 +208,15 @@ def test_a_very_long_field(upload: Upload) -> None:
         ('a,b\n1,2\n"3,4\n5,6\n', 'line 3: the quote that opens there is never closed'),
         ('a,b\n1,2\n"3" ,4\n', 'line 3: text follows the closing quote'),
         ('a,b\n"x\ny"z,4\n', 'line 3: text follows the closing quote .* begins in line 2'),
-        ('a,b\n1,2\n3,x"y\n', 'line 3: a quote stands inside a field'),
-        ('a,b\n1,2\n3,x""\n', 'line 3: a quote stands inside a field'),
-        ('a,b\n1,2\n3, "4"\n', 'line 3: a quote stands inside a field'),
+        ('a,b\n1,2\n3,x"y\n', 'line 3: there is a quote inside a field'),
+        ('a,b\n1,2\n3,x""\n', 'line 3: there is a quote inside a field'),
+        ('a,b\n1,2\n3, "4"\n', 'line 3: there is a quote inside a field'),
         ('a,b\n1,2\n\n3,4\n', 'line 3 is blank'),
         ('a\n1\n\n3\n', 'line 3 is blank'),
         ('a\r\n\r\n3\r\n', 'line 2 is blank'),
         ('\na,b\n1,2\n', 'line 1 is blank'),
-        ('a,b\r1,2\r', 'line 1: a carriage return stands alone'),
-        ('a,b\n1,2\n3\r,4\n', 'line 3: a carriage return stands alone'),
+        ('a,b\r1,2\r', 'line 1: there is a carriage return without'),
+        ('a,b\n1,2\n3\r,4\n', 'line 3: there is a carriage return without'),
         ('a,b\n1,2\n3,\0\n', 'line 3: there is a NUL byte'),
         ('a,b\n1,2\n"3\n\0",4\n', 'line 4: there is a NUL byte'),
         (b'a,b\n1,2\nZ\xfcrich,4\n', 'line 3: the byte 0xfc is not utf-8'),
@@ -239,7 +239,7 @@ def test_a_broken_csv_is_refused_by_its_line(upload: Upload, text: str | bytes, 
     [
         ('only one', 'has 1 field where'),
         ('1,2,3', 'has 3 fields where'),
-        ('1,2"', 'a quote stands inside a field'),
+        ('1,2"', 'there is a quote inside a field'),
         ('1,\x00', 'NUL'),
         ('1,\udcff', '0xff'),
     ],
@@ -454,11 +454,11 @@ def test_what_would_not_be_the_same_is_refused(
         ('', 'the file ends before its array does'),
         ('{"a": 1}', r"must be an array: '\[' first"),
         ('[{"a": 1}', 'the file ends before'),
-        ('[{"a": 1},]', 'a comma stands before the end'),
+        ('[{"a": 1},]', 'there is a comma before the end'),
         ('[,{"a": 1}]', 'line 1: JSON is malformed'),
         ('[{"a": 1}\n{"a": 2}]', 'line 2: JSON is malformed'),
         ('[{"a": 1},\n\n{"a": 2,}]', 'line 3: JSON is malformed'),
-        ('[{"a": 1}]\nx', 'the last sign must be ]'),
+        ('[{"a": 1}]\nx', 'the last character must be ]'),
         ('[{"a": 1}],[{"a": 2}]', 'line 1: JSON is malformed'),
         ('[{"a": 1},\n{"a": 1, "a": 2}]', "the key 'a' more than once"),
         ('[{"a": 1}, 2]', 'every row must be an object'),
@@ -520,7 +520,7 @@ def as_word(value: Any) -> str:
 @pytest.mark.parametrize(
     ('values', 'why'),
     [
-        ([b'x'], "'a' is of type Binary, which has no form as text"),
+        ([b'x'], "'a' is of type Binary, which has no text form"),
         ([[1]], "'a' is of type List"),
         ([{'b': 1}], "'a' is of type Struct"),
         ([timedelta(1)], "'a' is of type Duration"),
@@ -536,7 +536,7 @@ def test_what_has_no_form_as_text_is_refused(format: str, values: list[Any], why
 def test_what_is_no_parquet_is_refused(upload: Upload, damage: int) -> None:
     content = Path(process_file(upload('a.csv', 'a\n1\n'), 'parquet')).read_bytes()
     (output_dir() / 'converted' / 'a.csv.parquet').unlink()
-    refused(upload('a.parquet', content[:damage] if damage < 100 else content[:-9]), 'no Parquet')
+    refused(upload('a.parquet', content[:damage] if damage < 100 else content[:-9]), 'Parquet file')
 
 
 @pytest.mark.usefixtures('uploads')
@@ -544,14 +544,14 @@ def test_what_is_no_parquet_is_refused(upload: Upload, damage: int) -> None:
 def test_a_type_that_the_engine_panics_at_is_refused(format: str) -> None:
     moment = pyarrow.array([0], pyarrow.timestamp('us', '+05:30'))
     refused(
-        write_parquet('a.parquet', {'a': moment}), r'no Parquet that can be read: .*\+05:30', format
+        write_parquet('a.parquet', {'a': moment}), r'not a readable Parquet file: .*\+05:30', format
     )
 
 
 @pytest.mark.usefixtures('uploads')
 def test_a_date_that_the_engine_panics_at_is_refused() -> None:
     day = pyarrow.array([2**31 - 1], pyarrow.int32()).cast(pyarrow.date32())
-    refused(write_parquet('a.parquet', {'a': day}), 'no Parquet that can be read')
+    refused(write_parquet('a.parquet', {'a': day}), 'not a readable Parquet file')
 
 
 @pytest.mark.usefixtures('uploads')
@@ -622,7 +622,7 @@ def test_a_file_that_is_none_is_refused(upload: Upload, file: str, why: str) -> 
 def test_a_result_in_the_place_of_a_folder_is_told(upload: Upload, inner: str) -> None:
     path = process_file(upload('d.csv', 'a\n1\n'))
     upload(f'd.csv.json/{inner}', 'a\n1\n')
-    with pytest.raises(PermanentJobError, match='the result of another file stands where'):
+    with pytest.raises(PermanentJobError, match='the result of another file is in the way'):
         process_file(f'd.csv.json/{inner}')
     assert files_of(output_dir()) == [Path(path)]
 
@@ -762,6 +762,7 @@ def batches_of(path: str) -> Iterator[Sequence[Any]]:
 
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize('format', ['json', 'ndjson', 'parquet'])
+@pytest.mark.slow
 def test_a_million_rows_there_and_back(uploads: Path, million: Path, format: Any) -> None:
     (uploads / 'million.csv').symlink_to('.million.csv')
     os.link(million, uploads / '.million.csv')
@@ -794,7 +795,7 @@ def test_numbers_are_summed_up(data: list[int | float], summary: Row) -> None:
 @pytest.mark.parametrize(
     ('data', 'why'),
     [
-        ([], 'data holds no number'),
+        ([], 'data is empty'),
         ([1, float('nan')], 'NaN or infinity'),
         ([float('inf')], 'NaN or infinity'),
         ([10**400], 'too large'),

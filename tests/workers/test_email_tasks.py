@@ -17,7 +17,7 @@ from libraries.job_manager import enqueue_background_job, wait_for_job
 from libraries.mail.message import read_sender, write_message
 from qdjobs.config import environment_config
 from qdjobs.errors import InvalidJobError, PermanentJobError
-from tests.conftest import Worker
+from tests.support.processes import Worker
 from tests.support.smtp import Mailbox, mail_server, text_of
 from workers import email_tasks
 from workers.email_tasks import email_notification, send_email, send_notification
@@ -164,7 +164,7 @@ def test_a_template_without_html_is_plain(mailbox: Mailbox, templates: Path) -> 
 )
 def test_only_a_template_of_the_folder_is_one(mailbox: Mailbox, template: str) -> None:
     told = refused('zoe@example.com', 'Hello', template, task=send_notification)
-    assert told == f'{template!r} is no mail template: there are order_complete, welcome.'
+    assert told == f'{template!r} is not a mail template: use one of order_complete, welcome.'
     assert not mailbox.envelopes
 
 
@@ -194,7 +194,7 @@ def test_a_template_that_cannot_be_filled_in_sends_nothing(
 
 def test_a_name_that_jinja_keeps_is_refused(mailbox: Mailbox) -> None:
     told = refused('zoe@example.com', 'Hello', 'welcome', task=send_notification, self=1)
-    assert "keeps the name 'self'" in told
+    assert "reserves the name 'self'" in told
 
 
 # What never leaves

@@ -18,7 +18,7 @@ import pytest
 from libraries.files import output_dir, upload_dir
 from libraries.job_manager import enqueue_background_job, get_job_status, wait_for_job
 from qdjobs.errors import InvalidJobError, PermanentJobError
-from tests.conftest import ROOT, Worker, eventually
+from tests.support.processes import ROOT, Worker, eventually
 from workers.file_tasks import process_batch
 
 MODULE = 'workers.file_tasks'

@@ -17,7 +17,7 @@ from libraries.files import output_dir
 from libraries.job_manager import enqueue_background_job, wait_for_job
 from libraries.reports.text import text_width, wrap, writable
 from qdjobs.errors import InvalidJobError, PermanentJobError
-from tests.conftest import Worker
+from tests.support.processes import Worker
 from workers.report_tasks import DrawingsParams, TableParams, generate_pdf, generate_report
 
 REPORT, SHEET = 'workers.report_tasks.generate_report', 'workers.report_tasks.generate_pdf'

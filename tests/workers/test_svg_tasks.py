@@ -117,7 +117,7 @@ def test_words_make_a_difference_to_what_is_drawn(template: PostcardTemplate) ->
 @pytest.mark.parametrize(
     ('arguments', 'complaint'),
     [
-        (('Zoë', 'Hi', 'condolence'), "unknown template 'condolence': it is one of plain, birth"),
+        (('Zoë', 'Hi', 'condolence'), "unknown template 'condolence': use one of plain, birth"),
         (('  ', 'Hi', 'plain'), 'needs a recipient'),
         (('Zoë', 'word ' * 2000, 'plain'), 'characters do not fit on'),
         (('Zoë', 'Cake \U0001f382!', 'birthday'), "no letters for '\U0001f382'"),

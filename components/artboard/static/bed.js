@@ -1,10 +1,10 @@
-// The plotter's bed: the sheet of paper, what is on it, and what is told below it.
+// The plotter's bed: the sheet of paper, the drawing on it and the status below it.
 
 import { drawingAddress, fetchDrawing, sketch } from './server.js';
 import { Plot, readDrawing, thumbnail } from './pen.js';
 
 const SKETCH_SIDE = 60; // millimetres
-const PAUSE = 150; // milliseconds without another choice before it is sketched
+const PAUSE = 150; // milliseconds without another choice before the sketch is requested
 
 const part = (id) => document.getElementById(id);
 const bed = part('bed');
@@ -12,44 +12,44 @@ const sheet = bed.querySelector('.sheet');
 const still = matchMedia('(prefers-reduced-motion: reduce)');
 
 let plot = null;
-let current = null; // what is on the sheet: old answers must not overwrite a newer choice
+let current = null; // marks the current choice: late responses must not overwrite a newer one
 let sketching = null;
 
 export function title({ pattern, paper, orientation, seed }) {
   return `${pattern.replaceAll('_', ' ')}, ${paper} ${orientation}, seed ${seed}`;
 }
 
-/** Tell how far it is. Only a change is written, since a screen reader says it aloud. */
-export function tell(words, { working = false, problem = '' } = {}) {
+/** Show a status or a problem. Writes only changes: a screen reader announces each write. */
+export function showStatus(text, { working = false, problem = '' } = {}) {
   part('progress').hidden = !working;
-  if (part('status').textContent !== words) part('status').textContent = words;
+  if (part('status').textContent !== text) part('status').textContent = text;
   if (part('problem').textContent !== problem) part('problem').textContent = problem;
 }
 
-/** A progress bar that knows how far it is, if the job told. */
+/** Show progress from 0 to 1; null shows a bar without a value. */
 export function showProgress(share) {
   if (share === null) part('progress').removeAttribute('value');
   else part('progress').value = share;
 }
 
-/** Clear the sheet, and in pencil show what a choice would look like. */
-export function lay(choices) {
+/** Clear the sheet and preview a choice as a pale sketch. */
+export function previewChoice(choices) {
   const marker = clear(choices);
   bed.dataset.state = 'empty';
   if (!part('preview').hidden) return;
   sketching = new AbortController();
   const { signal } = sketching;
-  setTimeout(() => pencil(choices, marker, signal), PAUSE);
+  setTimeout(() => showSketch(choices, marker, signal), PAUSE);
 }
 
-async function pencil(choices, marker, signal) {
+async function showSketch(choices, marker, signal) {
   if (signal.aborted) return;
   const tall = choices.orientation === 'portrait';
   const longSide = Math.round(SKETCH_SIDE * Math.SQRT2);
   const [width, height] = tall ? [SKETCH_SIDE, longSide] : [longSide, SKETCH_SIDE];
   const { pattern, seed } = choices;
   const text = await sketch({ pattern, seed, width, height }, signal).catch(() => null);
-  if (!text || marker !== current) return; // without a sketch, the paper stays white
+  if (!text || marker !== current) return; // without a sketch the paper stays blank
   const preview = part('preview');
   URL.revokeObjectURL(preview.src);
   preview.src = URL.createObjectURL(new Blob([text], { type: 'image/svg+xml' }));
@@ -57,7 +57,7 @@ async function pencil(choices, marker, signal) {
   preview.hidden = false;
 }
 
-/** Draw a finished drawing, with the pen unless `at once`; returns its thumbnail, or null. */
+/** Show a finished drawing, animated unless `atOnce`; resolves to its thumbnail, or null. */
 export async function draw({ id, choices }, atOnce) {
   const marker = clear(choices);
   const text = await fetchDrawing(id);
@@ -78,18 +78,18 @@ function play(id, choices, drawing, atOnce) {
         part('nib').style.translate = `${x * sheet.clientWidth}px ${y * sheet.clientHeight}px`;
       },
       ended() {
-        hang(id, choices, drawing);
+        showFile(id, choices, drawing);
         resolve();
       },
     });
     part('skip').onclick = () => plot.finish();
-    tell('The pen is on the paper …');
+    showStatus('The pen is drawing …');
     if (atOnce || still.matches) plot.finish();
   });
 }
 
-/** Show the file itself instead of what was played. */
-function hang(id, choices, drawing) {
+/** Show the SVG file itself in place of the animation. */
+function showFile(id, choices, drawing) {
   const picture = part('picture');
   picture.alt = title(choices);
   picture.onload = () => {
@@ -102,12 +102,12 @@ function hang(id, choices, drawing) {
   link.download = `${pattern}-${paper}-${orientation}-${seed}.svg`;
   const focused = document.activeElement === part('skip');
   reveal('plot', 'picture', 'download', 'replay');
-  if (focused) part('replay').focus(); // its button is gone
+  if (focused) part('replay').focus(); // the skip button is hidden now
   bed.dataset.state = 'drawn';
-  tell(`Ready: ${drawing.about}.`);
+  showStatus(`Ready: ${drawing.about}.`);
 }
 
-/** Take everything off the sheet but a sketch of these very choices. */
+/** Clear the sheet, except a sketch of these same choices; returns the new marker. */
 function clear(choices) {
   plot?.stop();
   sketching?.abort();

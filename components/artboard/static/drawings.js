@@ -1,12 +1,12 @@
-// The drawings that this browser asked for, newest first. Nothing of them is kept elsewhere.
+// The drawings that this browser requested, newest first; the list is kept only in this browser.
 //
-// A drawing: id, choices (pattern, paper, orientation, seed), state (a status of its job, or
-// 'expired'), and once known error and thumbnail (a data: URL).
+// A drawing has an id, choices (pattern, paper, orientation, seed), a state (the status of its job,
+// or 'expired') and, once known, an error and a thumbnail (a data: URL).
 
 const KEY = 'artboard.drawings';
 const MOST = 12;
 
-let memory = '[]'; // stands in where a browser refuses storage: then a reload forgets
+let memory = '[]'; // used where the browser refuses storage; lost on reload
 
 export function all() {
   try {
@@ -26,7 +26,7 @@ export function add(drawing) {
   store([drawing, ...all()].slice(0, MOST));
 }
 
-/** Another tab may have changed the rest, so the list is read anew. */
+/** Change one drawing. Reads the list again, since another tab may have changed it. */
 export function change(id, changes) {
   store(all().map((drawing) => (drawing.id === id ? { ...drawing, ...changes } : drawing)));
 }
@@ -55,7 +55,7 @@ function store(drawings) {
   try {
     localStorage.setItem(KEY, memory);
   } catch {
-    // Refused or full: `memory` has it.
+    // Refused or full: `memory` has the list.
   }
 }
 

@@ -1,12 +1,12 @@
-// The page: choices → a job → the drawing; and the list of those asked for before.
+// The page: choices become a job, the job a drawing; and the list of earlier drawings.
 
 import * as bed from './bed.js';
 import * as drawings from './drawings.js';
 import { Problem, lookUp, requestDrawing } from './server.js';
 
-const FIRST_PAUSE = 250; // milliseconds between two looks at a job
+const FIRST_PAUSE = 250; // milliseconds between two polls of a job
 const LONGEST_PAUSE = 2000;
-const LONG_WAIT = 15_000;
+const LONG_WAIT = 15_000; // milliseconds in the queue before the page suggests a reason
 
 const ENDED = new Set(['finished', 'failed', 'stopped', 'canceled', 'expired']);
 const STATES = {
@@ -26,8 +26,8 @@ const seedField = document.getElementById('seed');
 const seedError = document.getElementById('seed-error');
 const list = document.querySelector('#drawings ol');
 
-const watched = new Set(); // ids of drawings that are asked after
-let shown = null; // the id of the drawing that the bed is about
+const watched = new Set(); // ids of the drawings whose jobs are polled
+let shown = null; // id of the drawing on the bed
 
 // Choosing
 
@@ -70,8 +70,8 @@ function chosen() {
   describe();
   if (!seedIsGood()) return;
   mark(null);
-  bed.lay(choices());
-  bed.tell('Press “Draw it”, and a worker draws it in full.');
+  bed.previewChoice(choices());
+  bed.showStatus('Press “Draw it”, and a worker draws it in full.');
 }
 
 function throwDice() {
@@ -79,7 +79,7 @@ function throwDice() {
   chosen();
 }
 
-// Asking
+// Requesting
 
 async function submit(event) {
   event.preventDefault();
@@ -91,19 +91,19 @@ async function submit(event) {
   }
   button.setAttribute('aria-disabled', 'true'); // not `disabled`, which would lose the focus
   try {
-    await order(choices());
+    await request(choices());
   } catch (error) {
     if (!(error instanceof Problem)) throw error;
-    bed.tell('', { problem: error.message });
+    bed.showStatus('', { problem: error.message });
   } finally {
     button.removeAttribute('aria-disabled');
   }
 }
 
-async function order(wanted) {
+async function request(wanted) {
   mark(null);
-  bed.lay(wanted);
-  bed.tell('Asking for the drawing …', { working: true });
+  bed.previewChoice(wanted);
+  bed.showStatus('Requesting the drawing …', { working: true });
   bed.bringIntoView();
   const id = await requestDrawing(jobArguments(wanted));
   drawings.add({ id, choices: wanted, state: 'queued' });
@@ -121,20 +121,20 @@ function jobArguments({ pattern, paper, orientation, seed }) {
 
 // Waiting
 
-/** Ask after a drawing until its job has ended, whatever happens to server and network. */
+/** Poll a drawing's job until it has ended, also through server and network errors. */
 async function watch(id) {
   if (watched.has(id)) return;
   watched.add(id);
   const since = Date.now();
   for (let pause = FIRST_PAUSE; ; pause = Math.min(pause * 1.2, LONGEST_PAUSE)) {
-    const drawing = await inquire(id, Date.now() - since > LONG_WAIT);
+    const drawing = await poll(id, Date.now() - since > LONG_WAIT);
     if (!drawing || ENDED.has(drawing.state)) break;
     await new Promise((resolve) => setTimeout(resolve, pause));
   }
   watched.delete(id);
 }
 
-async function inquire(id, long) {
+async function poll(id, long) {
   const before = drawings.find(id)?.state;
   try {
     const job = await lookUp(id);
@@ -144,8 +144,8 @@ async function inquire(id, long) {
   } catch (error) {
     if (!(error instanceof Problem)) throw error;
     if (error.status !== 404) {
-      const told = { working: true, problem: `${error.message} The page keeps asking.` };
-      if (id === shown && !ENDED.has(drawings.find(id)?.state)) bed.tell('', told);
+      const status = { working: true, problem: `${error.message} The page keeps asking.` };
+      if (id === shown && !ENDED.has(drawings.find(id)?.state)) bed.showStatus('', status);
       return drawings.find(id);
     }
     drawings.change(id, { state: 'expired' });
@@ -167,8 +167,8 @@ function share(progress) {
 function report(drawing, long = false) {
   const { state, error } = drawing;
   if (state === 'finished') reveal(drawing);
-  else if (!ENDED.has(state)) bed.tell(waiting(state, long), { working: true });
-  else bed.tell('', { problem: ending(state, error) });
+  else if (!ENDED.has(state)) bed.showStatus(waiting(state, long), { working: true });
+  else bed.showStatus('', { problem: ending(state, error) });
 }
 
 function waiting(state, long) {
@@ -189,7 +189,7 @@ async function reveal(drawing, atOnce = false) {
   } catch (error) {
     if (!(error instanceof Problem)) throw error;
     if (error.status === 404) drawings.change(drawing.id, { state: 'expired' });
-    if (shown === drawing.id) bed.tell('', { problem: error.message });
+    if (shown === drawing.id) bed.showStatus('', { problem: error.message });
   }
   listAll();
 }
@@ -199,11 +199,11 @@ function open(drawing, atOnce = false) {
   choose(drawing.choices);
   mark(drawing.id);
   if (drawing.state === 'finished') {
-    bed.tell('Fetching the drawing …', { working: true });
+    bed.showStatus('Fetching the drawing …', { working: true });
     reveal(drawing, atOnce);
     return;
   }
-  bed.lay(drawing.choices);
+  bed.previewChoice(drawing.choices);
   report(drawing);
   if (!ENDED.has(drawing.state)) watch(drawing.id);
 }
@@ -224,7 +224,7 @@ function listAll() {
     const item = items.get(drawing.id) ?? makeItem(drawing);
     items.delete(drawing.id);
     fill(item, drawing);
-    // Moving an item that is in its place already would lose the focus.
+    // Moving an item loses the focus, so leave it if it is in place.
     if (list.children[place] !== item) list.insertBefore(item, list.children[place] ?? null);
   });
   items.forEach((item) => item.remove());
@@ -263,7 +263,7 @@ function forgetItem(id, item) {
   (neighbour?.querySelector('.forget') ?? document.getElementById('draw')).focus();
 }
 
-// From the start
+// Start
 
 form.addEventListener('submit', submit);
 form.addEventListener('input', chosen);

@@ -1,13 +1,13 @@
-// Plays a drawing on a canvas as a pen would draw it. A frame adds to what is there already, so
-// that all frames together cost as much as drawing it once, whatever the number of strokes.
+// Animates a drawing on a canvas as a pen draws it. Each frame adds to the ones before, so that all
+// frames together cost as much as drawing it once.
 
 const SHORTEST = 3; // seconds
 const LONGEST = 9;
-const PER_SECOND = 4000; // millimetres, between these bounds
-const LIFTED = 5; // how many times faster a lifted pen travels
-const MOST_PIXELS = 1800; // of a side
+const PER_SECOND = 4000; // millimetres per second, within these bounds
+const LIFTED = 5; // a lifted pen travels this many times faster
+const MOST_PIXELS = 1800; // per side
 
-/** Size in millimetres, pen width, strokes as flat lists of coordinates, and the `desc`. */
+/** Parse an SVG: size and pen width in mm, strokes as flat lists of coordinates, and the `desc`. */
 export function readDrawing(text) {
   const root = new DOMParser().parseFromString(text, 'image/svg+xml').documentElement;
   const { width, height } = root.viewBox.baseVal;
@@ -21,17 +21,17 @@ export function readDrawing(text) {
   };
 }
 
-/** Start to draw; `ended` is called at the end, `moved(x, y)` with the pen's place, from 0 to 1. */
+/** Starts to draw; calls `moved(x, y)` with the pen's position, 0 to 1, and `ended` at the end. */
 export class Plot {
   constructor(canvas, drawing, { moved, ended }) {
     this.drawing = drawing;
     this.moved = moved;
     this.ended = ended;
     this.context = prepare(canvas, drawing);
-    this.way = new Way(drawing.strokes);
+    this.path = new PenPath(drawing.strokes);
     this.done = 0;
-    const seconds = Math.min(LONGEST, Math.max(SHORTEST, this.way.length / PER_SECOND));
-    this.speed = this.way.length / seconds / 1000;
+    const seconds = Math.min(LONGEST, Math.max(SHORTEST, this.path.length / PER_SECOND));
+    this.speed = this.path.length / seconds / 1000;
     this.frame = requestAnimationFrame((now) => {
       this.started = now;
       this.step(now);
@@ -39,20 +39,20 @@ export class Plot {
   }
 
   step(now) {
-    // By the clock: after a while in a hidden tab the rest is drawn in one frame.
+    // Timed by the clock: after a hidden tab is shown again, one frame catches up.
     const due = (now - this.started) * this.speed - this.done;
     const [x, y] = this.draw(due);
     this.done += due;
     this.moved(x / this.drawing.width, y / this.drawing.height);
-    if (this.way.ended) this.ended();
+    if (this.path.ended) this.ended();
     else this.frame = requestAnimationFrame((later) => this.step(later));
   }
 
   draw(length) {
     this.context.beginPath();
-    const place = this.way.advance(length, this.context);
+    const position = this.path.advance(length, this.context);
     this.context.stroke();
-    return place;
+    return position;
   }
 
   /** Draw the rest at once. */
@@ -67,13 +67,13 @@ export class Plot {
   }
 }
 
-/** The way of the pen through all strokes; `length` counts the lifted pen's as shorter. */
-class Way {
+/** The path of the pen through all strokes; `length` counts travel divided by LIFTED. */
+class PenPath {
   constructor(strokes) {
     this.strokes = strokes.filter((stroke) => stroke.length >= 4);
     this.stroke = 0;
-    this.next = 0; // index of the coordinate to go to
-    this.place = this.strokes[0]?.slice(0, 2) ?? [0, 0];
+    this.next = 0; // index of the next coordinate
+    this.position = this.strokes[0]?.slice(0, 2) ?? [0, 0];
     this.length = this.measure();
   }
 
@@ -82,7 +82,7 @@ class Way {
   }
 
   measure() {
-    let [x, y] = this.place;
+    let [x, y] = this.position;
     let length = 0;
     for (const stroke of this.strokes) {
       length += Math.hypot(stroke[0] - x, stroke[1] - y) / LIFTED;
@@ -94,19 +94,19 @@ class Way {
     return length;
   }
 
-  /** Go on by `length` and trace what is drawn on the way; returns where the pen is then. */
+  /** Advance by `length`, tracing it on the context; returns the pen's new position. */
   advance(length, context) {
-    context.moveTo(...this.place);
+    context.moveTo(...this.position);
     while (!this.ended) {
       const stroke = this.strokes[this.stroke];
-      const [x, y] = this.place;
+      const [x, y] = this.position;
       const [toX, toY] = [stroke[this.next], stroke[this.next + 1]];
       const lifted = this.next === 0;
       const distance = Math.hypot(toX - x, toY - y) / (lifted ? LIFTED : 1);
       const share = distance > length ? length / distance : 1;
-      this.place = share < 1 ? [x + (toX - x) * share, y + (toY - y) * share] : [toX, toY];
-      if (lifted) context.moveTo(...this.place);
-      else context.lineTo(...this.place);
+      this.position = share < 1 ? [x + (toX - x) * share, y + (toY - y) * share] : [toX, toY];
+      if (lifted) context.moveTo(...this.position);
+      else context.lineTo(...this.position);
       if (share < 1) break;
       length -= distance;
       this.next += 2;
@@ -115,7 +115,7 @@ class Way {
         this.next = 0;
       }
     }
-    return this.place;
+    return this.position;
   }
 }
 
@@ -140,7 +140,7 @@ export function thumbnail(canvas, longest = 180) {
   small.height = Math.round(canvas.height * scale);
   const context = small.getContext('2d');
   context.imageSmoothingQuality = 'high';
-  // Twice, since thin lines fade when they shrink.
+  // Drawn twice, since thin lines fade when scaled down.
   for (let i = 0; i < 2; i += 1) context.drawImage(canvas, 0, 0, small.width, small.height);
   return small.toDataURL('image/webp', 0.8);
 }

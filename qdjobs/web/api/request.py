@@ -9,8 +9,9 @@ from flask import request
 from werkzeug.exceptions import BadRequest
 
 from qdjobs.client.names import NamedTask, TaskNames
-from qdjobs.client.options import check_options
+from qdjobs.client.options import parse_options
 from qdjobs.client.tasks import OPTION_PREFIX, resolve_task
+from qdjobs.config import get_config
 from qdjobs.errors import InvalidJobError, UnknownTaskError, short_repr
 from qdjobs.web.body import read_json_body
 from qdjobs.web.problems import FieldProblem
@@ -118,7 +119,7 @@ def _arguments(task: NamedTask, params: Any) -> dict[str, Any]:
 def _option(field: str, value: Any) -> tuple[str, Any]:
     option = OPTIONS[field]
     try:
-        check_options({option: value})
+        parse_options({option: value}, get_config())
     except InvalidJobError as error:
         raise FieldProblem(field, str(error).replace(option, field)) from None
     return option, value

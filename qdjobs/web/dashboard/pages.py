@@ -20,8 +20,8 @@ REWRITES = (
     (r'<a [^<]*\.compact_queue[^<]*</a>', ''),
     # Of the application, which has none.
     (r"url_for\('static'", "url_for('qdjobs_dashboard.static'"),
-    # rq-dashboard may be mounted beside us: its endpoints are its own.
-    (r"(['\"])rq_dashboard\.", r'\1qdjobs_dashboard.'),
+    # rq-dashboard may be mounted beside us: its endpoints and its templates are its own.
+    (r"(['\"])rq_dashboard([./])", r'\1qdjobs_dashboard\2'),
     # So that the policy can tell these scripts from others.
     (r'<script ', '<script nonce="{{ nonce }}" '),
 )
@@ -37,8 +37,9 @@ def package() -> Path:
 
 def read_template(name: str) -> str | None:
     """The mended source of a template, or None for one that is not rq-dashboard's."""
-    path = package() / 'templates' / name
-    if not name.startswith('rq_dashboard/') or not path.is_file():
+    folder, _, file = name.partition('/')
+    path = package() / 'templates' / 'rq_dashboard' / file
+    if folder != 'qdjobs_dashboard' or not path.is_file():
         return None
     source = path.read_text()
     for fault, mended in REWRITES:
@@ -49,7 +50,7 @@ def read_template(name: str) -> str | None:
 def render(name: str, **values: Any) -> Response:
     """A page, with a policy that lets no script run but its own."""
     nonce = secrets.token_urlsafe(16)
-    text = render_template(f'rq_dashboard/{name}.html', nonce=nonce, **values, **_versions())
+    text = render_template(f'qdjobs_dashboard/{name}.html', nonce=nonce, **values, **_versions())
     answer = Response(text, mimetype='text/html')
     answer.headers['Content-Security-Policy'] = (
         # Underscore makes functions of its templates, which takes 'unsafe-eval'.

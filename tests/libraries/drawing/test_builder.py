@@ -68,6 +68,14 @@ def test_document() -> None:
     )
 
 
+def test_width_and_height_are_those_given_and_read_only() -> None:
+    svg = SVGBuilder(210, 297.5)
+    assert (svg.width, svg.height) == (210, 297.5)
+    for name in ('width', 'height'):
+        with pytest.raises(AttributeError):
+            setattr(svg, name, 1)
+
+
 def test_attributes_stand_over_the_default_styles() -> None:
     svg = SVGBuilder(10, 10, {'stroke': 'black', 'fill': 'none'})
     svg.rect(0, 0, 1, 1, {'stroke': 'red', 'rx': 2}).begin_group().end_group()

@@ -109,7 +109,7 @@ def test_the_drawing_and_the_log_report_the_pen(caplog: pytest.LogCaptureFixture
 @pytest.mark.parametrize(
     ('arguments', 'complaint'),
     [
-        (('doodle', 100, 100), "unknown pattern 'doodle': it is one of spiral, grid"),
+        (('doodle', 100, 100), "unknown pattern 'doodle': use one of spiral, grid"),
         (('grid', 19.9, 100), 'width must be 20 to 1200 mm, got 19.9'),
         (('grid', 100, 1201), 'height must be 20 to 1200 mm, got 1201'),
         (('grid', '100', 100), "width must be 20 to 1200 mm, got '100'"),

@@ -29,7 +29,8 @@ from qdjobs.cli.text import plain
 from qdjobs.client.payload import PlainSerializer
 from qdjobs.config import environment_config
 from qdjobs.server import free_port
-from tests.conftest import ROOT, Worker, eventually, use_redis
+from tests.support.applications import use_redis
+from tests.support.processes import ROOT, Worker, eventually
 
 ADD = 'tests.support.tasks.add'
 ECHO = 'tests.support.tasks.echo'

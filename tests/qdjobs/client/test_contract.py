@@ -30,7 +30,7 @@ from libraries.job_manager import (
 from qdjobs.client.payload import PlainSerializer
 from qdjobs.client.status import STATUSES
 from qdjobs.errors import InvalidJobError, JobError, JobNotFoundError, UnknownTaskError
-from tests.conftest import Worker, eventually
+from tests.support.processes import Worker, eventually
 
 ADD = 'tests.support.tasks.add'
 ECHO = 'tests.support.tasks.echo'

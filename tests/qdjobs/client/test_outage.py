@@ -28,8 +28,8 @@ from libraries.job_manager import (
 from qdjobs.client.redis import get_connection
 from qdjobs.errors import QueueUnavailableError
 from qdjobs.server import embedded_redis, free_port
-from tests.conftest import use_redis
-from tests.support.proxy import Proxy
+from tests.support.applications import use_redis
+from tests.support.proxy import Proxy, connect_to
 
 ADD = 'tests.support.tasks.add'
 PROMISED = 2.0  # seconds
@@ -143,6 +143,7 @@ def test_a_cut_batch_stands_once_and_can_be_repeated(proxy: Proxy, direct: Redis
     assert places(direct) == [job.id for job in jobs]
 
 
+@pytest.mark.upstream
 def test_the_control_redis_py_as_it_comes_repeats_itself(proxy: Proxy, direct: Redis) -> None:
     proxy.cut_after = b'RPUSH'
     proxy.max_cuts = 2
@@ -205,18 +206,18 @@ def test_a_key_of_another_kind_leaves_no_half_written_job(connection: Redis) -> 
 
 def test_a_forked_process_has_a_connection_of_its_own() -> None:
     enqueue_background_job(ADD, 1)
-    address = get_connection().client_info()['addr']
+    link = get_connection().client_id()
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
         enqueue_background_job(ADD, 2)
-        os.write(writer, str(get_connection().client_info()['addr']).encode())
+        os.write(writer, str(get_connection().client_id()).encode())
         os._exit(0)
     assert os.waitpid(child, 0)[1] == 0
-    assert os.read(reader, 100).decode() != address
+    assert int(os.read(reader, 100)) != link
     os.close(reader)
     os.close(writer)
-    assert get_connection().client_info()['addr'] == address
+    assert get_connection().client_id() == link
     assert len(list_jobs('queued')) == 2
 
 
@@ -227,7 +228,6 @@ def tls_in_front_of(redis_url: str, folder: Path) -> Iterator[tuple[int, Path]]:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     authority.issue_cert('127.0.0.1').configure_cert(context)
     authority.cert_pem.write_to_path(str(folder / 'authority.pem'))
-    target = urlsplit(redis_url)
     listener = socket.create_server(('127.0.0.1', 0))
 
     def serve() -> None:
@@ -240,7 +240,7 @@ def tls_in_front_of(redis_url: str, folder: Path) -> Iterator[tuple[int, Path]]:
                 continue
             except OSError:
                 return
-            server = socket.create_connection((str(target.hostname), int(target.port or 0)))
+            server = connect_to(redis_url)
             for source, sink in ((client, server), (server, client)):
                 threading.Thread(target=copy, args=(source, sink), daemon=True).start()
 

@@ -17,8 +17,9 @@ from app import create_app
 from libraries.job_manager import enqueue_background_job, get_job_status, wait_for_job
 from qdjobs.config import environment_config
 from qdjobs.server import embedded_redis, free_port
-from tests.conftest import ROOT, Worker, eventually, kill_group, use_redis
 from tests.qdjobs.web.test_metrics import commands, fill
+from tests.support.applications import use_redis
+from tests.support.processes import ROOT, Worker, eventually, kill_group
 
 ADD = 'tests.support.tasks.add'
 LONG_AGO = '2020-01-01T00:00:00.000000Z'

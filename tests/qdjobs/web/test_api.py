@@ -31,7 +31,8 @@ from qdjobs.config import QUEUES, environment_config
 from qdjobs.extension import JobQueue
 from qdjobs.server import free_port
 from qdjobs.web.api.request import LARGEST_BODY
-from tests.conftest import Worker, eventually, use_redis
+from tests.support.applications import use_redis
+from tests.support.processes import Worker, eventually
 
 JOBS = '/api/jobs'
 TOKEN = 's3cret'
@@ -589,7 +590,7 @@ def test_an_ended_job_is_tried_again_unless_it_has_finished(
 def test_a_queue_that_is_away_names_the_job_to_repeat(
     client: FlaskClient, settings: pytest.MonkeyPatch
 ) -> None:
-    use_redis(settings, f'redis://:hush-hush@127.0.0.1:{free_port()}/0')
+    use_redis(settings, f'redis://:hush-hush@127.0.0.1:{free_port()}/0', client.application)
     answer = post(client, task='add', params={'a': 1})
     assert answer.status_code == 503
     problem = json.loads(answer.data)

@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import UUID
 
 import pytest
@@ -37,8 +38,9 @@ from qdjobs.errors import JobNotFoundError
 from qdjobs.monitoring.registries import MAX_TEXT, SHOWN
 from qdjobs.server import free_port
 from qdjobs.web.dashboard.pages import REWRITES, package, read_template
-from tests.conftest import Worker, eventually, use_redis
 from tests.qdjobs.worker.test_stock_tools import Hostile, plant
+from tests.support.applications import use_redis
+from tests.support.processes import Worker, eventually
 from tests.support.proxy import Proxy, proxy_to
 
 Dump = Callable[[], dict[bytes, Any]]
@@ -87,7 +89,7 @@ def requests(app: Flask, job_id: str = 'x', queue: str = 'default') -> Iterator[
     values = {'instance_number': 0, 'per_page': 8, 'page': 1, 'filename': 'css/main.css'}
     found = []
     for rule in app.url_map.iter_rules():
-        if rule.endpoint.startswith('rq_dashboard.'):
+        if rule.endpoint.startswith('qdjobs_dashboard.'):
             for registry in SHOWN if 'registry_name' in rule.arguments else ('',):
                 for order in ('asc', 'dsc') if 'order' in rule.arguments else ('',):
                     given: dict[str, Any] = values | {'registry_name': registry, 'order': order}
@@ -166,6 +168,7 @@ def test_every_route_asks_for_the_login(app: Flask, connection: Redis) -> None:
     assert connection.dbsize() == 0
 
 
+@pytest.mark.upstream
 def test_the_control_upstream_lets_everybody_in_without_a_policy(redis_url: str) -> None:
     answer = bare_app(redis_url).test_client().get('/rq/')
     assert answer.status_code == 200
@@ -183,7 +186,7 @@ def test_it_answers_where_rq_dashboard_does(app: Flask, redis_url: str) -> None:
     """A route that upstream adds must be looked at; compacting, which loses jobs, is left out."""
 
     def paths(of: Flask) -> set[str]:
-        found = (rule.rule for rule in of.url_map.iter_rules() if 'rq_dashboard' in rule.endpoint)
+        found = (rule.rule for rule in of.url_map.iter_rules() if '_dashboard' in rule.endpoint)
         return {
             re.sub(r'<(?:\w+:)?(\w+)>', r'<\1>', rule).replace('<instance_number>', '0')
             for rule in found
@@ -262,6 +265,7 @@ def test_reading_changes_nothing(
     assert dump() == before
 
 
+@pytest.mark.upstream
 def test_the_control_upstream_requeues_by_get_and_from_any_site(
     bare: FlaskClient, rq_worker: Worker
 ) -> None:
@@ -272,6 +276,7 @@ def test_the_control_upstream_requeues_by_get_and_from_any_site(
     assert get_job_status(second)['status'] == 'queued'
 
 
+@pytest.mark.upstream
 def test_the_control_upstream_forgets_workers_while_it_reads(
     bare: FlaskClient, connection: Redis
 ) -> None:
@@ -345,8 +350,9 @@ def test_the_templates_are_mended_and_still_need_it() -> None:
     for fault, _ in REWRITES:
         assert re.search(fault, originals), f'{fault} is mended: this guard can go'
     for name in names:
-        mended = read_template(name)
+        mended = read_template(f'qdjobs_dashboard/{name.partition("/")[2]}')
         assert mended is not None
+        assert not re.search(r'\brq_dashboard[./]', mended)
         assert '<%=' not in mended
         assert '.text(d' not in mended
         assert 'compact_queue' not in mended
@@ -354,7 +360,7 @@ def test_the_templates_are_mended_and_still_need_it() -> None:
             assert '|tojson' in written.replace(' ', '') or 'poll_interval' in written
 
 
-@pytest.mark.parametrize('name', ['../web.py', 'rq_dashboard/../../web.py/x', 'artboard.html', ''])
+@pytest.mark.parametrize('name', ['../web.py', 'qdjobs_dashboard/../../../web.py', 'base.html', ''])
 def test_other_templates_are_none_of_ours(name: str) -> None:
     assert read_template(name) is None
 
@@ -407,6 +413,7 @@ def test_a_hostile_pickle_runs_on_no_route(
 
 
 @pytest.mark.parametrize('place', PICKLES)
+@pytest.mark.upstream
 def test_the_control_upstream_runs_it(
     bare: FlaskClient, connection: Redis, tmp_path: Path, place: str
 ) -> None:
@@ -444,6 +451,7 @@ def test_every_plain_result_and_metadata_is_shown(
 
 
 @pytest.mark.parametrize('value', [b'\xff', {1, 2}], ids=str)
+@pytest.mark.upstream
 def test_the_control_upstream_fails_at_it(bare: FlaskClient, connection: Redis, value: Any) -> None:
     job_id = finished_with(connection, value)
     assert bare.get(f'/rq/0/data/job/{job_id}.json').status_code == 500
@@ -520,6 +528,7 @@ def test_one_bad_record_hides_no_other(client: FlaskClient, connection: Redis, o
         assert client.get(f'/rq/0/{page}').status_code == (404 if odd.startswith('no') else 200)
 
 
+@pytest.mark.upstream
 def test_the_control_upstream_hides_them_all(bare: FlaskClient, connection: Redis) -> None:
     bad = enqueue_background_jobs('tests.support.tasks.add', [{'a': 1}, {'a': 2}])[0]
     connection.hset(f'rq:job:{bad.id}', 'created_at', 'nonsense')
@@ -548,6 +557,7 @@ def test_what_there_is_not_is_a_404(client: FlaskClient, path: str) -> None:
 
 
 @pytest.mark.parametrize('path', UNKNOWN[:2] + UNKNOWN[5:8:2])
+@pytest.mark.upstream
 def test_the_control_upstream_fails_at_that(bare: FlaskClient, path: str) -> None:
     expected = 200 if 'nowhere' in path else 500
     assert bare.get(f'/rq/0/{path}').status_code == expected
@@ -619,6 +629,7 @@ def test_requeueing_makes_a_job_whole_again(
     assert get_job_status(first)['attempts'] == []
 
 
+@pytest.mark.upstream
 def test_the_control_upstream_leaves_the_expiry(
     bare: FlaskClient, connection: Redis, rq_worker: Worker
 ) -> None:
@@ -664,6 +675,7 @@ def test_what_others_wait_for_is_not_forgotten(connection: Redis) -> None:
     assert delete_job(job_id) == 'deleted'
 
 
+@pytest.mark.upstream
 def test_the_control_upstream_deletes_what_runs(bare: FlaskClient, job_worker: Worker) -> None:
     slow = enqueue_background_job('tests.support.tasks.sleep', 60)
     with job_worker():
@@ -694,9 +706,9 @@ def test_nothing_compacts_a_queue(client: FlaskClient, bare: FlaskClient) -> Non
 
 
 @pytest.fixture
-def proxy(redis_url: str, settings: pytest.MonkeyPatch) -> Iterator[Proxy]:
+def proxy(redis_url: str, settings: pytest.MonkeyPatch, app: Flask) -> Iterator[Proxy]:
     with proxy_to(redis_url) as proxy:
-        use_redis(settings, proxy.url)
+        use_redis(settings, proxy.url, app)
         yield proxy
 
 
@@ -711,6 +723,7 @@ def test_emptying_that_is_cut_off_loses_nothing(client: FlaskClient, proxy: Prox
     assert {get_job_status(job.id)['status'] for job in jobs} == {'canceled'}
 
 
+@pytest.mark.upstream
 def test_the_control_upstream_s_compacting_loses_a_queue(proxy: Proxy, redis_url: str) -> None:
     enqueue_background_jobs('tests.support.tasks.add', [{'a': n} for n in range(5)])
     proxy.cut_after = b'RENAME'
@@ -725,10 +738,9 @@ def test_the_url_s_password_stands_on_no_page(
     settings: pytest.MonkeyPatch, connection: Redis, redis_url: str
 ) -> None:
     connection.acl_setuser('anna', True, passwords=['+hush-hush'], keys=['*'], categories=['+@all'])
-    host = redis_url.removeprefix('redis://')
     try:
         for url in (
-            f'redis://anna:hush-hush@{host}',
+            redis_url.replace('://', '://anna:hush-hush@'),
             f'{redis_url}?username=anna&password=hush-hush',
         ):
             use_redis(settings, url)
@@ -739,7 +751,7 @@ def test_the_url_s_password_stands_on_no_page(
                 answer = client.open(path, buffered=True, method=method, headers=OURS)
                 assert answer.status_code < 500
                 assert b'hush' not in answer.data
-            assert host.split('/')[0] in client.get('/rq/').text
+            assert urlsplit(redis_url).path in client.get('/rq/').text
     finally:
         connection.acl_deluser('anna')
 
@@ -747,7 +759,7 @@ def test_the_url_s_password_stands_on_no_page(
 def test_without_redis_every_route_is_a_503_that_tells_nothing(
     app: Flask, client: FlaskClient, settings: pytest.MonkeyPatch
 ) -> None:
-    use_redis(settings, f'redis://:hush-hush@127.0.0.1:{free_port()}/0')
+    use_redis(settings, f'redis://:hush-hush@127.0.0.1:{free_port()}/0', app)
     for method, path in requests(app):
         answer = client.open(path, buffered=True, method=method, headers=OURS)
         # These two pages hold no data.
@@ -761,6 +773,7 @@ def test_without_redis_every_route_is_a_503_that_tells_nothing(
         assert b'hush' not in answer.data
 
 
+@pytest.mark.upstream
 def test_the_control_upstream_fails_without_redis() -> None:
     bare = bare_app(f'redis://127.0.0.1:{free_port()}/0').test_client()
     assert bare.get('/rq/0/data/queues.json').status_code == 500

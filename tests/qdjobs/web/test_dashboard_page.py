@@ -24,8 +24,9 @@ from qdjobs.client.payload import PlainSerializer
 from qdjobs.config import environment_config
 from qdjobs.web.dashboard import pages
 from qdjobs.web.dashboard import views as main
-from tests.conftest import Worker, eventually, serving
 from tests.qdjobs.web.test_dashboard import bare_app, finished_with, running
+from tests.support.applications import serving
+from tests.support.processes import Worker, eventually
 
 pytestmark = pytest.mark.filterwarnings('ignore::DeprecationWarning:flask')  # of the bare one
 
@@ -269,6 +270,7 @@ def test_the_policy_holds_without_the_escaping(
 @pytest.mark.parametrize(
     'shown', ['queues', 'workers', 'result and metadata', 'exception', 'queue']
 )
+@pytest.mark.upstream
 def test_the_control_upstream_runs_it(
     visit: Visit, redis_url: str, connection: Redis, hostile: dict[str, str], shown: str
 ) -> None:
@@ -359,6 +361,7 @@ def test_no_other_site_can_requeue(
 
 
 @pytest.mark.parametrize('kind', ATTACKS)
+@pytest.mark.upstream
 def test_the_control_upstream_lets_it(
     visit: Visit, redis_url: str, hostile: dict[str, str], connection: Redis, kind: str
 ) -> None:

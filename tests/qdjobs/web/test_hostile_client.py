@@ -20,8 +20,8 @@ import pytest
 from redis import Redis
 
 from qdjobs.server import HOST, free_port, is_taken
-from tests.conftest import ROOT, eventually, kill_group
 from tests.qdjobs.web.test_api import random_body
+from tests.support.processes import ROOT, eventually, kill_group
 
 TOKEN = 's3cret'
 NAMES = ('generate_complex_svg', 'send_email', 'data_processing', 'generate_report')
@@ -340,6 +340,7 @@ def test_clients_that_do_not_close_keep_nobody_waiting(server: Server) -> None:
             assert server.get('/healthz') == 200
 
 
+@pytest.mark.slow
 def test_memory_stays_flat(server: Server) -> None:
     large = {'task': 'generate_complex_svg', 'params': {'width': ['x' * 1000] * 1000}}
     body = json.dumps(large).encode()

@@ -23,7 +23,8 @@ from libraries.job_manager import (
 )
 from qdjobs.config import environment_config
 from qdjobs.server import free_port
-from tests.conftest import Worker, eventually, kill_group, use_redis
+from tests.support.applications import use_redis
+from tests.support.processes import Worker, eventually, kill_group
 
 TOKEN = 's3cret'
 ADD = 'tests.support.tasks.add'
@@ -185,9 +186,11 @@ def test_a_count_that_cannot_be_written_disturbs_no_outcome(
     assert 'WRONGTYPE' not in (tmp_path / 'worker.log').read_text()
 
 
-def test_redis_away_is_told_not_hidden(scrape: Scrape, settings: pytest.MonkeyPatch) -> None:
-    assert scrape('jobs_redis_up') == 1
+def test_redis_away_is_told_not_hidden(
+    request: pytest.FixtureRequest, settings: pytest.MonkeyPatch
+) -> None:
     use_redis(settings, f'redis://127.0.0.1:{free_port()}/0')
+    scrape: Scrape = request.getfixturevalue('scrape')
     assert scrape('jobs_redis_up') == 0
     assert scrape() == 1
 

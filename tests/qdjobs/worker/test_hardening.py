@@ -12,9 +12,9 @@ from redis import Redis
 
 from libraries.job_manager import enqueue_background_job, get_job_status, wait_for_job
 from qdjobs.config import environment_config
-from tests.conftest import Worker, eventually
 from tests.qdjobs.worker.test_stock_tools import Hostile
 from tests.qdjobs.worker.test_worker import require_living
+from tests.support.processes import Worker, eventually
 
 ADD = 'tests.support.tasks.add'
 CALM = {'JOB_LEASE': '10'}  # for tests that are not about leases

@@ -20,6 +20,7 @@ from redis import Redis
 from rq.job import Job
 from rq.results import Result
 
+from libraries.files import output_dir
 from libraries.job_manager import (
     cancel_job,
     enqueue_background_job,
@@ -30,7 +31,7 @@ from libraries.job_manager import (
 )
 from qdjobs.client.payload import PlainSerializer
 from qdjobs.errors import InvalidJobError, JobError
-from tests.conftest import ROOT, Worker, eventually
+from tests.support.processes import ROOT, Worker, eventually
 
 APPEND = 'tests.support.tasks.append'
 
@@ -64,7 +65,7 @@ def test_the_plain_command_runs_our_jobs_in_the_order_of_the_queues(
     assert lines.read_text().split() == ['high0', 'high1', 'default0', 'default1', 'low0', 'low1']
 
 
-def test_the_plain_worker_draws(rq_worker: Worker, tmp_path: Path) -> None:
+def test_the_plain_worker_draws(rq_worker: Worker) -> None:
     job = enqueue_background_job(
         'workers.svg_tasks.generate_complex_svg',
         width=210,
@@ -76,7 +77,7 @@ def test_the_plain_worker_draws(rq_worker: Worker, tmp_path: Path) -> None:
     with rq_worker('--burst') as worker:
         worker.wait(60)
     result = get_job_status(job.id)['result']
-    assert result == str(tmp_path / 'output' / 'spiral.svg')
+    assert result == str(output_dir() / 'spiral.svg')
     assert 'viewBox="0 0 210 297"' in Path(result).read_text()
 
 
@@ -151,6 +152,7 @@ def test_a_hostile_pickle_runs_on_no_read_of_ours(
     assert not canary.exists()
 
 
+@pytest.mark.upstream
 def test_the_control_a_stock_read_runs_it(connection: Redis, tmp_path: Path) -> None:
     canary = tmp_path / 'canary'
     job_id = plant(connection, 'meta', canary)

@@ -14,7 +14,6 @@ from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from itertools import pairwise
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
 from redis import Redis
@@ -46,10 +45,12 @@ from qdjobs.client.redis import get_connection
 from qdjobs.client.status import Status
 from qdjobs.config import environment_config
 from qdjobs.server import CONFIG, HOST, free_port
-from tests.conftest import ROOT, Worker, eventually, use_redis
+from qdjobs.worker.lease import WAKE_UPS, wait_for_wake_up
 from tests.faults.test_windows import alive, horse_of
 from tests.qdjobs.worker.test_stock_tools import rq
-from tests.support.proxy import Proxy
+from tests.support.applications import use_redis
+from tests.support.processes import QUICK, ROOT, Worker, eventually
+from tests.support.proxy import Proxy, connect_to
 
 ADD = 'tests.support.tasks.add'
 APPEND = 'tests.support.tasks.append'
@@ -111,13 +112,33 @@ def test_a_sigterm_lets_the_job_finish_and_takes_no_other(job_worker: Worker, be
 def test_a_sigterm_ends_a_worker_that_has_nothing_to_do(
     connection: Redis, job_worker: Worker, how: str
 ) -> None:
-    with job_worker(**CALM) as worker:
-        eventually(lambda: connection.scard('rq:workers'))
+    # Only the signal can wake it: every other wait is longer than the test's.
+    with job_worker('--name', 'w', JOB_IDLE_WAIT='20', **CALM) as worker:
         if how == 'suspended':
+            eventually(lambda: connection.scard('rq:workers'))
             suspend(connection)
+            connection.xadd(WAKE_UPS, {'ring': 1})
+        eventually(lambda: connection.hget('rq:worker:w', 'state') == how.encode())
+        time.sleep(0.2)  # until it waits
         worker.terminate()
-        assert worker.wait(10) == 0
+        assert worker.wait(5) == 0
     assert connection.scard('rq:workers') == 0
+
+
+def waiting_clients(connection: Redis) -> set[str]:
+    return {client['id'] for client in connection.client_list() if client['cmd'] == 'xread'}
+
+
+def test_a_wait_does_not_begin_once_it_is_to_end(connection: Redis) -> None:
+    others = waiting_clients(connection)
+    wake_up, end = os.pipe()
+    try:
+        os.write(end, b'.')
+        wait_for_wake_up(connection, '0', 1000, wake_up)
+        eventually(lambda: waiting_clients(connection) <= others)  # Redis ends its part too
+    finally:
+        os.close(wake_up)
+        os.close(end)
 
 
 def require_put_back(connection: Redis, job: Job, other: Job) -> None:
@@ -400,11 +421,8 @@ def test_what_a_job_changes_is_reset(job_worker: Worker) -> None:
 @contextmanager
 def monitor(url: str) -> Iterator[list[str]]:
     """Collect the commands of all clients, those within scripts left out."""
-    place = urlsplit(url)
-    assert place.hostname is not None
-    assert place.port is not None
     commands: list[str] = []
-    with socket.create_connection((place.hostname, place.port)) as end:
+    with connect_to(url) as end:
         end.sendall(b'MONITOR\r\n')
 
         def read() -> None:
@@ -420,7 +438,8 @@ def monitor(url: str) -> Iterator[list[str]]:
 
 
 def test_an_idle_worker_is_quiet(redis_url: str, job_worker: Worker) -> None:
-    with job_worker(JOB_LEASE='30') as worker:
+    defaults = dict.fromkeys(QUICK, '')
+    with job_worker(JOB_LEASE='30', **defaults) as worker:
         require_living(worker)
         time.sleep(0.5)
         with monitor(redis_url) as commands:
@@ -539,12 +558,13 @@ def test_rq_info_shows_the_state(
     with job_worker('--name', 'w', **CALM):
         done(enqueue_background_job(ADD, 1))
         eventually(lambda: ' idle' in rq('info', '-W').stdout)
-        job = enqueue_background_job(SLEEP, str(begun), 3.0)
+        job = enqueue_background_job(SLEEP, str(begun), 60.0)
         eventually(begun.exists)
         shown = rq('info')
         assert shown.returncode == 0, shown.stderr
         assert ' busy' in shown.stdout
-        assert done(job)['status'] == 'finished'
+        assert cancel_job(job.id) == 'stopping'
+        assert done(job)['status'] == 'stopped'
 
 
 def test_a_pool_of_our_workers(redis_url: str, tmp_path: Path) -> None:
@@ -939,14 +959,6 @@ def test_a_slow_app_costs_no_job_its_lease(job_worker: Worker) -> None:
         status = done(enqueue_background_job(ADD, 1))
         assert (status['status'], status['attempts']) == ('finished', [])
         assert worker.poll() is None
-
-
-def test_without_an_app_no_flask_is_needed() -> None:
-    code = "import sys; sys.modules['flask'] = None; import qdjobs.worker.worker"
-    result = subprocess.run(
-        [sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert result.returncode == 0, result.stderr
 
 
 # -- Redis goes away -------------------------------------------------------------------------------

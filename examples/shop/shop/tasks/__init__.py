@@ -1,0 +1,1 @@
+"""What workers do for the shop. A task may run twice."""

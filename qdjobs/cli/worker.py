@@ -1,0 +1,55 @@
+"""`flask jobs worker`: `rq worker` for the application that `flask` has loaded."""
+
+import os
+import sys
+from pathlib import Path
+
+import click
+from flask.cli import ScriptInfo
+
+from qdjobs.config import VARIABLES, WEB_SECRETS, JobConfig, get_config
+
+
+@click.command(
+    add_help_option=False,  # the options, and so their help, are those of `rq worker`
+    context_settings={'ignore_unknown_options': True},
+    short_help='Run a worker for this application.',
+)
+@click.argument('arguments', nargs=-1, type=click.UNPROCESSED)
+@click.pass_context
+def worker(context: click.Context, arguments: tuple[str, ...]) -> None:
+    """Run a JobWorker in this application's context, on its queues unless some are named.
+
+    Takes the options of `rq worker`. Its process takes the place of this one: a fresh process is
+    what RQ's key prefix takes effect in.
+    """
+    from rq.cli.workers import worker as rq_worker
+
+    # Complains about wrong options, shows the help, and tells whether there are queues.
+    with rq_worker.make_context(context.command_path, list(arguments)) as parsed:
+        queues = () if parsed.params['queues'] else get_config().queues
+    app = _import_path(context.ensure_object(ScriptInfo).app_import_path)
+    command = [sys.executable, '-m', 'rq.cli', 'worker', '--worker-class', 'qdjobs.JobWorker']
+    sys.stdout.flush()
+    sys.stderr.flush()
+    environment = _environment(get_config(), app)
+    os.execve(sys.executable, [*command, *arguments, *queues], environment)  # noqa: S606
+
+
+def _environment(config: JobConfig, app: str) -> dict[str, str]:
+    """The environment of a process with the configuration of this application."""
+    names = [name for name in VARIABLES if name not in WEB_SECRETS]
+    other = {name: value for name, value in os.environ.items() if name not in names}
+    mine = {name: config.variables[name] for name in names if name in config.variables}
+    own = {'REDIS_URL': config.redis_url, 'RQ_KEY_PREFIX': config.key_prefix, 'JOB_APP': app}
+    return other | mine | own
+
+
+def _import_path(named: str | None) -> str:
+    """How the new process finds the application: as `flask` has found it."""
+    if named or (named := get_config().app):
+        return named
+    for file in ('wsgi.py', 'app.py'):  # as `flask` looks for it
+        if Path(file).exists():
+            return file
+    raise click.ClickException('Name the application: flask --app … jobs worker, or set JOB_APP.')

@@ -1,0 +1,147 @@
+"""What the extension adds to an application that is somebody else's, and what it leaves alone."""
+
+import importlib
+import sys
+
+import pytest
+from flask import Flask, Response
+
+from libraries.job_manager import enqueue_background_job
+from qdjobs import JobError, JobQueue, init_job_queue
+from qdjobs.config import get_config
+from tests.support.applications import use_redis
+
+SECRETS = {
+    'JOBS_API_TOKEN': 'api-secret',
+    'METRICS_TOKEN': 'metrics-secret',
+    'DASHBOARD_USERNAME': 'anna',
+    'DASHBOARD_PASSWORD': 'secret',
+}
+
+
+def make_host(**config: str) -> Flask:
+    """An application with pages of its own."""
+    host = Flask('host')
+    host.config.update(config)
+    host.register_error_handler(404, lambda error: ('Our own page for what is not there', 404))
+
+    @host.post('/work')
+    def work() -> str:
+        return enqueue_background_job('tests.support.tasks.add', 1).id
+
+    @host.get('/crash')
+    def crash() -> str:
+        raise RuntimeError('an accident')
+
+    return host
+
+
+def test_an_application_gets_commands_and_an_extension_and_nothing_else() -> None:
+    host = make_host()
+    before = list(host.url_map.iter_rules())
+    assert init_job_queue(host) is host.extensions['job_queue']
+    assert list(host.url_map.iter_rules()) == before
+    assert list(host.blueprints) == []
+    assert list(host.cli.commands) == ['jobs']
+
+
+def test_what_has_its_secret_is_mounted_where_the_host_wants_it() -> None:
+    host = make_host(**SECRETS)
+    JobQueue(host, '/a/jobs', dashboard_prefix='/b/rq', metrics_prefix='/c/metrics')
+    assert set(host.blueprints) == {'qdjobs_api', 'qdjobs_dashboard', 'qdjobs_metrics'}
+    client = host.test_client()
+    for path in ('/a/jobs', '/b/rq/', '/c/metrics'):
+        assert client.get(path).status_code == 401, path
+    token = {'Authorization': 'Bearer metrics-secret'}
+    assert b'jobs_redis_up 1.0' in client.get('/c/metrics', headers=token).data
+    page = client.get('/b/rq/', auth=('anna', 'secret'))
+    assert page.status_code == 200
+    assert b'/b/rq/static/' in page.data
+    for path in ('/api/jobs', '/rq/', '/metrics'):
+        assert client.get(path).status_code == 404, path
+
+
+def test_a_prefix_of_none_leaves_each_out() -> None:
+    host = make_host(**SECRETS)
+    JobQueue(host, None, dashboard_prefix=None, metrics_prefix=None)
+    assert list(host.blueprints) == []
+
+
+def test_stock_rq_dashboard_may_be_mounted_beside_ours(redis_url: str) -> None:
+    rq_dashboard = importlib.import_module('rq_dashboard')
+    host = make_host(**SECRETS)
+    host.config['RQ_DASHBOARD_REDIS_URL'] = redis_url
+    rq_dashboard.web.setup_rq_connection(host)
+    host.register_blueprint(rq_dashboard.blueprint, url_prefix='/stock')
+    JobQueue(host)
+    client = host.test_client()
+    assert b'/stock/static/' in client.get('/stock/').data
+    ours = client.get('/rq/', auth=('anna', 'secret')).data
+    assert b'/rq/static/' in ours
+    assert b'<%=' not in ours  # the templates are ours too, without their faults
+    assert b'/stock/' not in ours
+
+
+def test_the_host_s_own_errors_stay_its_own() -> None:
+    host = make_host(**SECRETS)
+    JobQueue(host)
+    client = host.test_client()
+    assert client.get('/nowhere').text == 'Our own page for what is not there'
+    assert client.get('/work').mimetype == 'text/html'  # 405
+    assert client.get('/crash').mimetype == 'text/html'  # 500
+
+
+def test_an_outage_is_503_and_says_when_to_come_back(settings: pytest.MonkeyPatch) -> None:
+    use_redis(settings, 'redis://127.0.0.1:1/0')
+    host = make_host()
+    JobQueue(host)
+    answer = host.test_client().post('/work')
+    assert answer.status_code == 503
+    assert answer.headers['Retry-After'] == '5'
+    assert answer.mimetype == 'application/problem+json'
+
+
+@pytest.mark.parametrize('first', [True, False])
+def test_a_host_may_answer_job_errors_itself(settings: pytest.MonkeyPatch, first: bool) -> None:
+    use_redis(settings, 'redis://127.0.0.1:1/0')
+    host = make_host()
+    if first:
+        host.register_error_handler(JobError, answer_ourselves)
+    JobQueue(host)
+    if not first:
+        host.register_error_handler(JobError, answer_ourselves)
+    assert host.test_client().post('/work').text == 'Our own page for an outage'
+
+
+def answer_ourselves(error: JobError) -> Response:
+    return Response('Our own page for an outage', 503)
+
+
+@pytest.mark.parametrize(
+    ('secrets', 'missing', 'says'),
+    [
+        (('METRICS_TOKEN',), 'prometheus_client', r"pip install 'qdjobs\[metrics\]'"),
+        (('DASHBOARD_USERNAME', 'DASHBOARD_PASSWORD'), 'rq_dashboard', r'qdjobs\[dashboard\]'),
+    ],
+)
+def test_a_missing_extra_is_named(
+    monkeypatch: pytest.MonkeyPatch, secrets: tuple[str, ...], missing: str, says: str
+) -> None:
+    for name in ('qdjobs.web.metrics', 'qdjobs.web.dashboard', 'qdjobs.web.dashboard.views'):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(ModuleNotFoundError, match=says):
+        JobQueue(make_host(**{name: SECRETS[name] for name in secrets}))
+
+
+def test_an_unknown_key_of_the_host_is_refused() -> None:
+    with pytest.raises(ValueError, match=r'JOB_QUEUE, .*did you mean JOB_QUEUES'):
+        JobQueue(make_host(JOB_QUEUE='a'))
+
+
+def test_a_configuration_is_read_when_the_queue_is_made() -> None:
+    host = make_host(JOB_RESULT_TTL='7')
+    JobQueue(host)
+    host.config['JOB_RESULT_TTL'] = '8'
+    with host.app_context():
+        assert get_config().result_ttl == 7

@@ -1,0 +1,33 @@
+"""The application of a test, behind a server and with another Redis."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from flask import Flask
+from werkzeug.serving import make_server
+
+from qdjobs.config import EXTENSION, environment_config, read_app_config
+
+
+@contextmanager
+def serving(app: Flask) -> Iterator[str]:
+    """An application behind a real server, in a thread that shares the settings of the test."""
+    server = make_server('127.0.0.1', 0, app, threaded=True)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f'http://127.0.0.1:{server.port}/'
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def use_redis(settings: pytest.MonkeyPatch, url: str, app: Flask | None = None) -> None:
+    """From now on this test, and its application, use another server, or none."""
+    settings.setenv('REDIS_URL', url)
+    environment_config.cache_clear()
+    if app is not None:  # which has read its configuration
+        app.extensions[EXTENSION] = read_app_config(app.config)

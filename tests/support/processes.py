@@ -1,0 +1,75 @@
+"""Worker processes, and waiting for what they do."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent.parent
+JOB_WORKER = 'qdjobs.JobWorker'
+# Short waits, so that no test waits for what a worker does now and then.
+QUICK = {
+    'JOB_IDLE_WAIT': '0.2',
+    'JOB_DUE_INTERVAL': '0.05',
+    'JOB_HEARTBEAT_INTERVAL': '0.5',
+    'JOB_TIDY_INTERVAL': '0.5',
+}
+
+Worker = Callable[..., AbstractContextManager[subprocess.Popen[bytes]]]
+
+
+def start_worker(log: Path, *options: str, **environment: str) -> subprocess.Popen[bytes]:
+    """`rq worker` in a session of its own, its output at the end of `log`."""
+    command = [str(Path(sys.executable).with_name('rq')), 'worker', *options]
+    with log.open('ab') as output:
+        return subprocess.Popen(
+            [*command, 'high', 'default', 'low'],
+            cwd=ROOT,
+            env=os.environ | environment,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+
+
+def kill_group(pid: int) -> None:
+    """Kill the leader of a session with all that it has started, and see it gone.
+
+    RQ's own work horses have process groups of their own: killing the worker's alone lets them end
+    their job, and write how it ended into the Redis of another test.
+    """
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(pid, signal.SIGKILL)
+    deadline = time.monotonic() + 10
+    while (left := session_of(pid)) and time.monotonic() < deadline:
+        for member in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(member, signal.SIGKILL)
+        time.sleep(0.01)
+
+
+def session_of(leader: int) -> list[int]:
+    """The processes of a session that still run; none where there is no /proc."""
+    found = []
+    for file in Path('/proc').glob('[0-9]*/stat'):
+        try:
+            pid, rest = file.parent.name, file.read_text(errors='replace').rpartition(')')[2]
+        except OSError:
+            continue  # it has just ended
+        state, _parent, _group, session = rest.split()[:4]
+        if int(session) == leader and state != 'Z':
+            found.append(int(pid))
+    return found
+
+
+def eventually(condition: Callable[[], object], timeout: float = 60) -> None:
+    """Wait until the condition holds; fail if it never does."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, f'it never came true in {timeout} s'
+        time.sleep(0.02)
