@@ -203,9 +203,10 @@ def session_worker(
         'OUTPUT_DIR': str(task_files / 'output'),
     }
 
-    def start(log: Path) -> subprocess.Popen[bytes]:
+    def start(log: Path, name: str) -> subprocess.Popen[bytes]:
         defaults = dict.fromkeys(_ours_in_environment(), '')  # not those of the test at hand
-        return start_worker(log, '--worker-class', JOB_WORKER, **defaults | environment)
+        options = ('--worker-class', JOB_WORKER, '--name', name)
+        return start_worker(log, *options, **defaults | environment)
 
     with Redis.from_url(redis_url) as connection:
         log = tmp_path_factory.mktemp('worker') / 'worker.log'

@@ -38,8 +38,8 @@ from qdjobs.errors import JobNotFoundError
 from qdjobs.monitoring.registries import MAX_TEXT, SHOWN
 from qdjobs.server import free_port
 from qdjobs.web.dashboard.pages import REWRITES, package, read_template
-from tests.qdjobs.worker.test_stock_tools import Hostile, plant
 from tests.support.applications import use_redis
+from tests.support.hostile import Hostile, plant
 from tests.support.processes import Worker, eventually
 from tests.support.proxy import Proxy, proxy_to
 
