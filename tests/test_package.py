@@ -13,7 +13,7 @@ import pytest
 
 import qdjobs
 from qdjobs.server import free_port
-from tests.conftest import ROOT
+from tests.support.processes import ROOT
 
 NAME = f'qdjobs-{qdjobs.__version__}'
 FILES = {
