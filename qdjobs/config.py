@@ -12,7 +12,7 @@ from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, overload
 
-from flask import current_app, has_app_context
+from flask import Flask, current_app, has_app_context
 from redis import Redis
 from rq.defaults import RQ_KEY_PREFIX
 
@@ -79,13 +79,32 @@ class JobConfig:
 
 
 def get_config() -> JobConfig:
-    """The configuration of the current application; of this process outside of any.
+    """The configuration of the current application.
 
-    Raises ValueError, naming the variable, for a value that cannot be used.
+    Outside of an application context, such as in a thread, it is that of the one application that
+    has a configuration of its own, or else the environment's. Raises RuntimeError if there are
+    several, ValueError, naming the variable, for a value that cannot be used.
     """
     if has_app_context() and (config := current_app.extensions.get(EXTENSION)) is not None:
         return config  # type: ignore[no-any-return]
-    return environment_config()
+    environment = environment_config()
+    others = _configured - {environment}
+    if len(others) > 1:
+        raise RuntimeError(
+            'This process has applications with different configurations of their jobs: write '
+            '`with app.app_context():` around the call, with the application that is meant.'
+        )
+    return next(iter(others), environment)
+
+
+def configure(app: Flask, config: JobConfig) -> None:
+    """Give an application its configuration, which `read_app_config` has read."""
+    app.extensions[EXTENSION] = config
+    if any(name in app.config for name in VARIABLES):
+        _configured.add(config)
+
+
+_configured: set[JobConfig] = set()  # of the applications that do not just have the environment's
 
 
 @lru_cache(maxsize=1)
@@ -102,10 +121,11 @@ def read_app_config(app_config: Mapping[str, Any]) -> JobConfig:
     """
     for key in app_config:
         if key.startswith(('JOB_', 'JOBS_')) and key not in VARIABLES:
-            near = get_close_matches(key, VARIABLES, n=1)
+            near = get_close_matches(key, VARIABLES, n=1, cutoff=0.8)
+            hint = f'Did you mean {near[0]}?' if near else 'docs/operations.md lists them all.'
             raise ValueError(
-                f'app.config has {key}, which is no setting of qdjobs'
-                + (f': did you mean {near[0]}?' if near else '; docs/operations.md lists them all.')
+                f'app.config has {key}, which is no setting of qdjobs. {hint} A setting of your '
+                'own must not begin with JOB_ or JOBS_.'
             )
     own = {key: _as_text(key, app_config[key]) for key in VARIABLES if key in app_config}
     if 'REDIS_URL' in own:
@@ -120,7 +140,8 @@ def _as_text(key: str, value: Any) -> str:
         return ','.join(value)
     if isinstance(value, (str, int, float)) and not isinstance(value, bool):
         return str(value)
-    raise ValueError(f'app.config[{key!r}] must be text, a number or a list, not {value!r}.')
+    kind = type(value).__name__  # and not the value, which may be a secret
+    raise ValueError(f'app.config[{key!r}] must be text, a number or a list of names, not {kind}.')
 
 
 def _read(env: Mapping[str, str]) -> JobConfig:

@@ -5,21 +5,20 @@ There is no second queue here: `enqueue_background_job` enqueues.
 
 import inspect
 import logging
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass
 from typing import Any, ParamSpec, TypeVar, Unpack, overload
 
 import click
-from flask import Flask, has_app_context
+from flask import Blueprint, Flask
 
 from qdjobs.cli.commands import jobs
 from qdjobs.client.names import NamedTask, TaskNames, check_name
 from qdjobs.client.options import Options, check_options, parse_options
 from qdjobs.client.status import get_job_status
-from qdjobs.config import EXTENSION as CONFIG
-from qdjobs.config import JobConfig, read_app_config
+from qdjobs.config import JobConfig, configure, read_app_config
 from qdjobs.errors import UnknownTaskError, needs_extra, short_repr
 from qdjobs.web.api.views import make_jobs_api
 from qdjobs.web.problems import answer_job_errors
@@ -34,7 +33,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class QueuedJob:
-    """A job by its id. Each look at `status`, `result` or `error` asks Redis, and raises
+    """A job by its id. Each of `status`, `result` and `error` asks Redis, and raises
     JobNotFoundError once the record has expired: for more than one, `get_job_status(job.id)`.
     """
 
@@ -74,7 +73,7 @@ class JobQueue:
         self._prefixes = (url_prefix, dashboard_prefix, metrics_prefix)
         self._names = TaskNames()
         self._options: Options = {}  # of every call, see `using`
-        self._apps: list[Flask] = []
+        self._configs: list[JobConfig] = []  # of its applications
         if app is not None:
             self.init_app(app)
 
@@ -87,29 +86,34 @@ class JobQueue:
         """
         if EXTENSION in app.extensions:
             raise RuntimeError('This application has a JobQueue: use the one that is there.')
-        config = _read_config(app)
-        self._names.check(config)
-        self._apps.append(app)
-        app.extensions[CONFIG] = config
+        with _shown_by_flask():
+            config = read_app_config(app.config)
+            self._names.check(config)
+            blueprints = list(self._blueprints(config))  # which may lack an extra
+        self._configs.append(config)
+        configure(app, config)
         app.extensions[EXTENSION] = self
         answer_job_errors(app)
-        app.cli.add_command(jobs)
-        self._mount(app, config)
+        # An application may have a command of that name already.
+        app.cli.add_command(jobs, 'qdjobs' if 'jobs' in app.cli.commands else 'jobs')
+        for blueprint, prefix in blueprints:
+            app.register_blueprint(blueprint, url_prefix=prefix)
 
-    def _mount(self, app: Flask, config: JobConfig) -> None:
+    def _blueprints(self, config: JobConfig) -> Iterator[tuple[Blueprint, str]]:
+        """What to mount, and where. An extra is imported only if it is used."""
         api, dashboard, metrics = self._prefixes
         if api is not None and config.api_token:
-            app.register_blueprint(make_jobs_api(self._names, config.api_token), url_prefix=api)
+            yield make_jobs_api(self._names, config.api_token), api
         elif api is not None:
             log.info('There is no HTTP API at %s: set JOBS_API_TOKEN to have one.', api)
         if dashboard is not None and config.dashboard_login:
             with needs_extra('dashboard'):
                 from qdjobs.web.dashboard import views
-            app.register_blueprint(views.dashboard, url_prefix=dashboard)
+            yield views.dashboard, dashboard
         if metrics is not None and config.metrics_token:
             with needs_extra('metrics'):
                 from qdjobs.web.metrics import make_metrics
-            app.register_blueprint(make_metrics(config.metrics_token), url_prefix=metrics)
+            yield make_metrics(config.metrics_token), metrics
 
     def task(self, name: str, **options: Unpack[Options]) -> Callable[[F], F]:
         """Name the function below, which stays what it is. The options are those of its jobs.
@@ -131,8 +135,8 @@ class JobQueue:
         Nothing is imported before the first enqueue. Raises as `task` does.
         """
         task = NamedTask(name, dotted_path, options)
-        for app in self._apps:
-            task.check(app.extensions[CONFIG])
+        for config in self._configs:
+            task.check(config)
         self._names.add(task)
 
     @overload
@@ -150,20 +154,13 @@ class JobQueue:
         then go into `using`. Raises UnknownTaskError, or as `enqueue_background_job` does.
         """
         named = self.find(task if isinstance(task, str) else self._name_of(task))
-        with self._context():
-            return QueuedJob(named.enqueue(*args, **(dict(self._options) | kwargs)).id)
-
-    def _context(self) -> AbstractContextManager[object]:
-        """Outside of an application, a job goes where the one application that there is has it."""
-        if not has_app_context() and len(self._apps) == 1:
-            return self._apps[0].app_context()
-        return nullcontext()
+        return QueuedJob(named.enqueue(*args, **(dict(self._options) | kwargs)).id)
 
     def using(self, **options: Unpack[Options]) -> 'JobQueue':
         """The same queue, with these options for every call: `queue.using(job_delay='5m')`."""
         check_options(options)
-        for app in self._apps:
-            parse_options(options, app.extensions[CONFIG])
+        for config in self._configs:
+            parse_options(options, config)
         other = copy(self)
         other._options = self._options | options
         return other
@@ -192,13 +189,15 @@ def init_job_queue(app: Flask, db: None = None) -> JobQueue:
     return JobQueue(app)
 
 
-def _read_config(app: Flask) -> JobConfig:
+@contextmanager
+def _shown_by_flask() -> Iterator[None]:
+    """Have the command line show a bad setting or a missing extra in one line."""
     try:
-        return read_app_config(app.config)
-    except ValueError as error:
+        yield
+    except (ValueError, ModuleNotFoundError) as error:
         if click.get_current_context(silent=True) is None:
             raise
-        raise click.ClickException(str(error)) from None  # `flask` shows it in one line
+        raise click.ClickException(str(error)) from None
 
 
 def _path_of(function: Callable[..., object]) -> str:

@@ -21,6 +21,7 @@ from playwright.sync_api import Browser, expect, sync_playwright
 from redis import Redis
 
 from app import create_app
+from qdjobs import config
 from qdjobs.client.redis import get_connection
 from qdjobs.config import environment_config
 from qdjobs.server import embedded_redis
@@ -94,6 +95,7 @@ def settings(
         _remove(path)
         monkeypatch.setenv(name, str(path))
     environment_config.cache_clear()
+    monkeypatch.setattr(config, '_configured', set())
     get_connection().flushall()
     yield monkeypatch
     environment_config.cache_clear()

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 from flask.cli import ScriptInfo
 
+from qdjobs.client.redis import redis_connection
 from qdjobs.config import VARIABLES, WEB_SECRETS, JobConfig, get_config
 
 
@@ -27,12 +28,20 @@ def worker(context: click.Context, arguments: tuple[str, ...]) -> None:
 
     # Complains about wrong options, shows the help, and tells whether there are queues.
     with rq_worker.make_context(context.command_path, list(arguments)) as parsed:
-        queues = () if parsed.params['queues'] else get_config().queues
+        named = parsed.params['queues']
+    config = get_config()
+    if unknown := [name for name in named if name not in config.queues]:
+        raise click.UsageError(
+            f'{unknown[0]!r} is no queue of this application: there are {", ".join(config.queues)}.'
+        )
+    with redis_connection() as connection:
+        connection.ping()  # or it says here what to do
     app = _import_path(context.ensure_object(ScriptInfo).app_import_path)
     command = [sys.executable, '-m', 'rq.cli', 'worker', '--worker-class', 'qdjobs.JobWorker']
     sys.stdout.flush()
     sys.stderr.flush()
-    environment = _environment(get_config(), app)
+    queues = () if named else config.queues
+    environment = _environment(config, app)
     os.execve(sys.executable, [*command, *arguments, *queues], environment)  # noqa: S606
 
 

@@ -1,1 +1,1 @@
-"""A call becomes a job, a job becomes a status."""
+"""Enqueue jobs, read their status, list and control them."""

@@ -1,4 +1,4 @@
-"""Changes to a job that is there: cancel it, delete it, queue it again."""
+"""Cancel, delete and retry existing jobs."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -8,7 +8,7 @@ from rq.exceptions import InvalidJobOperation
 from rq.job import Job
 from rq.utils import utcformat
 
-from qdjobs.client.enqueue import UNREADABLE, fill
+from qdjobs.client.enqueue import RECORD_ERRORS, load_fields
 from qdjobs.client.job import job_class
 from qdjobs.client.options import is_job_id
 from qdjobs.client.payload import PlainSerializer
@@ -23,10 +23,10 @@ _retry = Script(LUA / 'retry.lua')
 
 
 def cancel_job(job_id: str) -> str:
-    """Keep a waiting job from running, or stop a running one.
+    """Cancel a waiting job, or have a running one stopped by its worker.
 
-    Returns 'canceled' if it will not run, 'stopping' if it was running and its worker has been
-    told; else it had ended, was left as it is, and its status is returned ('finished',
+    Returns 'canceled' if the job will not run, 'stopping' if its worker has been sent a stop
+    command. A job in a terminal state is unchanged, and that state is returned ('finished',
     'failed', 'stopped' or 'canceled'). Raises JobNotFoundError.
     """
     moment, ttl = utcformat(datetime.now(UTC)), get_config().result_ttl
@@ -35,16 +35,16 @@ def cancel_job(job_id: str) -> str:
         before = _cancel(connection, [job_id, moment, ttl])
         if before is None:
             raise JobNotFoundError([job_id])
-        if before == b'limited':  # RQ's own, with bookkeeping of its own
-            _rate_limited(job_id, Job.cancel)
+        if before == b'limited':  # RQ also keeps count of rate-limited jobs
+            _change_by_rq(job_id, Job.cancel)
             return 'canceled'
     return 'stopping' if before == b'started' else read_text(before)
 
 
 def delete_job(job_id: str) -> str:
-    """Forget a job that has ended, with its outcome; one that has not is cancelled or stopped.
+    """Delete a job in a terminal state, with its outcome; cancel or stop any other.
 
-    Returns 'deleted', or what `cancel_job` returns: nothing that might still run is forgotten.
+    Returns 'deleted', or what `cancel_job` returns: a job that may still run is not deleted.
     Raises JobNotFoundError.
     """
     _require_id(job_id)
@@ -55,10 +55,10 @@ def delete_job(job_id: str) -> str:
 
 
 def retry_job(job_id: str) -> Job:
-    """Queue a job again that failed, was stopped or was cancelled, with all of its retries.
+    """Requeue a failed, stopped or cancelled job with its full number of retries.
 
-    Its old outcome is gone from then on. Raises JobNotFoundError, or InvalidJobError if the job
-    has not ended or has finished.
+    Its previous outcome is deleted. Raises JobNotFoundError, or InvalidJobError if the job is in
+    any other state.
     """
     _require_id(job_id)
     with redis_connection(job_id) as connection:
@@ -67,7 +67,7 @@ def retry_job(job_id: str) -> Job:
             raise JobNotFoundError([job_id])
         before = read_text(reply[0])
         if before == 'limited':
-            requeued: Job = _rate_limited(job_id, Job.requeue)
+            requeued: Job = _change_by_rq(job_id, Job.requeue)
             return requeued
     if before not in ENDED or before == 'finished':
         raise InvalidJobError(
@@ -75,19 +75,19 @@ def retry_job(job_id: str) -> Job:
             'tried again. To run a finished one anew, enqueue it with its job_id.'
         )
     job = job_class(get_config().key_prefix)(job_id, get_connection(), PlainSerializer)
-    fill(job, reply[1])
+    load_fields(job, reply[1])
     return job
 
 
-def _rate_limited(job_id: str, change: Callable[[Job], Any]) -> Any:
-    """Change a job in RQ's own way, since it has to queue for its slot."""
+def _change_by_rq(job_id: str, change: Callable[[Job], Any]) -> Any:
+    """Change a rate-limited job through RQ, which manages the slots of its limit."""
     try:
         return change(Job.fetch(job_id, get_connection(), PlainSerializer))
-    except InvalidJobOperation as error:  # RQ requeues from its dead letters only
+    except InvalidJobOperation as error:  # RQ requeues dead letters only
         raise InvalidJobError(
             f'Job {job_id!r} was cancelled under a rate limit: enqueue it again instead.'
         ) from error
-    except UNREADABLE as error:
+    except RECORD_ERRORS as error:
         raise InvalidJobError(f'The record of job {job_id!r} cannot be read.') from error
 
 

@@ -1,4 +1,4 @@
-"""Enqueueing: a checked call becomes a job in Redis, or many calls do, all in one step or none."""
+"""Turn checked calls into jobs, and enqueue them in one atomic step."""
 
 import json
 import math
@@ -20,23 +20,23 @@ from qdjobs.client.tasks import Task, resolve_task
 from qdjobs.config import get_config
 from qdjobs.errors import InvalidJobError, short_repr
 
-MAX_CALLS = 5000  # jobs that one step queues: Redis serves nobody else meanwhile
-# What RQ raises at a record that is none.
-UNREADABLE = (NoSuchJobError, ValueError, TypeError, LookupError, AttributeError)
-_OWN_FIELDS = ('data', 'description', 'retry_intervals')  # of each job its own
+MAX_CALLS = 5000  # jobs in one batch: Redis serves no other client meanwhile
+# What RQ raises for a malformed record of a job.
+RECORD_ERRORS = (NoSuchJobError, ValueError, TypeError, LookupError, AttributeError)
+_FIELDS_PER_JOB = ('data', 'description', 'retry_intervals')  # not shared by the jobs of a batch
 
 _script = Script(LUA / 'enqueue.lua')
 
 
 def enqueue_background_job(dotted_path: str, /, *args: Any, **kwargs: Any) -> Job:
-    """Check the call and queue it, in one round trip.
+    """Check a call and enqueue it as a job, in one round trip.
 
     `dotted_path` names a public function of an allowed module. Keywords that begin with `job_`
-    are options of the job (README.md lists them), all else goes to the task untouched.
-    Returns the job; with a `job_id` that is waiting or running already, that very job.
+    are job options (README.md lists them); all others are passed to the task unchanged.
+    Returns the job. If a job with this `job_id` is already waiting or running, returns that one.
 
-    Raises UnknownTaskError or InvalidJobError with nothing written, QueueUnavailableError,
-    with the id to repeat it under, if Redis does not answer or accept.
+    Raises UnknownTaskError or InvalidJobError before anything is written, QueueUnavailableError,
+    with the id to repeat the call under, if Redis does not answer or accept.
     """
     arguments, given = split_options(kwargs)
     task = resolve_task(dotted_path)
@@ -49,12 +49,11 @@ def enqueue_background_job(dotted_path: str, /, *args: Any, **kwargs: Any) -> Jo
 def enqueue_background_jobs(
     dotted_path: str, calls: Iterable[Mapping[str, Any]], /, **job_options: Any
 ) -> list[Job]:
-    """Queue many calls of one task, in one round trip: all of them, or none.
+    """Enqueue many calls of one task in one round trip: all of them, or none.
 
-    `calls` are at most 5,000 mappings of keyword arguments. The options are shared; the jobs' ids
-    are `job_id`, or a new id, followed by `-0`, `-1` … in the order of the calls, so that
-    repeating the whole with the same `job_id` adds nothing twice. Raises as
-    `enqueue_background_job`.
+    `calls` are at most 5,000 mappings of keyword arguments. The jobs share their options. Their
+    ids are `job_id`, or a new id, followed by `-0`, `-1` … in the order of the calls. Repeating
+    the batch with the same `job_id` adds no duplicates. Raises as `enqueue_background_job`.
     """
     task = resolve_task(dotted_path)
     options = parse_options(job_options, get_config())
@@ -66,7 +65,7 @@ def enqueue_background_jobs(
 
 
 def _check_calls(task: Task, calls: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The keyword arguments of each call. Raises InvalidJobError, naming the first bad call."""
+    """Return the keyword arguments of each call. Raises InvalidJobError for the first bad one."""
     if not isinstance(calls, Iterable):
         raise InvalidJobError(f'The calls must be a list of mappings, not {short_repr(calls)}.')
     bounded = list(islice(calls, MAX_CALLS + 1))
@@ -98,26 +97,26 @@ def _enqueue(
         jobs = [_make_job(task, options, call) for call in calls]
         shared = ['task', task.path]
         for field, value in jobs[0].to_dict().items():
-            if field not in _OWN_FIELDS and value != '':
+            if field not in _FIELDS_PER_JOB and value != '':
                 shared += (field, str(value) if type(value) is int else value)
         score = '' if options.start_at is None else str(math.ceil(options.start_at.timestamp()))
         ids, descriptions = [job.id for job in jobs], [job.description for job in jobs]
-        # Delays of each job's own: what is queued together must not come back together.
+        # Delays are random for each job: jobs enqueued together must not be retried together.
         delays = [json.dumps(job.retry_intervals) if job.retry_intervals else None for job in jobs]
         request = msgspec.msgpack.encode((options.queue, score, shared, ids, descriptions, delays))
         data = [zlib.compress(job.data) for job in jobs]
         replies = _script(connection, [request, *data])
     for job, existing in zip(jobs, replies, strict=True):
         if existing:
-            fill(job, existing)
+            load_fields(job, existing)
     return jobs
 
 
-def fill(job: Job, reply: list[bytes]) -> None:
-    """Make a job what stands in Redis. Raises InvalidJobError for what is no record of a job."""
+def load_fields(job: Job, reply: list[bytes]) -> None:
+    """Set the fields of a job from its hash, as HGETALL replies. Raises InvalidJobError."""
     try:
         job.restore(dict(zip(reply[::2], reply[1::2], strict=True)))
-    except UNREADABLE as error:
+    except RECORD_ERRORS as error:
         raise InvalidJobError(f'The record of job {job.id!r} cannot be read.') from error
 
 
@@ -126,7 +125,7 @@ def _make_job(
 ) -> Job:
     job_id, args, kwargs = call
     job = job_class(get_config().key_prefix)(job_id, get_connection())
-    job.serializer = PlainSerializer  # as an argument, RQ would inspect the class for each job
+    job.serializer = PlainSerializer  # if it were an argument, RQ would inspect it for each job
     job.data = dump_checked((task.path, None, args, kwargs))
     job.description = _describe(task.path, args, kwargs)
     job.origin = options.queue
@@ -142,7 +141,7 @@ def _make_job(
 
 
 def _describe(path: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
-    """The call in one short line, for logs and the dashboard."""
+    """Return the call in one short line, for logs and the dashboard."""
     shown = [short_repr(value) for value in args[:10]]
     shown += [f'{name}={short_repr(value)}' for name, value in islice(kwargs.items(), 10)]
     return f'{path}({", ".join(shown)})'.encode(errors='backslashreplace').decode()

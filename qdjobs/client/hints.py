@@ -1,4 +1,4 @@
-"""A parameter's type hint, checked by msgspec as strictly as a task deserves."""
+"""Check the arguments of tasks against type hints, with msgspec and more strictly."""
 
 import inspect
 import types
@@ -15,11 +15,11 @@ from msgspec import inspect as msgspec_inspect
 
 from qdjobs.errors import InvalidJobError, short_repr
 
-# msgspec would read these from strings and numbers; a task gets what its caller passed.
+# msgspec would convert strings and numbers to these; a task gets the value that its caller passed.
 _NOT_CONVERTED = (bytes, datetime, date, time, timedelta, Decimal, UUID)
 
-# msgspec makes a list of anything for these.
-_ALIKE: dict[type, frozenset[type]] = {
+# The types that fit an abstract hint. msgspec converts all of them to lists.
+_INTERCHANGEABLE: dict[type, frozenset[type]] = {
     Sequence: frozenset((list, tuple)),
     Collection: frozenset((list, tuple, set)),
 }
@@ -51,38 +51,43 @@ _PLAIN_HINTS = (
 
 @dataclass(frozen=True)
 class HintCheck:
-    """What one parameter accepts: a value that fits any of the hints."""
+    """The check of one parameter: a value must fit any of the hints."""
 
     hints: tuple[Any, ...]
-    alike: frozenset[type] = frozenset()  # containers of which one is as good as the other
+    interchangeable: frozenset[type] = frozenset()  # containers, each accepted for the others
 
     def problem(self, value: Any) -> str | None:
-        """Why the value does not fit, or None if it does."""
+        """Return why the value does not fit, or None if it does."""
         problems = []
         for hint in self.hints:
             try:
                 converted = msgspec.convert(value, hint, builtin_types=_NOT_CONVERTED)
-                problem = None if converted is value else _changed(value, converted, self.alike)
-            except (ValueError, TypeError) as error:  # TypeError: a list has no place in a set
-                problem = _say(error, hint, value)
+                problem = (
+                    None
+                    if converted is value
+                    else _find_change(value, converted, self.interchangeable)
+                )
+            except (ValueError, TypeError) as error:  # TypeError: an unhashable item of a set
+                problem = _error_message(error, hint, value)
             if problem is None:
                 return None
             problems.append(problem)
         return ' / '.join(dict.fromkeys(problems))
 
     def read_json(self, value: Any) -> Any:
-        """A value as JSON has it → as a hint wants it: strings become dates, arrays sets …
+        """Convert a value from JSON to the type of a hint: strings to dates, arrays to sets …
 
-        What fits already stays as it is. Raises ValueError, saying why, for what cannot fit.
+        A value that already fits is returned as it is. Raises ValueError, with the reason, for one
+        that cannot be converted.
         """
         problem = self.problem(value)
         for hint in self.hints if problem else ():
             try:
                 converted = msgspec.convert(value, hint, str_keys=True)
             except (ValueError, TypeError) as error:
-                problem = _say(error, hint, value)
+                problem = _error_message(error, hint, value)
                 continue
-            if (dropped := _dropped(value, converted)) is None:
+            if (dropped := _find_dropped_key(value, converted)) is None:
                 return converted
             problem = f'Unexpected key {short_repr(dropped)}'
         if problem:
@@ -91,17 +96,17 @@ class HintCheck:
 
 
 def make_check(path: str, parameter: inspect.Parameter, names: dict[str, Any]) -> HintCheck:
-    """The check of a task's parameter; `names` are what its module has.
+    """Return the check of a task's parameter; `names` is the namespace of its module.
 
     Raises InvalidJobError, naming the parameter, for a hint that cannot be checked.
     """
     holder = types.SimpleNamespace(__annotations__={'hint': parameter.annotation})
     try:
         hint = typing.get_type_hints(holder, globalns=names, include_extras=True)['hint']
-        check = HintCheck(tuple(_alternatives(hint)), _alike(hint))
+        check = HintCheck(tuple(_alternatives(hint)), _interchangeable_types(hint))
         for alternative in check.hints:
             _require_plain(msgspec_inspect.type_info(alternative), set())
-    except Exception as error:  # a hint is code, and may fail in any way
+    except Exception as error:  # a hint is code, and can raise anything
         raise InvalidJobError(
             f'{path}: the hint of parameter {parameter.name!r}, {parameter.annotation}, '
             f'cannot be checked: {error}. Use plain types.'
@@ -110,7 +115,7 @@ def make_check(path: str, parameter: inspect.Parameter, names: dict[str, Any]) -
 
 
 def _alternatives(hint: Any) -> Iterator[Any]:
-    """The hint, or its parts if it is a union that msgspec cannot check as a whole."""
+    """Yield the hint, or its members if it is a union that msgspec cannot check as a whole."""
     if hint is object:
         yield Any
     elif typing.get_origin(hint) in (typing.Union, types.UnionType):
@@ -124,11 +129,11 @@ def _alternatives(hint: Any) -> Iterator[Any]:
         yield hint
 
 
-def _alike(hint: Any) -> frozenset[type]:
-    """The containers that stand for one another where a hint names an abstract one."""
+def _interchangeable_types(hint: Any) -> frozenset[type]:
+    """Return the containers that fit the abstract types of a hint, such as Sequence."""
     origin = typing.get_origin(hint) or hint
-    own = _ALIKE.get(origin, frozenset()) if isinstance(origin, type) else frozenset()
-    return own.union(*map(_alike, typing.get_args(hint)))
+    own = _INTERCHANGEABLE.get(origin, frozenset()) if isinstance(origin, type) else frozenset()
+    return own.union(*map(_interchangeable_types, typing.get_args(hint)))
 
 
 def _require_plain(info: msgspec_inspect.Type, seen: set[int]) -> None:
@@ -148,23 +153,23 @@ def _require_plain(info: msgspec_inspect.Type, seen: set[int]) -> None:
                 _require_plain(inner, seen)
 
 
-def _changed(before: Any, after: Any, alike: frozenset[type]) -> str | None:
-    """What msgspec has changed of a value, since a task gets its arguments as they are."""
+def _find_change(before: Any, after: Any, interchangeable: frozenset[type]) -> str | None:
+    """Describe what msgspec changed in a value, or return None: tasks get unchanged arguments."""
     kind, wanted = type(before), type(after)
     pairs: Iterable[tuple[Any, Any]] = ()
     if kind is wanted is dict:
         if before.keys() != after.keys():
             return f'Unexpected key {short_repr(next(key for key in before if key not in after))}'
         pairs = ((item, after[key]) for key, item in before.items())
-    elif (kind is wanted and kind in (list, tuple)) or {kind, wanted} <= alike:
+    elif (kind is wanted and kind in (list, tuple)) or {kind, wanted} <= interchangeable:
         pairs = zip(before, after, strict=True)
     elif kind is not wanted and (kind, wanted) != (int, float):
         return f'Expected {wanted.__name__}, got {kind.__name__}'
-    return next(filter(None, (_changed(*pair, alike) for pair in pairs)), None)
+    return next(filter(None, (_find_change(*pair, interchangeable) for pair in pairs)), None)
 
 
-def _dropped(before: Any, after: Any) -> Any:
-    """A key that msgspec has left out on its way, or None."""
+def _find_dropped_key(before: Any, after: Any) -> Any:
+    """Return a key that msgspec left out of the converted value, or None."""
     pairs: Iterable[tuple[Any, Any]] = ()
     if isinstance(before, dict) and isinstance(after, dict):
         if len(before) != len(after):
@@ -172,19 +177,22 @@ def _dropped(before: Any, after: Any) -> Any:
         pairs = zip(before.values(), after.values(), strict=True)
     elif isinstance(before, list) and isinstance(after, (list, tuple)):
         pairs = zip(before, after, strict=True)
-    return next((key for pair in pairs if (key := _dropped(*pair)) is not None), None)
+    return next((key for pair in pairs if (key := _find_dropped_key(*pair)) is not None), None)
 
 
-def _say(error: Exception, hint: Any, value: Any) -> str:
+def _error_message(error: Exception, hint: Any, value: Any) -> str:
+    """Return msgspec's message, with a description for a pattern and the hint for an enum."""
     problem = str(error).replace('`', '').replace(' - at', ' at')
     if 'matching regex' in problem and (described := ' or '.join(_descriptions(hint))):
         place = problem.rpartition(' at $')[2] if ' at $' in problem else ''
         return f'Expected {described}, got {short_repr(value)}' + (f' at ${place}' if place else '')
-    return f'Expected {_spell(hint)}, got {short_repr(value)}' if 'enum' in problem else problem
+    if 'enum' in problem:
+        return f'Expected {_format_hint(hint)}, got {short_repr(value)}'
+    return problem
 
 
 def _descriptions(hint: Any) -> Iterator[str]:
-    """What the Metas of a hint say for people."""
+    """Yield the descriptions in the Meta annotations of a hint."""
     for part in typing.get_args(hint):
         if isinstance(part, msgspec.Meta):
             if part.description:
@@ -193,5 +201,5 @@ def _descriptions(hint: Any) -> Iterator[str]:
             yield from _descriptions(part)
 
 
-def _spell(hint: Any) -> str:
+def _format_hint(hint: Any) -> str:
     return inspect.formatannotation(hint).removeprefix('typing.')

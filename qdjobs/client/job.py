@@ -1,4 +1,4 @@
-"""RQ's Job under a key prefix that need not be RQ's own."""
+"""RQ's Job class for a configured key prefix."""
 
 from functools import cache
 
@@ -9,10 +9,9 @@ from rq.results import Result
 
 @cache
 def job_class(prefix: str) -> type[Job]:
-    """RQ's Job for an application with this key prefix; RQ has one prefix for a whole process.
+    """Return RQ's Job class for a key prefix; RQ itself has one prefix per process.
 
-    The status, the fields and the results of such a job can be read; to change it, use the
-    functions of qdjobs.
+    Such a job's status, fields and results can be read. To change it, use the functions of qdjobs.
     """
     if prefix == RQ_KEY_PREFIX:
         return Job

@@ -1,4 +1,4 @@
-"""The one JSON form of plain data, for HTTP, the shell and the dashboard."""
+"""Encode plain data as JSON, in the same way for HTTP, the shell and the dashboard."""
 
 from typing import Any
 
@@ -8,18 +8,20 @@ from qdjobs.client.payload import check_plain
 
 
 def to_json(value: Any) -> str:
-    """ISO 8601 for dates and durations, base64 for bytes, strings for Decimal and UUID, arrays for
+    """Encode plain data as JSON. Raises InvalidJobError for other data.
+
+    ISO 8601 for dates and durations, base64 for bytes, strings for Decimal and UUID, arrays for
     tuples and sets, null for NaN and infinities.
     """
     try:
         return msgspec.json.encode(value).decode()
     except (TypeError, ValueError, RecursionError):
-        check_plain(value)  # raises if it is not ours to write
+        check_plain(value)
         return msgspec.json.encode(_jsonable(value)).decode()
 
 
 def _jsonable(value: Any) -> Any:
-    """The rare plain data that JSON has no form for: odd keys, lone surrogates, huge integers."""
+    """Replace what msgspec cannot encode: unusual keys, lone surrogates, huge integers."""
     if isinstance(value, dict):
         return {_json_key(key): _jsonable(item) for key, item in value.items()}
     if isinstance(value, (list, tuple, set)):
@@ -27,7 +29,7 @@ def _jsonable(value: Any) -> Any:
     if isinstance(value, str):
         return value.encode(errors='backslashreplace').decode()
     if isinstance(value, int) and value.bit_length() > 4096:
-        return hex(value)  # decimal digits of a huge integer take quadratic time
+        return hex(value)  # converting a huge integer to decimal takes quadratic time
     return value
 
 

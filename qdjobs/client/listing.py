@@ -1,4 +1,4 @@
-"""Listings of jobs, read from RQ's queues and registries: bounded, and without RQ's cleanup."""
+"""List jobs from RQ's queues and registries. Bounded, and without RQ's clean-up."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -9,7 +9,7 @@ from qdjobs.client.status import STATUSES, Status, read_statuses, read_text
 from qdjobs.config import get_config
 from qdjobs.errors import InvalidJobError, short_repr
 
-# Where the jobs of a queue stand, by status: a list for the waiting, else a sorted set.
+# The keys that hold the jobs of a queue, by status. `queue` is a list, the others are sorted sets.
 REGISTRIES = {
     'queued': 'queue',
     'started': 'wip',
@@ -21,21 +21,21 @@ REGISTRIES = {
     'stopped': 'failed',
     'canceled': 'canceled',
 }
-MAX_SCANNED = 10_000  # ids that a listing looks at, of one registry and in all
+MAX_SCANNED = 10_000  # ids that a listing reads, of one registry and in total
 
-_CURSOR = re.compile(r'(\w+)\.(\d{1,5})\.(\d{1,5})', re.ASCII)  # status, its list, place in it
+_CURSOR = re.compile(r'(\w+)\.(\d{1,5})\.(\d{1,5})', re.ASCII)  # status, number of its list, index
 _START = ('', 0, 0)
-_PAGE = 500  # ids that one step of a listing reads
+_PAGE = 500  # ids read in one round trip
 MAX_LISTED = 1000  # jobs that one call lists
 
 
 def list_jobs(status: str | None = None, queue: str | None = None, limit: int = 50) -> list[Status]:
-    """At most `limit` (≤ 1000) jobs, in the order in which RQ keeps them: of each queue the next
-    to run, the next to start, or the first to expire, first. Without their results.
+    """List at most `limit` (≤ 1000) jobs, without their results.
 
-    `status` is any that RQ has, `queue` one of ours; None means all, the running and waiting
-    first. Changes nothing, and looks at no more than 10,000 jobs. Raises InvalidJobError for a
-    status or queue that does not exist.
+    `status` is any RQ status, `queue` a configured queue; None means all. Running and waiting jobs
+    come first. Within a status and queue the order is RQ's: the next to run, the next to start, or
+    the first to expire comes first. Changes nothing, and reads at most 10,000 ids. Raises
+    InvalidJobError for an unknown status or queue.
     """
     return list_jobs_page(status, queue, limit)[0]
 
@@ -43,11 +43,10 @@ def list_jobs(status: str | None = None, queue: str | None = None, limit: int = 
 def list_jobs_page(
     status: str | None = None, queue: str | None = None, limit: int = 50, cursor: str | None = None
 ) -> tuple[list[Status], str | None]:
-    """The jobs of `list_jobs`, and the cursor to read on from with the same status and queue, or
-    None if these are all.
+    """Return a page of `list_jobs`, and the cursor of the next page or None.
 
-    A cursor is a place in a registry, and jobs move between registries: one that moves while
-    somebody reads page by page can be told twice, or not at all.
+    Pass the cursor with the same status and queue. A cursor is a position in a registry: a job
+    that changes its state between two pages can be listed twice, or not at all.
     """
     statuses = _one_of('status', status, STATUSES)
     queues = _one_of('queue', queue, get_config().queues)
@@ -61,45 +60,45 @@ def list_jobs_page(
 def read_page(
     statuses: Sequence[str], queues: Sequence[str], limit: int, cursor: str | None
 ) -> tuple[list[Status], str | None]:
-    """At most `limit` jobs of these statuses and queues, status by status, queue by queue, and the
-    cursor of the next one, or None. Raises InvalidJobError for a cursor that is none of theirs.
+    """Return at most `limit` jobs of these statuses and queues, and the cursor of the next or None.
 
-    Their results are left out: a listing of a hundred jobs must not carry a hundred results.
+    Ordered by status, then by queue. Results are left out to keep pages small. Raises
+    InvalidJobError for a cursor of another listing.
     """
-    place = _START if cursor is None else _parse_cursor(cursor, statuses)
+    position = _START if cursor is None else _parse_cursor(cursor, statuses)
     found: list[Status] = []
-    for here, job in _iterate(statuses, queues, place):
+    for job_cursor, job in _iterate(statuses, queues, position):
         if job is None or len(found) == limit:
-            return found, here
+            return found, job_cursor
         found.append(job)
     return found, None
 
 
 def _iterate(
-    statuses: Sequence[str], queues: Sequence[str], place: tuple[str, int, int]
+    statuses: Sequence[str], queues: Sequence[str], position: tuple[str, int, int]
 ) -> Iterator[tuple[str, Status | None]]:
-    """Each job once, with the cursor of its place; None where enough has been looked at."""
+    """Yield each job once, with its cursor; None for the job once MAX_SCANNED ids were read."""
     seen: set[str] = set()
     scanned = 0
-    for status, number, key, begin in _existing(list(_lists(statuses, queues, place))):
+    for status, number, key, begin in _existing(list(_lists(statuses, queues, position))):
         for start, job_ids in _pages(key, begin):
             if scanned >= MAX_SCANNED:
                 yield f'{status}.{number}.{start}', None
                 return
             scanned += len(job_ids)
-            new = {job_id: at for at, job_id in enumerate(job_ids, start) if job_id not in seen}
+            new = {job_id: i for i, job_id in enumerate(job_ids, start) if job_id not in seen}
             for job in read_statuses(list(new), results=False):
-                # A registry may lag behind the job, and some are shared.
+                # A registry may lag behind the job, or hold other statuses or queues too.
                 if job and job['status'] == status and job['queue'] in queues:
                     seen.add(job['id'])
                     yield f'{status}.{number}.{new[job["id"]]}', job
 
 
 def _lists(
-    statuses: Sequence[str], queues: Sequence[str], place: tuple[str, int, int]
+    statuses: Sequence[str], queues: Sequence[str], position: tuple[str, int, int]
 ) -> Iterator[tuple[str, int, str, int]]:
-    """Where to read from that place on: status, number among its lists, key, index."""
-    first, skipped, start = place
+    """Yield what to read from a position on: status, number of its list, key, first index."""
+    first, skipped, start = position
     for status in statuses[statuses.index(first) :] if first else statuses:
         for number, key in enumerate(_keys(status, queues)):
             if status != first or number > skipped:
@@ -109,7 +108,7 @@ def _lists(
 
 
 def _existing(lists: list[tuple[str, int, str, int]]) -> list[tuple[str, int, str, int]]:
-    """Those that are there: most are not, and to ask each by itself takes a round trip."""
+    """Return the lists that exist, in one round trip: most do not."""
     with redis_connection() as connection, connection.pipeline(transaction=False) as pipe:
         for _, _, key, _ in lists:
             pipe.exists(key)
@@ -126,19 +125,19 @@ def _parse_cursor(cursor: str, statuses: Sequence[str]) -> tuple[str, int, int]:
 
 
 def _keys(status: str, queues: Sequence[str]) -> list[str]:
-    if status == 'rate_limited':  # kept by limit, not by queue
+    if status == 'rate_limited':  # RQ keeps a registry per rate limit, not per queue
         with redis_connection() as connection:
             limits = sorted(
                 map(read_text, connection.smembers(f'{get_config().key_prefix}:rl-keys'))
             )
         return [redis_key('rl', f'{limit}:rate_limited') for limit in limits]
-    if status not in REGISTRIES:  # `created`: RQ keeps no list of what was never enqueued
+    if status not in REGISTRIES:  # `created`: RQ has no registry of jobs that were never enqueued
         return []
     return [registry_key(status, queue) for queue in queues]
 
 
 def _pages(key: str, begin: int) -> Iterator[tuple[int, list[str]]]:
-    """The ids that stand there, page by page, each page with the place of its first."""
+    """Yield the ids of a queue or registry in pages, each with the index of its first id."""
     for start in range(begin, MAX_SCANNED, _PAGE):
         job_ids = read_ids(key, start, start + _PAGE - 1)
         if not job_ids:
@@ -147,17 +146,17 @@ def _pages(key: str, begin: int) -> Iterator[tuple[int, list[str]]]:
 
 
 def registry_key(status: str, queue: str) -> str:
-    """Where the jobs of a queue stand that have this status, one of REGISTRIES."""
+    """Return the key that holds the jobs of a queue with this status, one of REGISTRIES."""
     return redis_key(REGISTRIES[status], queue)
 
 
 def read_ids(key: str, first: int, last: int) -> list[str]:
-    """The ids from one place in a queue or registry to another, both included."""
+    """Return the ids between two indexes of a queue or registry, both included."""
     with redis_connection() as connection:
         read: Any = connection.zrange
         if key.startswith(redis_key('queue', '')):
             read = connection.lrange
-        # A started job stands there as `id:execution`.
+        # The registry of started jobs has entries `id:execution`.
         return [read_text(entry).split(':')[0] for entry in read(key, first, last)]
 
 

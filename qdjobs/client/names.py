@@ -1,4 +1,4 @@
-"""Names for tasks: a name stands for a dotted path and default options."""
+"""Named tasks: a name for a dotted path with default options."""
 
 import re
 from dataclasses import dataclass
@@ -18,11 +18,11 @@ _NAME = re.compile(r'[A-Za-z0-9_-]{1,100}')  # without a dot, so that no path is
 
 @dataclass(frozen=True)
 class NamedTask:
-    """What a name stands for."""
+    """The dotted path and the default options behind a name."""
 
     name: str
-    path: str  # dotted
-    options: Options  # of its jobs, unless a call says otherwise
+    path: str
+    options: Options  # a call's own options override them
 
     def check(self, config: JobConfig) -> None:
         """Raise UnknownTaskError for a task outside the allowed modules, InvalidJobError for a
@@ -32,7 +32,7 @@ class NamedTask:
         parse_options(self.options, config)
 
     def enqueue(self, /, *args: Any, **kwargs: Any) -> Job:
-        """Raises as `enqueue_background_job` does."""
+        """Enqueue a call of the task. Raises as `enqueue_background_job`."""
         return enqueue_background_job(self.path, *args, **(dict(self.options) | kwargs))
 
 
@@ -43,7 +43,7 @@ class TaskNames:
         self._tasks: dict[str, NamedTask] = {}
 
     def add(self, task: NamedTask) -> None:
-        """Raise InvalidJobError for a name or option that cannot be, or a name already given."""
+        """Add a task. Raises InvalidJobError for a bad name or option, or a name in use."""
         before = self._tasks.get(check_name(task.name))
         check_options(task.options)
         if before is not None and before.path != task.path:
@@ -58,7 +58,7 @@ class TaskNames:
             task.check(config)
 
     def find(self, name: str) -> NamedTask:
-        """The task of that name. Raises UnknownTaskError, which lists the names that are near."""
+        """Return the task with this name. Raises UnknownTaskError, which lists similar names."""
         try:
             return self._tasks[name]
         except KeyError:
@@ -68,12 +68,12 @@ class TaskNames:
             ) from None
 
     def name_for(self, path: str | None) -> str | None:
-        """The first name that was given to the task of that path, or None."""
+        """Return the first name that was added for this path, or None."""
         return next((task.name for task in self._tasks.values() if task.path == path), None)
 
 
 def check_name(name: str) -> str:
-    """The name itself. Raises InvalidJobError if it cannot be the name of a task."""
+    """Return the name. Raises InvalidJobError if it cannot be the name of a task."""
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise InvalidJobError(
             'The name of a task is of letters, digits, dashes and underscores, as in '

@@ -1,4 +1,4 @@
-"""The `job_` options of an enqueue, checked. See the table in README.md."""
+"""Check the `job_` options of a job. README.md lists them."""
 
 import math
 import random
@@ -13,7 +13,7 @@ from qdjobs.config import MAX_DURATION, QUEUES, JobConfig
 from qdjobs.errors import InvalidJobError, short_repr
 
 MAX_RETRIES = 100
-MAX_RETRY_DELAY = 3600.0  # seconds: however often a job failed, it is tried again within the hour
+MAX_RETRY_DELAY = 3600.0  # seconds: the longest backoff
 MAX_ID_LENGTH = 200
 
 _UNITS = {'': 1, 's': 1, 'm': 60, 'h': 3600, 'd': 86_400}
@@ -25,7 +25,7 @@ Duration = int | float | str | timedelta
 
 
 class Options(TypedDict, total=False):
-    """The options as a caller writes them."""
+    """The job options as a caller writes them."""
 
     job_queue: str
     job_timeout: Duration
@@ -42,12 +42,12 @@ _KNOWN = Options.__optional_keys__
 
 @dataclass(frozen=True)
 class JobOptions:
-    """The options of one job. Durations are seconds."""
+    """The checked options of one job. Durations are in seconds."""
 
     queue: str
     timeout: int
     max_retries: int
-    retry_delay: float  # before the first further attempt
+    retry_delay: float  # before the first retry
     start_at: datetime | None  # aware, or None for now
     job_id: str | None
     result_ttl: int
@@ -55,7 +55,7 @@ class JobOptions:
 
 
 def split_options(kwargs: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """A call's keywords as (arguments of the task, options of the job)."""
+    """Split a call's keywords into (arguments of the task, options of the job)."""
     arguments: dict[str, Any] = {}
     options: dict[str, Any] = {}
     for name, value in kwargs.items():
@@ -64,17 +64,17 @@ def split_options(kwargs: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, 
 
 
 def check_options(given: Mapping[str, Any]) -> None:
-    """Raise as `parse_options` does, where options are written down for jobs to come.
+    """Check the options of future jobs without a configuration: any queue is accepted.
 
-    Reads no configuration, so any queue will do for now.
+    Raises as `parse_options`.
     """
     parse_options(given, None)
 
 
 def parse_options(given: Mapping[str, Any], config: JobConfig | None) -> JobOptions:
-    """Raise InvalidJobError, naming the option and what it takes, for any that cannot be used.
+    """Check and convert job options. Raises InvalidJobError, naming the option and valid values.
 
-    The configuration has the queues that there are, and the lifetimes of jobs that ask for none.
+    `config` has the known queues and the default lifetimes.
     """
     unknown = sorted(set(given) - _KNOWN)
     if unknown:
@@ -93,14 +93,16 @@ def parse_options(given: Mapping[str, Any], config: JobConfig | None) -> JobOpti
         start_at=_start_at(given),
         job_id=_job_id(given.get('job_id')),
         result_ttl=result_ttl,
-        # Whoever asks for an outcome for longer means a failure too; never for less long.
+        # A long result_ttl keeps failures as long; a short one does not shorten their lifetime.
         failure_ttl=max(config.failure_ttl if config else 1, result_ttl),
     )
 
 
 def retry_delays(options: JobOptions) -> list[float]:
-    """Seconds before each further attempt: doubling, and up to a quarter shorter at random, so
-    that what failed together does not come back together.
+    """Return the seconds before each retry: exponential backoff with jitter.
+
+    Each delay is up to a quarter shorter at random, so that jobs that failed together are not
+    retried together.
     """
     return [
         round(min(options.retry_delay * 2**attempt, MAX_RETRY_DELAY) * random.uniform(0.75, 1), 3)
@@ -119,7 +121,7 @@ def _queue(given: Mapping[str, Any], config: JobConfig | None) -> str:
 
 
 def is_job_id(job_id: Any) -> bool:
-    """Whether a job could have this id; any other would name some other key in Redis."""
+    """Return whether this can be a job's id; other strings could name other keys in Redis."""
     return isinstance(job_id, str) and _JOB_ID.fullmatch(job_id) is not None
 
 
@@ -144,7 +146,7 @@ def _max_retries(retries: Any) -> int:
 
 
 def _start_at(given: Mapping[str, Any]) -> datetime | None:
-    """When to start, or None for now."""
+    """Return when to start the job, or None for now."""
     delay, moment = given.get('job_delay'), given.get('job_at')
     if delay is not None and moment is not None:
         raise InvalidJobError('job_delay and job_at exclude each other: pass one of them.')

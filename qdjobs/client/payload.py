@@ -1,7 +1,7 @@
-"""Plain data ↔ bytes: what may travel in a job, and nothing that could run.
+"""Serialize plain data for jobs, and read it without running code.
 
-On the wire it is a pickle, so that stock RQ tools read our jobs. It is written from plain
-data only and read by an unpickler that knows the plain types and no other name.
+The wire format is a pickle, so that stock RQ tools can read it. It is written from plain data
+only, and read by an unpickler that resolves the plain types and no other name.
 """
 
 import io
@@ -20,41 +20,41 @@ PLAIN_TYPES = (
     'datetime, date, time, timedelta, Decimal, UUID'
 )
 
-MAX_DEPTH = 100  # of containers in containers
+MAX_DEPTH = 100  # of nested containers
 
 _SCALARS = frozenset((type(None), bool, int, float, str, bytes, date, timedelta, Decimal))
 _MOMENTS = frozenset((datetime, time))
 _CONTAINERS = frozenset((list, tuple, dict, set))
 
-# A UUID's own pickle carries a state; `UUID(hex)` needs none, so the reader can refuse states.
+# The default pickle of a UUID has a state. `UUID(hex)` has none, so the reader can reject states.
 _REDUCERS: dict[type, Callable[[Any], Any]] = {UUID: lambda value: (UUID, (value.hex,))}
 
 
 class PlainSerializer:
-    """RQ's serializer interface over plain data. Both ways raise InvalidJobError."""
+    """RQ's serializer interface for plain data. Both methods raise InvalidJobError."""
 
     @staticmethod
     def dumps(value: Any) -> bytes:
-        """Write plain data; the error says where the first thing stands that is not."""
+        """Serialize plain data. The error locates the first value that is not plain."""
         check_plain(value)
         return dump_checked(value)
 
     @staticmethod
     def loads(payload: bytes) -> Any:
-        """Read plain data; a payload that names anything else is refused before it acts."""
+        """Deserialize plain data. A payload that names anything else is rejected."""
         unpickler = _PlainUnpickler(io.BytesIO(payload))
         try:
             value = unpickler.load()
         except InvalidJobError:
             raise
-        except Exception as error:  # a damaged pickle raises almost any class
+        except Exception as error:  # a damaged pickle can raise almost anything
             raise InvalidJobError(f'The payload cannot be read: {error}.') from error
-        check_plain(value)  # a pickle can also hold bare names, frozensets, half-made objects
+        check_plain(value)  # a pickle can also hold constructors, frozensets, incomplete objects
         return value
 
 
 def dump_checked(value: Any) -> bytes:
-    """Write what `check_plain` has let through."""
+    """Serialize data that has passed `check_plain`."""
     buffer = io.BytesIO()
     pickler = pickle.Pickler(buffer, protocol=4)
     pickler.dispatch_table = _REDUCERS
@@ -63,7 +63,7 @@ def dump_checked(value: Any) -> bytes:
 
 
 class _Constructor:
-    """A plain type that a pickle may call, and no more: it has no attribute to set."""
+    """The constructor of a plain type. A pickle can call it, but cannot set attributes on it."""
 
     __slots__ = ('_make',)
     _make: Callable[..., Any]
@@ -79,7 +79,7 @@ class _Constructor:
 
 
 class _PickledUUID(UUID):
-    """A UUID as stock pickle makes it: empty first, then given its number; plain from then on."""
+    """A UUID that a call (our pickles) or a state (stock ones) sets. It then is a plain UUID."""
 
     __slots__ = ()
 
@@ -92,7 +92,7 @@ class _PickledUUID(UUID):
 
 
 def _make_moment(kind: type[date] | type[datetime]) -> Callable[..., Any]:
-    # Their pickled form is hardly checked; `replace` checks every field.
+    # The constructors hardly check the pickled form; `replace` checks every field.
     def make(*args: Any) -> Any:
         value = kind(*args)
         return value.replace(day=value.day)
@@ -129,7 +129,7 @@ class _PlainUnpickler(pickle.Unpickler):
 
 
 def check_plain(value: Any, where: str = 'the value') -> None:
-    """Raise InvalidJobError, saying where in `value` it stands, for anything but plain data."""
+    """Raise InvalidJobError, with the location in `value`, for anything but plain data."""
     try:
         _check(value, where, MAX_DEPTH)
     except RecursionError:
@@ -142,7 +142,7 @@ def _check(value: Any, where: str, depth: int) -> None:
         return
     if kind in _CONTAINERS:
         if depth == 0:
-            raise RecursionError  # at a depth of our own, whatever the caller's stack
+            raise RecursionError  # at a fixed depth, however deep the caller's stack is
         _check_items(value, where, depth - 1)
     elif kind in _MOMENTS:
         if value.tzinfo is not None and type(value.tzinfo) is not timezone:
@@ -160,7 +160,7 @@ def _check(value: Any, where: str, depth: int) -> None:
 
 
 def _check_items(value: Any, where: str, depth: int) -> None:
-    # Most data is flat: a look at the types of all items at once spares a look at each.
+    # Most data is flat. Checking the types of all items at once is faster than checking each item.
     if type(value) is dict:
         if not _SCALARS.issuperset(map(type, value)):
             for key in value:
@@ -190,7 +190,10 @@ def _advice(kind: type) -> str:
 
 
 def decompress(payload: bytes, limit: int = 64 * 1024 * 1024) -> bytes:
-    """Undo RQ's zlib, or return as it is what is not compressed; at most `limit` bytes."""
+    """Undo RQ's zlib compression; return other payloads unchanged.
+
+    Raises InvalidJobError if there are more than `limit` bytes.
+    """
     reader = zlib.decompressobj()
     try:
         data = reader.decompress(payload, limit)

@@ -1,6 +1,6 @@
-"""The connection to Redis, the keys of jobs there, and the scripts that read and change them.
+"""The connection to Redis, the names of keys, and the calls of Lua scripts.
 
-The keys are RQ's own; `task` in the job's hash is the one field that we add.
+Jobs are kept under RQ's own keys. docs/reliability.md lists the keys and fields that we add.
 """
 
 import hashlib
@@ -23,35 +23,35 @@ LUA = Path(__file__).with_name('lua')
 
 _COMMON = LUA / 'common.lua'
 
-# Two waits in a row, for a new connection and for the first answer, stay within two seconds.
+# Together less than two seconds: a new connection and its first answer.
 _CONNECT_TIMEOUT = 0.6  # seconds
 _ANSWER_TIMEOUT = 0.9  # seconds
 
 
 def get_connection() -> Redis:
-    """This process's one pool of connections, made when first asked for; it survives a fork."""
+    """Return this process's Redis client, created on first use. Its pool survives a fork."""
     return _connect(get_config().redis_url)
 
 
 @lru_cache(maxsize=8)
 def _connect(url: str) -> Redis:
-    # The older protocol begins without a handshake of several more waits. Not over TLS, where
-    # redis-py takes what the server says first for an answer that nobody has read.
-    short: dict[str, Any] = {'protocol': 2, 'driver_info': None}
+    # Protocol 2 without driver info needs no handshake, which takes several round trips. Not over
+    # TLS: there redis-py mistakes the server's first bytes for an unread answer.
+    no_handshake: dict[str, Any] = {'protocol': 2, 'driver_info': None}
     return Redis.from_url(
         url,
-        **({} if url.startswith('rediss://') else short),
+        **({} if url.startswith('rediss://') else no_handshake),
         socket_connect_timeout=_CONNECT_TIMEOUT,
         socket_timeout=_ANSWER_TIMEOUT,
-        # redis-py would send a command up to ten times more: an enqueue must not be
-        # repeated behind its caller's back.
+        # By default redis-py repeats a failed command up to ten times. An enqueue must not be
+        # repeated without its caller's knowledge.
         retry=Retry(NoBackoff(), 0),
     )
 
 
 @contextmanager
 def redis_connection(job_id: str | None = None) -> Iterator[Redis]:
-    """The connection, with every failure of Redis turned into a QueueUnavailableError."""
+    """Yield the connection; turn every RedisError into a QueueUnavailableError."""
     try:
         yield get_connection()
     except RedisError as error:
@@ -64,25 +64,25 @@ def redis_connection(job_id: str | None = None) -> Iterator[Redis]:
 
 
 def address() -> str:
-    """Where Redis is, without the name and the password in its URL."""
+    """Return the address of Redis, without the user and the password in its URL."""
     url = urlsplit(get_config().redis_url)
     return f'{url.hostname}:{url.port or 6379}' if url.hostname else url.path
 
 
 class Script:
-    """A Lua script, sent by its hash: one round trip once the server knows it.
+    """A Lua script, called by its hash: one round trip once the server has cached it.
 
-    Every script does one whole step, so that no reader ever sees half of it, and is safe to
-    repeat. Each file says what it takes and returns.
+    Every script is one atomic step and is safe to repeat. Each file documents its arguments and
+    its reply.
     """
 
     def __init__(self, path: Path, *preambles: Path) -> None:
-        """`preambles` are files of Lua functions that stand before the script."""
+        """`preambles` are files of Lua functions that the script uses."""
         self._source = ''.join(file.read_text() for file in (_COMMON, *preambles, path))
         self._sha = hashlib.sha1(self._source.encode(), usedforsecurity=False).hexdigest()
 
     def __call__(self, connection: Redis, arguments: Sequence[Any]) -> Any:
-        """Run it with `arguments` behind the key prefix, which is always the first."""
+        """Run the script. Its first argument is the key prefix, `arguments` follow."""
         prefix = get_config().key_prefix
         try:
             return connection.evalsha(self._sha, 0, prefix, *arguments)
@@ -91,5 +91,5 @@ class Script:
 
 
 def redis_key(kind: str, name: str) -> str:
-    """One of the keys in Redis, such as `rq:queue:default` for ('queue', 'default')."""
+    """Return a key in Redis, such as `rq:queue:default` for ('queue', 'default')."""
     return f'{get_config().key_prefix}:{kind}:{name}'

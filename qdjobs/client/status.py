@@ -1,4 +1,4 @@
-"""The status of a job: read from Redis, leniently, since anyone may have written there."""
+"""Read the status of jobs from Redis. Tolerates malformed records of other writers."""
 
 import binascii
 import re
@@ -16,27 +16,27 @@ from qdjobs.client.payload import PlainSerializer, decompress
 from qdjobs.client.redis import LUA, Script, redis_connection
 from qdjobs.errors import InvalidJobError, JobNotFoundError, short_repr
 
-# What RQ knows, what needs attention first: the running, the waiting, then what has ended.
+# RQ's statuses in the order of listings: running, waiting, terminal states.
 STATUSES = (
     'started', 'queued', 'scheduled', 'deferred', 'rate_limited', 'ready_to_enqueue', 'created',
     'failed', 'stopped', 'canceled', 'finished',
 )  # fmt: skip
 ENDED = frozenset(('finished', 'failed', 'stopped', 'canceled'))
 
-# What the script reads of a job's hash, in its order.
+# The fields of a job's hash that read_statuses.lua returns, in its order.
 STATUS_FIELDS = ('status', 'origin', 'created_at', 'started_at', 'ended_at', 'meta', 'task')
 
-_TOGETHER = 1000  # jobs that are read in one round trip, so that Redis serves others between
-_MAX_TRACEBACK = 1024 * 1024  # bytes of it that are unpacked to find its last line
+_BATCH = 1000  # jobs read in one round trip; between two, Redis can serve other clients
+_MAX_TRACEBACK = 1024 * 1024  # bytes of a decompressed traceback
 _MAX_ERROR = 500  # characters
-_LAST_MOMENT = 253_402_300_799_000  # milliseconds: the end of the year 9999, as of datetime
-_MODULE = re.compile(r'^(?:\w+\.)+(?=\w+(?::|$))')  # of an error's class
+_LAST_MOMENT = 253_402_300_799_000  # milliseconds: the end of the year 9999, datetime's maximum
+_MODULE = re.compile(r'^(?:\w+\.)+(?=\w+(?::|$))')  # of an exception class
 
-read_records = Script(LUA / 'read_statuses.lua')  # a status before it is made
+read_records = Script(LUA / 'read_statuses.lua')  # `make_status` reads its replies
 
 
 class Attempt(TypedDict):
-    """One attempt that failed: when it ended (aware, UTC), on which worker, and how."""
+    """A failed attempt: when it ended (aware, UTC), its worker, and its error."""
 
     at: datetime
     worker: str
@@ -44,7 +44,7 @@ class Attempt(TypedDict):
 
 
 class Status(TypedDict):
-    """A job as its callers see it. Times are aware UTC datetimes, or None."""
+    """The status of a job as callers see it. Times are aware UTC datetimes, or None."""
 
     id: str
     status: str
@@ -60,14 +60,14 @@ class Status(TypedDict):
 
 
 def get_job_status(job_id: str) -> Status:
-    """What became of a job; poll it. Raises JobNotFoundError."""
+    """Return the status of a job, with its result or error. Raises JobNotFoundError."""
     return get_job_statuses([job_id])[0]
 
 
 def get_job_statuses(job_ids: Iterable[str]) -> list[Status]:
-    """The statuses of many jobs, in the order of the ids, in one round trip for each 1,000.
+    """Return the statuses of many jobs in the order of the ids, in one round trip per 1,000.
 
-    Raises JobNotFoundError, naming all that are missing, if there is no job of some id.
+    Raises JobNotFoundError, naming all missing ids.
     """
     if isinstance(job_ids, str):
         raise InvalidJobError('get_job_statuses takes a list of ids: for one, get_job_status.')
@@ -80,9 +80,9 @@ def get_job_statuses(job_ids: Iterable[str]) -> list[Status]:
 
 
 def wait_for_job(job_id: str, timeout: float) -> Status:
-    """The status of a job once it has ended, or after `timeout` seconds, whichever is first.
+    """Poll a job until it has ended or `timeout` seconds have passed, and return its status.
 
-    For scripts and tests; in a web request, answer 202 and let the client poll.
+    For scripts and tests. In a web request, answer 202 and let the client poll.
     """
     if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout >= 0:
         raise InvalidJobError(f'timeout must be seconds, not {short_repr(timeout)}.')
@@ -98,12 +98,12 @@ def wait_for_job(job_id: str, timeout: float) -> Status:
 
 
 def read_statuses(job_ids: Sequence[str], results: bool = True) -> list[Status | None]:
-    """The status of each job, or None where there is no such job; a round trip for 1,000 jobs."""
+    """Return the status of each job, None for a missing one, in one round trip per 1,000 jobs."""
     asked = [job_id for job_id in job_ids if is_job_id(job_id)]
     replies: list[Any] = []
     with redis_connection() as connection:
-        for start in range(0, len(asked), _TOGETHER):
-            chunk = asked[start : start + _TOGETHER]
+        for start in range(0, len(asked), _BATCH):
+            chunk = asked[start : start + _BATCH]
             replies += read_records(connection, [int(results), *chunk])
     found = {
         job_id: make_status(job_id, reply)
@@ -114,7 +114,7 @@ def read_statuses(job_ids: Sequence[str], results: bool = True) -> list[Status |
 
 
 def make_status(job_id: str, reply: Sequence[Any]) -> Status:
-    """Build the status of a job from what the script `read_statuses` returned for it."""
+    """Return the status of a job from its reply of `read_records`."""
     values, data, outcomes = reply
     fields = dict(zip(STATUS_FIELDS, values, strict=True))
     state = read_text(fields['status'])
@@ -141,7 +141,7 @@ def make_status(job_id: str, reply: Sequence[Any]) -> Status:
 
 
 def read_traceback(reply: Sequence[Any]) -> str | None:
-    """The traceback of the latest outcome in what `read_statuses` returned for a job, if any."""
+    """Return the traceback of the latest outcome in a job's reply of `read_records`, or None."""
     outcome = _outcome(reply[2][0]) if reply[2] else {}
     try:
         return _traceback(outcome) or None
@@ -150,12 +150,12 @@ def read_traceback(reply: Sequence[Any]) -> str | None:
 
 
 def last_line(traceback: str) -> str:
-    """The line of a traceback that says what happened, such as `ValueError: too wide`."""
+    """Return the line of a traceback that states the error, such as `ValueError: too wide`."""
     lines = traceback.strip().splitlines() or ['no error was recorded']
-    if lines[0].startswith('  + Exception Group Traceback'):  # drawn with a frame at the left
+    if lines[0].startswith('  + Exception Group Traceback'):  # its lines begin with a frame
         lines = ['Traceback (most recent', *(line.removeprefix('  | ') for line in lines[1:])]
     starts = [n for n, line in enumerate(lines) if line.startswith('Traceback (most recent')]
-    # After its indented frames stands the error, of which only the first line is told.
+    # The error follows the indented frames; of its lines the first is enough.
     after = lines[starts[-1] + 1 :] if starts else lines[-1:]
     message = next((line for line in after if line[:1].strip()), lines[-1])
     return _MODULE.sub('', message.strip())[:_MAX_ERROR]
@@ -167,7 +167,7 @@ def _outcome(entry: Sequence[Any]) -> dict[str, bytes]:
 
 
 def _result(outcome: Mapping[str, bytes]) -> tuple[Any, str | None]:
-    """(result, None), or (None, why it is none): a stock worker records a success all the same."""
+    """Return (result, None), or (None, error) if a stock worker could not serialize the result."""
     if (encoded := outcome.get('return_value')) is None:
         return None, None
     try:
@@ -213,12 +213,12 @@ def _progress(meta: bytes | None) -> dict[str, Any] | None:
     try:
         progress = PlainSerializer.loads(meta).get('progress') if meta else None
     except (InvalidJobError, AttributeError):
-        return None  # some other tool's metadata
+        return None  # another tool's metadata
     return progress if isinstance(progress, dict) else None
 
 
 def _task_of(data: bytes | None) -> str | None:
-    """The dotted path in a job's payload, for jobs that were enqueued by RQ itself."""
+    """Return the dotted path in a job's payload, for jobs that RQ itself enqueued."""
     try:
         path = PlainSerializer.loads(decompress(data))[0] if data else None
     except (InvalidJobError, TypeError, LookupError):
@@ -227,7 +227,7 @@ def _task_of(data: bytes | None) -> str | None:
 
 
 def parse_moment(text: bytes | None) -> datetime | None:
-    """An aware datetime, or None for what is none; RQ writes UTC."""
+    """Parse a time that RQ wrote, in UTC, to an aware datetime; None if it is malformed."""
     try:
         moment = datetime.fromisoformat(read_text(text)) if text else None
     except ValueError:
@@ -236,5 +236,5 @@ def parse_moment(text: bytes | None) -> datetime | None:
 
 
 def read_text(value: Any) -> str:
-    """Bytes as text, whatever they are; None is ''."""
+    """Decode bytes, whatever they hold; None becomes ''."""
     return value.decode(errors='replace') if value else ''

@@ -1,4 +1,4 @@
-"""A dotted path → a task whose arguments are checked before anything is queued."""
+"""Resolve dotted paths to tasks, and check a task's arguments before they are enqueued."""
 
 import importlib
 import inspect
@@ -18,41 +18,42 @@ OPTION_PREFIX = 'job_'
 
 @dataclass(frozen=True)
 class Task:
-    """A task, and what its parameters accept."""
+    """A task: its function, and the checks of its parameters."""
 
     path: str
     function: types.FunctionType
     signature: inspect.Signature
-    checks: Mapping[str, HintCheck]  # of the parameters that have a hint
+    checks: Mapping[str, HintCheck]  # by parameter, for those that have a hint
 
     def check(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        """Raise InvalidJobError unless the arguments fit the signature and travel as they are."""
+        """Raise InvalidJobError unless the arguments fit the signature and are plain data."""
         try:
             bound = self.signature.bind(*args, **kwargs)
         except TypeError as error:
-            raise InvalidJobError(f'{self.path}{_spell(self.signature)}: {error}.') from None
-        for parameter, where, value in _spread(bound):
+            signature = _without_hints(self.signature)
+            raise InvalidJobError(f'{self.path}{signature}: {error}.') from None
+        for parameter, where, value in _iterate_arguments(bound):
             check_plain(value, f'{self.path}: {where}')
             check = self.checks.get(parameter)
             if check is not None and (problem := check.problem(value)):
                 raise InvalidJobError(f'{self.path}: {where}: {problem}.')
 
     def read_json(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """Keyword arguments as JSON has them → as the hints want them.
+        """Convert keyword arguments from JSON to the types of the hints.
 
         Raises InvalidJobError, naming the argument, for one that is missing, unknown or does
         not fit.
         """
-        named, others = _keywords(self.signature)
+        named, var_keyword = _keyword_parameters(self.signature)
         for name, required in named.items():
             if required and name not in arguments:
                 raise InvalidJobError(f'{self.path}: argument {name!r} is missing.', name)
         read = {}
         for name, value in arguments.items():
-            parameter = name if name in named else others
+            parameter = name if name in named else var_keyword
             if parameter is None:
                 raise InvalidJobError(f'{self.path} has no argument {short_repr(name)}.', name)
-            check_plain(value, f'{self.path}: argument {short_repr(name)}')  # of a bounded depth
+            check_plain(value, f'{self.path}: argument {short_repr(name)}')  # limits its depth
             check = self.checks.get(parameter)
             try:
                 read[name] = value if check is None else check.read_json(value)
@@ -64,7 +65,7 @@ class Task:
 
 
 def resolve_task(path: str) -> Task:
-    """The task of a dotted path, such as `workers.svg_tasks.generate_complex_svg`.
+    """Return the task of a dotted path, such as `workers.svg_tasks.generate_complex_svg`.
 
     Raises UnknownTaskError if the path names no public function that an allowed module defines,
     InvalidJobError if the function cannot be a task.
@@ -79,16 +80,16 @@ def resolve_task(path: str) -> Task:
 
 @cache
 def _resolve(path: str, allowed: tuple[str, ...]) -> Task:
-    return _describe(path, _find(path, allowed))
+    return _make_task(path, _find(path, allowed))
 
 
 def resolve_function(path: str) -> types.FunctionType:
-    """The function alone, as a worker needs it. Raises UnknownTaskError as `resolve_task` does."""
+    """Return only the function of a task, for workers. Raises UnknownTaskError."""
     return _find(path, get_config().task_modules)
 
 
 def require_allowed(path: str, allowed: tuple[str, ...]) -> None:
-    """Raise UnknownTaskError unless the path's module is an allowed one; imports nothing."""
+    """Raise UnknownTaskError unless the path is in an allowed module. Imports nothing."""
     module_name = path.rpartition('.')[0]
     if not any(module_name == top or module_name.startswith(f'{top}.') for top in allowed):
         raise UnknownTaskError(
@@ -115,7 +116,7 @@ def _find(path: str, allowed: tuple[str, ...]) -> types.FunctionType:
 
 
 def import_module(module_name: str, path: str) -> types.ModuleType:
-    """Raise UnknownTaskError, with the cause and naming the `path` that asks, if it cannot be."""
+    """Import the module of the task `path`. Raises UnknownTaskError, with the cause."""
     try:
         return importlib.import_module(module_name)
     except ModuleNotFoundError as error:
@@ -131,7 +132,7 @@ def import_module(module_name: str, path: str) -> types.ModuleType:
 
 
 def public_functions(module: types.ModuleType) -> list[str]:
-    """The names of the functions that a module defines for others."""
+    """Return the names of the public functions that a module defines."""
     return [
         name
         for name, member in inspect.getmembers(module, inspect.isfunction)
@@ -139,7 +140,7 @@ def public_functions(module: types.ModuleType) -> list[str]:
     ]
 
 
-def _describe(path: str, function: types.FunctionType) -> Task:
+def _make_task(path: str, function: types.FunctionType) -> Task:
     body = inspect.unwrap(function)
     if inspect.isgeneratorfunction(body) or inspect.isasyncgenfunction(body):
         raise InvalidJobError(
@@ -160,17 +161,17 @@ def _describe(path: str, function: types.FunctionType) -> Task:
     return Task(path, function, signature, checks)
 
 
-def _spell(signature: inspect.Signature) -> inspect.Signature:
-    """Without the hints, which are for programs."""
-    bare = [
-        parameter.replace(annotation=inspect.Parameter.empty)
-        for parameter in signature.parameters.values()
-    ]
-    return inspect.Signature(bare)
+def _without_hints(signature: inspect.Signature) -> inspect.Signature:
+    return inspect.Signature(
+        [
+            parameter.replace(annotation=inspect.Parameter.empty)
+            for parameter in signature.parameters.values()
+        ]
+    )
 
 
-def _keywords(signature: inspect.Signature) -> tuple[dict[str, bool], str | None]:
-    """What can be passed by keyword: name → whether it must be, and where all others go."""
+def _keyword_parameters(signature: inspect.Signature) -> tuple[dict[str, bool], str | None]:
+    """Return the parameters for keywords (name → is required), and the name of `**kwargs`."""
     parameters = signature.parameters.values()
     named = {
         parameter.name: parameter.default is parameter.empty
@@ -181,8 +182,8 @@ def _keywords(signature: inspect.Signature) -> tuple[dict[str, bool], str | None
     return named, next(others, None)
 
 
-def _spread(bound: inspect.BoundArguments) -> Iterator[tuple[str, str, Any]]:
-    """Each argument as (parameter, how to name it in an error, value)."""
+def _iterate_arguments(bound: inspect.BoundArguments) -> Iterator[tuple[str, str, Any]]:
+    """Yield each argument as (parameter, its name in error messages, value)."""
     for name, value in bound.arguments.items():
         kind = bound.signature.parameters[name].kind
         if kind is inspect.Parameter.VAR_POSITIONAL:

@@ -18,7 +18,7 @@ RETRY_AFTER = 5  # seconds
 
 _STATUS: dict[type[JobError], tuple[int, str]] = {
     InvalidJobError: (400, 'The job is not valid'),
-    UnknownTaskError: (400, 'There is no such task'),
+    UnknownTaskError: (500, 'Internal Server Error'),
     JobNotFoundError: (404, 'There is no such job'),
     QueueUnavailableError: (503, 'The job queue is away'),
     JobError: (400, 'The job is not valid'),
@@ -59,8 +59,9 @@ def register_problems(site: Flask | Blueprint) -> None:
 
 def _job_problem(error: JobError) -> Response:
     status, title = next(answer for kind, answer in _STATUS.items() if isinstance(error, kind))
-    if isinstance(error, UnknownTaskError):
-        log.error('%s', error)  # a client names no tasks here: the mistake is ours
+    if status == 500:  # no client names a task by its path: the mistake is in the application
+        log.error('%s', error)
+        return _problem(status, title, 'The server made a mistake.')
     if status == 503:
         log.error('%s', error)
         # What stands in the message is for the operator, not for whoever asked.

@@ -130,13 +130,36 @@ def test_a_missing_extra_is_named(
     for name in ('qdjobs.web.metrics', 'qdjobs.web.dashboard', 'qdjobs.web.dashboard.views'):
         monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.setitem(sys.modules, missing, None)
+    host = make_host(**{name: SECRETS[name] for name in secrets})
     with pytest.raises(ModuleNotFoundError, match=says):
-        JobQueue(make_host(**{name: SECRETS[name] for name in secrets}))
+        JobQueue(host)
+    assert host.extensions == {}
 
 
 def test_an_unknown_key_of_the_host_is_refused() -> None:
-    with pytest.raises(ValueError, match=r'JOB_QUEUE, .*did you mean JOB_QUEUES'):
+    with pytest.raises(ValueError, match=r'JOB_QUEUE, .*Did you mean JOB_QUEUES'):
         JobQueue(make_host(JOB_QUEUE='a'))
+
+
+def test_a_misspelt_task_is_the_host_s_mistake_and_not_its_client_s(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    host = make_host()
+    host.add_url_rule('/typo', view_func=lambda: enqueue_background_job('workers.x.f').id)
+    JobQueue(host)
+    answer = host.test_client().get('/typo')
+    assert answer.status_code == 500
+    assert 'workers.x' not in answer.text
+    assert "'workers.x.f' names no task" in caplog.text
+
+
+def test_a_command_of_the_host_keeps_its_name() -> None:
+    host = make_host()
+    host.cli.command('jobs')(lambda: None)
+    own = host.cli.commands['jobs']
+    JobQueue(host)
+    assert host.cli.commands['jobs'] is own
+    assert 'doctor' in host.cli.commands['qdjobs'].commands  # type: ignore[attr-defined]
 
 
 def test_a_configuration_is_read_when_the_queue_is_made() -> None:

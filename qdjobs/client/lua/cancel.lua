@@ -1,12 +1,14 @@
--- ARGV: prefix, job id, moment (RQ's format), seconds to keep it. Returns nil if there is no such
--- job, 'limited' if it waits under RQ's rate limit and was left alone, else the status that it had;
--- 'canceled' also if it has just become that.
+-- Cancels a waiting job; requests a running one to be stopped.
+-- ARGV: prefix, job id, time (RQ's format), seconds to keep a cancelled job.
+-- Returns nil if the job does not exist; 'limited' if it waits under RQ's rate limit (unchanged);
+-- 'started' if a stop was requested; 'canceled' if it is cancelled; else its terminal state
+-- (unchanged).
 local id, job = ARGV[2], job_key(ARGV[2])
 local found = redis.call('HMGET', job, 'status', 'origin', 'worker_name', 'rate_limit_key')
 local status, origin, worker = found[1], found[2] or '', found[3]
 if not status or ENDED[status] then return status end
 if status == 'started' then
-  redis.call('HSET', job, 'stop_requested', 1)  -- for a worker that misses the command
+  redis.call('HSET', job, 'stop_requested', 1)  -- in case the worker misses the command
   local command = cjson.encode({command = 'stop-job', job_id = id})
   redis.call('PUBLISH', key('pubsub', worker or ''), command)
   return status
@@ -18,7 +20,7 @@ for _, registry in ipairs({'scheduled', 'deferred', 'ready'}) do
 end
 redis.call('HSET', job, 'status', 'canceled', 'ended_at', ARGV[3])
 redis.call('EXPIRE', job, ARGV[4])
--- RQ never cleans this registry, and gives what it cancels itself no expiry: tidy as we pass.
+-- RQ never cleans this registry and sets no expiry on jobs that it cancels: do both here.
 local registry = key('canceled', origin)
 for _, old in ipairs(redis.call('ZRANGEBYSCORE', registry, 0, now(), 'LIMIT', 0, 100)) do
   if redis.call('HGET', job_key(old), 'status') == 'canceled'

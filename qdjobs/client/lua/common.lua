@@ -1,13 +1,14 @@
--- Stands before every script. ARGV[1] is the prefix of all keys.
+-- Prepended to every script. ARGV[1] is the key prefix.
 local rq = ARGV[1] .. ':'
 local ENDED = {finished = true, failed = true, stopped = true, canceled = true}
 local function key(kind, name) return rq .. kind .. ':' .. name end
 local function job_key(id) return key('job', id) end
 local function now() return tonumber(redis.call('TIME')[1]) end
--- Wakes every idle worker: they wait for news in this stream of one entry.
+-- Wakes every idle worker. They wait for a new entry in this stream, which keeps one.
 local function wake_up() redis.call('XADD', rq .. 'doorbell', 'MAXLEN', 1, '*', 'ring', 1) end
 
--- What an ended run has left behind, besides the hash and whoever depends on the job.
+-- Deletes what the runs of a job have left: entries in registries, executions, results. Keeps its
+-- hash and its dependents.
 local function forget_run(id, origin)
   for _, registry in ipairs({'finished', 'failed', 'canceled'}) do
     redis.call('ZREM', key(registry, origin), id)

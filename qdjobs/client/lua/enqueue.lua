@@ -1,8 +1,9 @@
--- ARGV: prefix; in msgpack, since one argument costs the client less than thousands, the queue, the
--- score ('' = now), the fields and values that all jobs share, and for each its id, description and
--- delays of retries; then the data of each job. Returns for each job 0 if it was added, or the hash
--- of the one that is waiting or running. All is read before anything is written: all are added, or
--- none.
+-- Enqueues jobs, or schedules them: all of them, or none.
+-- ARGV: prefix; a msgpack array, which is faster to send than thousands of arguments; the data of
+-- each job. The array: queue, score to schedule at ('' = enqueue now), shared fields and values,
+-- ids, descriptions, retry delays (JSON).
+-- Returns for each job 0 if it was added, or the hash of the job that already waits or runs.
+-- Everything is read before anything is written.
 local queue, score, shared, ids, descriptions, delays = unpack(cmsgpack.unpack(ARGV[2]))
 local statuses = {}
 for i, id in ipairs(ids) do
@@ -15,7 +16,7 @@ for i, id in ipairs(ids) do
     reply[i] = redis.call('HGETALL', job_key(id))
   else
     redis.call('SADD', rq .. 'queues', key('queue', queue))
-    -- Into the queue first: if that key is none of ours, the script ends with nothing written.
+    -- The queue first: if its key has another type, the script fails before it writes the job.
     if score == '' then
       redis.call('RPUSH', key('queue', queue), id)
       pushed = true

@@ -1,7 +1,8 @@
--- ARGV: prefix, 1 to send results too, job ids. Returns for each job nil, or the values of
--- FIELDS (STATUS_FIELDS in job_store.py), `data` if the hash does not name the task, and its outcomes, newest first. The
--- value that a run returned is sent only where it is the job's result. Whoever has written another
--- kind of thing under a key of RQ's hides that job only.
+-- Reads what the status of jobs consists of. Changes nothing.
+-- ARGV: prefix, 1 to include results, job ids.
+-- Returns for each job nil, or {values of FIELDS, `data` if the hash does not name the task, the
+-- last outcomes, newest first}. FIELDS are STATUS_FIELDS in status.py. A return value is included
+-- only if it is the job's result. A key of the wrong type affects its own job only.
 local FIELDS = {'status', 'origin', 'created_at', 'started_at', 'ended_at', 'meta', 'task'}
 
 local function outcomes(id, status)

@@ -1,6 +1,7 @@
--- ARGV: prefix, job id, moment (RQ's format). Returns nil if there is no such job, else the status
--- that it had, and its hash: failed, stopped and canceled jobs are waiting again, others are
--- untouched, as are, with the status 'limited', those that have to wait under RQ's rate limit.
+-- Requeues a failed, stopped or cancelled job.
+-- ARGV: prefix, job id, time (RQ's format).
+-- Returns nil if the job does not exist; {previous status, hash} if it was requeued; else {status},
+-- unchanged, where 'limited' is a job under RQ's rate limit.
 local id, job = ARGV[2], job_key(ARGV[2])
 local found = redis.call('HMGET', job, 'status', 'origin', 'retry_intervals', 'rate_limit_key')
 local status, origin, intervals = found[1], found[2] or '', found[3]

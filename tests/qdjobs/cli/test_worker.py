@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ from qdjobs import (
     retry_job,
 )
 from qdjobs.errors import InvalidJobError, JobNotFoundError
-from tests.support.apps import create_shop
+from tests.support.apps import create_plain, create_shop
 from tests.support.processes import ROOT
 
 FLASK = str(Path(sys.executable).with_name('flask'))
@@ -68,9 +69,20 @@ def test_it_has_the_options_of_rq() -> None:
     shown = run_worker('--help')
     assert shown.returncode == 0
     assert '--max-idle-time' in shown.stdout
-    wrong = run_worker('--bursty')
-    assert wrong.returncode == 2
-    assert "'--bursty'" in wrong.stderr
+    for arguments, says in {
+        ('--bursty',): "'--bursty'",
+        ('--burst', 'fats'): "'fats' is no queue of this application: there are fast, slow",
+    }.items():
+        wrong = run_worker(*arguments)
+        assert wrong.returncode == 2
+        assert says in wrong.stderr
+
+
+def test_redis_away_is_one_line_that_says_what_to_do() -> None:
+    done = run_worker(app='tests.support.apps:create_plain', REDIS_URL='redis://127.0.0.1:1/0')
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert 'Is it running, and is it the one that REDIS_URL names?' in line
 
 
 def test_the_application_goes_before_the_environment(shop: Flask) -> None:
@@ -85,6 +97,7 @@ def test_the_application_goes_before_the_environment(shop: Flask) -> None:
 
 def test_a_prefix_keeps_an_application_s_jobs_apart(connection: Redis) -> None:
     other = enqueue_background_job(ADD, 1)
+    plain = create_plain()
     with create_shop().app_context():
         mine = enqueue_background_job(ADD, 1)
         batch = enqueue_background_jobs(ADD, [{'a': 1}, {'a': 2}], job_queue='slow', job_delay=60)
@@ -96,9 +109,10 @@ def test_a_prefix_keeps_an_application_s_jobs_apart(connection: Redis) -> None:
         assert again.get_status().value == 'queued'
         assert run_worker('--burst').returncode == 0
         assert get_job_status(mine.id)['status'] == 'finished'
-    assert get_job_status(other.id)['status'] == 'queued'
-    with pytest.raises(JobNotFoundError):
-        get_job_status(mine.id)
+    with plain.app_context():
+        assert get_job_status(other.id)['status'] == 'queued'
+        with pytest.raises(JobNotFoundError):
+            get_job_status(mine.id)
     keys: list[bytes] = list(connection.scan_iter())
     assert {key.split(b':')[0] for key in keys} == {b'rq', b'shop'}
 
@@ -115,7 +129,28 @@ def test_a_named_task_goes_to_its_application_outside_of_a_context() -> None:
     queue = JobQueue(app)
     queue.add('add', ADD)
     job = queue.enqueue('add', 1)
+    assert job.status == 'queued'
     with app.app_context():
         assert get_job_status(job.id)['status'] == 'queued'
-    with pytest.raises(JobNotFoundError):
-        get_job_status(job.id)
+
+
+def test_a_thread_outside_of_the_context_has_the_one_application_s_configuration() -> None:
+    app = create_shop()
+    with ThreadPoolExecutor() as threads:
+        job = threads.submit(enqueue_background_job, ADD, 1).result()
+    with app.app_context():
+        assert get_job_status(job.id)['queue'] == 'fast'
+
+
+def test_a_queue_of_two_applications_needs_the_context_of_one() -> None:
+    queue = JobQueue()
+    queue.add('add', ADD)
+    apps = [Flask(name) for name in ('one', 'two')]
+    for app in apps:
+        app.config['JOB_KEY_PREFIX'] = app.name
+        queue.init_app(app)
+    with pytest.raises(RuntimeError, match=r'with app\.app_context\(\)'):
+        queue.enqueue('add', 1)
+    with apps[1].app_context():
+        job = queue.enqueue('add', 1)
+        assert job.status == 'queued'
