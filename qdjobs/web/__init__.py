@@ -1,1 +1,1 @@
-"""Jobs by HTTP: the API, the dashboard, the metrics, and errors as answers."""
+"""Blueprints: the HTTP API, the dashboard, the metrics; and error responses."""
