@@ -236,7 +236,7 @@ def test_a_report_that_cannot_be_read_is_no_obstacle(upload: Upload, content: st
 def test_the_report_is_written_on_the_way(upload: Upload, monkeypatch: pytest.MonkeyPatch) -> None:
     """So that what was done before the worker is killed is known."""
     monkeypatch.setattr(file_tasks, 'REPORT_INTERVAL', 0)
-    known = []
+    known: list[list[str]] = []
 
     def convert(file: str, format: Any) -> Path:
         known.append([outcome['file'] for outcome in report_of()['outcomes']] if known else [])
