@@ -166,7 +166,8 @@ def test_a_redis_that_cannot_write(settings: pytest.MonkeyPatch, tmp_path: Path)
 
 def test_no_worker_at_all() -> None:
     report = Report()
-    assert (
+    said = report.marks('No worker is alive on high, default, low', 'Start one: flask jobs worker')
+    assert said == '✗'
         report.marks('No worker is alive on high, default, low', 'Start one: flask jobs worker')
         == '✗'
     )
