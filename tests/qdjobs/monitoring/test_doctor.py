@@ -168,9 +168,6 @@ def test_no_worker_at_all() -> None:
     report = Report()
     said = report.marks('No worker is alive on high, default, low', 'Start one: flask jobs worker')
     assert said == '✗'
-        report.marks('No worker is alive on high, default, low', 'Start one: flask jobs worker')
-        == '✗'
-    )
     assert report.code == 1
 
 
