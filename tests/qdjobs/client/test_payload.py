@@ -27,7 +27,7 @@ from qdjobs.client.payload import PLAIN_TYPES, PlainSerializer, check_plain, dec
 from qdjobs.errors import InvalidJobError
 
 # A slow machine is no failure.
-unhurried = hypothesis(deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=50)
+unhurried = hypothesis(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 HUGE = 10**10000  # more digits than Python likes to write
 NAIVE = datetime(2030, 1, 2, 3, 4)  # noqa: DTZ001
