@@ -32,7 +32,7 @@ def main(*modules: str) -> None:
 
 
 class Watch:
-    """Sees sockets and files that are written, whoever opens them; of ours it sees every act."""
+    """Records every socket and every file that is written, and whatever else our modules do."""
 
     def __init__(self, packages: set[str]) -> None:
         self.acts: dict[str, list[str]] = {}
