@@ -177,11 +177,6 @@ def own_worker(rq_worker: Worker) -> Worker:
     return run
 
 
-@pytest.fixture
-def job_worker(own_worker: Worker) -> Worker:
-    return own_worker
-
-
 @pytest.fixture(scope='session')
 def session_worker(
     redis_url: str, task_files: Path, tmp_path_factory: pytest.TempPathFactory
