@@ -188,15 +188,16 @@ def test_a_worker_that_was_stopped_meanwhile_records_nothing(
 def test_no_horse_survives_its_worker(
     own_worker: Worker, shared_worker: SharedWorker, tmp_path: Path, victims: str
 ) -> None:
-    begun = tmp_path / 'begun'
+    begun, gate = tmp_path / 'begun', tmp_path / 'gate'
     with shared_worker.held():
-        job = enqueue_background_job(SLEEP, str(begun), 0.5)
+        job = enqueue_background_job(WAIT, str(begun), str(gate))
         with own_worker() as worker:
             eventually(begun.exists)
             horse = horse_of(worker.pid)
             kill = os.kill if victims == 'worker' else os.killpg
             kill(worker.pid, signal.SIGKILL)
             eventually(lambda: not alive(horse))
+        gate.touch()
     assert done(job)['result'] == 'done'
 
 
