@@ -1,4 +1,4 @@
-"""Background jobs for Flask: enqueue a job, ask what became of it, run it in a worker.
+"""Background jobs for Flask: enqueue a job, read its status, run it in a worker.
 
 job = enqueue_background_job('shop.tasks.send_receipt', order=7, job_timeout='2m')
 get_job_status(job.id)['status']        # 'queued', 'started', 'finished', 'failed' …

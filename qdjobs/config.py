@@ -1,4 +1,4 @@
-"""What an operator can set: `app.config` first, then the environment, under the same names.
+"""Read the configuration from `app.config` and, for names missing there, from the environment.
 
 Nothing is read at import. docs/operations.md lists every variable.
 """
@@ -18,14 +18,14 @@ from rq.defaults import RQ_KEY_PREFIX
 
 from qdjobs.errors import short_repr
 
-QUEUES = ('high', 'default', 'low')  # unless JOB_QUEUES names others; the highest priority first
-EXTENSION = 'qdjobs'  # where an application keeps its JobConfig among `app.extensions`
+QUEUES = ('high', 'default', 'low')  # the default of JOB_QUEUES; the highest priority first
+EXTENSION = 'qdjobs'  # the key of an application's JobConfig in `app.extensions`
 
 _DAY = 86_400
-MAX_DURATION = 366 * _DAY  # seconds: nothing is kept or awaited for ever
-MIN_INTERVAL, MAX_INTERVAL = 0.01, 20.0  # seconds between two rounds of a worker's duties
+MAX_DURATION = 366 * _DAY  # seconds
+MIN_INTERVAL, MAX_INTERVAL = 0.01, 20.0  # seconds
 
-# `rq worker` reads the first two in this order too, so that web and worker never part ways.
+# The first two in the order in which `rq worker` reads them, so that web and worker agree.
 VARIABLES = (
     'RQ_REDIS_URL', 'REDIS_URL', 'JOB_KEY_PREFIX', 'JOB_QUEUES', 'JOB_TASK_MODULES', 'JOB_APP',
     'JOB_RESULT_TTL', 'JOB_FAILURE_TTL', 'JOB_LEASE', 'JOB_MAX_WORKER_DEATHS',
@@ -38,52 +38,52 @@ VARIABLES = (
 WEB_SECRETS = ('JOBS_API_TOKEN', 'METRICS_TOKEN', 'DASHBOARD_USERNAME', 'DASHBOARD_PASSWORD')
 
 _QUEUE_NAME = re.compile(r'[A-Za-z0-9_.-]{1,100}')  # no comma or space, which separate names
-_KEY_PREFIX = re.compile(r'[A-Za-z0-9_.:{}-]{1,100}')  # as RQ has it
+_KEY_PREFIX = re.compile(r'[A-Za-z0-9_.:{}-]{1,100}')
 
 
 @dataclass(frozen=True)
 class JobConfig:
-    """The configuration of one application. Its web and worker processes must see the same.
+    """The configuration of one application, the same in its web and worker processes.
 
-    Two are equal if a worker would do the same with either.
+    Two are equal if a worker behaves the same with both.
     """
 
-    redis_url: str = field(repr=False)  # which can hold a password
+    redis_url: str = field(repr=False)  # can contain a password
     key_prefix: str  # of every key in Redis, RQ's included
     queues: tuple[str, ...]  # in the order in which workers serve them
-    task_modules: tuple[str, ...]  # packages or modules whose functions may be tasks
+    task_modules: tuple[str, ...]  # packages or modules whose functions can be tasks
     result_ttl: int  # seconds that a result or a cancelled job is kept
     failure_ttl: int  # seconds that a failed job is kept among the dead letters
-    lease: int  # seconds without a heartbeat of its worker after which a job runs elsewhere
-    max_worker_deaths: int  # workers that may die under a job before it fails
-    shutdown_grace: int | None  # seconds that a deploy waits for a running job; None: for ever
+    lease: int  # seconds without a renewal after which a job is requeued
+    max_worker_deaths: int  # workers that can die under a job before it fails
+    shutdown_grace: int | None  # seconds that a deploy waits for a running job; None: no limit
     horse_max_jobs: int  # jobs after which a work horse is replaced, against leaks
-    idle_wait: float  # seconds that an idle worker waits for a wake-up before it looks by itself
-    due_interval: float  # seconds, at least, between two looks for jobs whose time has come
+    idle_wait: float  # seconds that an idle worker waits for a wake-up before it polls
+    due_interval: float  # seconds, at least, between two checks for due jobs
     heartbeat_interval: float  # seconds between two heartbeats of a worker
     tidy_interval: float  # seconds between two rounds of tidying, of all workers together
-    webhook_hosts: tuple[str, ...]  # to which a job's webhooks may go
-    # How a worker finds the application, as `flask --app` does; None: jobs run without one.
+    webhook_hosts: tuple[str, ...]  # hosts to which webhooks of jobs can go
+    # The application that a worker loads, as for `flask --app`; None: jobs run without one.
     app: str | None = field(compare=False)
     api_token: str | None = field(repr=False, compare=False)  # None: there is no HTTP API
     metrics_token: str | None = field(repr=False, compare=False)  # None: there is no /metrics
     # User and password; None: there is no dashboard.
     dashboard_login: tuple[str, str] | None = field(repr=False, compare=False)
-    # What all of this was read from, as text, for the environment of another process.
+    # The variables that this was read from, for the environment of another process.
     variables: Mapping[str, str] = field(repr=False, compare=False)
 
     @property
     def default_queue(self) -> str:
-        """Where a job goes that names no queue: `default`, or the first if there is none."""
+        """The queue of a job that names none: `default`, or the first if that does not exist."""
         return 'default' if 'default' in self.queues else self.queues[0]
 
 
 def get_config() -> JobConfig:
-    """The configuration of the current application.
+    """Return the configuration of the current application.
 
-    Outside of an application context, such as in a thread, it is that of the one application that
-    has a configuration of its own, or else the environment's. Raises RuntimeError if there are
-    several, ValueError, naming the variable, for a value that cannot be used.
+    Outside of an application context, such as in a thread, it is that of the one application in
+    this process that has a configuration of its own, or else the environment's. Raises
+    RuntimeError if there are several, ValueError, naming the variable, for an invalid value.
     """
     if has_app_context() and (config := current_app.extensions.get(EXTENSION)) is not None:
         return config  # type: ignore[no-any-return]
@@ -109,15 +109,15 @@ _configured: set[JobConfig] = set()  # of the applications that do not just have
 
 @lru_cache(maxsize=1)
 def environment_config() -> JobConfig:
-    """What the environment says, read once; `environment_config.cache_clear()` forgets it."""
+    """Return the configuration of the environment, cached until `.cache_clear()`."""
     return _read(os.environ)
 
 
 def read_app_config(app_config: Mapping[str, Any]) -> JobConfig:
-    """The configuration of an application: its own values, and the environment's for the rest.
+    """Return the configuration of an application: its own `config` first, then the environment.
 
-    A value may be text as in the environment, a number, or a list of names; None is as good as
-    none. Raises ValueError, naming the key, for one that cannot be used or is not known.
+    A value is text as in the environment, a number, or a list of names; None means unset. Raises
+    ValueError, naming the key, for an invalid value or an unknown key.
     """
     for key in app_config:
         if key.startswith(('JOB_', 'JOBS_')) and key not in VARIABLES:
@@ -129,7 +129,7 @@ def read_app_config(app_config: Mapping[str, Any]) -> JobConfig:
             )
     own = {key: _as_text(key, app_config[key]) for key in VARIABLES if key in app_config}
     if 'REDIS_URL' in own:
-        own.setdefault('RQ_REDIS_URL', '')  # or the environment's would go before it
+        own.setdefault('RQ_REDIS_URL', '')  # the environment's would take precedence
     return _read({**os.environ, **own})
 
 
@@ -173,9 +173,9 @@ def _redis_url(env: Mapping[str, str]) -> str:
     name = 'RQ_REDIS_URL' if env.get('RQ_REDIS_URL') else 'REDIS_URL'
     url = env.get(name) or 'redis://localhost:6379/0'
     try:
-        Redis.from_url(url).connection_pool.make_connection()  # which opens no socket
+        Redis.from_url(url).connection_pool.make_connection()  # opens no socket
     except (ValueError, TypeError):
-        # Without the cause, which can hold the password.
+        # Without the cause, which can contain the password.
         raise ValueError(
             f'{name} must be of the form redis://user:password@host:6379/0, or begin with '
             'rediss:// or unix://, and its options must be those of redis-py.'
@@ -222,7 +222,7 @@ def _names(text: str) -> tuple[str, ...]:
 
 def _token(env: Mapping[str, str], name: str) -> str | None:
     token = env.get(name) or None
-    # Anything else could not stand in a header: nobody would ever be let in.
+    # Other characters cannot be sent in a header: no request could have the token.
     if token and not all('!' <= character <= '~' for character in token):
         raise ValueError(f'{name} must be of visible ASCII characters, without spaces.')
     return token

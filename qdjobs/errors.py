@@ -1,4 +1,4 @@
-"""What can go wrong between a caller and its job, one class for each thing to do about it."""
+"""The errors of qdjobs: one class for each way in which a caller can react."""
 
 import reprlib
 from collections.abc import Iterator, Sequence
@@ -6,16 +6,16 @@ from contextlib import contextmanager
 
 
 def short_repr(value: object) -> str:
-    """The `repr` of a value for an error message: short, whatever the value is."""
+    """Return a shortened `repr` of any value, for error messages."""
     try:
         return reprlib.repr(value)
-    except ValueError:  # an integer of more digits than Python will write
+    except ValueError:  # an integer with more digits than Python converts
         return f'a huge {type(value).__name__}'
 
 
 @contextmanager
 def needs_extra(extra: str) -> Iterator[None]:
-    """Turn a failing import of an optional package into one sentence that says how to get it."""
+    """Turn the failed import of an optional package into an error that names the extra."""
     try:
         yield
     except ModuleNotFoundError as error:
@@ -27,17 +27,17 @@ def needs_extra(extra: str) -> Iterator[None]:
 
 
 class JobError(Exception):
-    """The base of every error that the job layer raises on purpose."""
+    """The base class of the errors of qdjobs."""
 
 
 class UnknownTaskError(JobError):
-    """The name or path names no task: none such, or one outside the allowed modules."""
+    """There is no task with this name or path, or it is outside the allowed modules."""
 
 
 class InvalidJobError(JobError):
-    """The job cannot be accepted as asked for: arguments, options, data or its present state.
+    """The arguments, options, data or current state of a job do not allow the call.
 
-    `argument` is the name of the one argument that is at fault, where it is one.
+    `argument` is the name of the invalid argument, or None.
     """
 
     def __init__(self, message: str, argument: str | None = None) -> None:
@@ -46,7 +46,7 @@ class InvalidJobError(JobError):
 
 
 class JobNotFoundError(JobError):
-    """There is no job of that id, or what was kept of it has expired."""
+    """There is no job with this id, or its record has expired."""
 
     def __init__(self, job_ids: Sequence[str]) -> None:
         named = ', '.join(repr(job_id) for job_id in job_ids[:5])
@@ -58,14 +58,14 @@ class JobNotFoundError(JobError):
 
 
 class PermanentJobError(JobError):
-    """Raised by a task: trying again would not help, so no further attempt is made."""
+    """Raised by a task to fail its job at once, since a retry would not help."""
 
 
 class QueueUnavailableError(JobError):
-    """Redis does not answer or does not accept.
+    """Redis does not answer, or does not accept a command.
 
-    After an enqueue `job_id` is the id under which the job may have been accepted all the
-    same; to enqueue again with it as `job_id` is safe.
+    After an enqueue, the job may have been accepted under the id `job_id`: enqueueing it again
+    with this `job_id` is safe.
     """
 
     def __init__(self, message: str, job_id: str | None = None) -> None:

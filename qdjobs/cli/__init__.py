@@ -1,1 +1,1 @@
-"""`flask jobs`."""
+"""The commands of `flask jobs`."""

@@ -1,4 +1,4 @@
-"""`key=value` on a command line → the arguments of a task and the options of its job."""
+"""Convert `key=value` pairs of a command line to arguments of a task and job options."""
 
 import contextlib
 import inspect
@@ -15,10 +15,10 @@ from qdjobs.errors import InvalidJobError, short_repr
 
 
 def read_arguments(task: Task, pairs: Iterable[str]) -> dict[str, Any]:
-    """The keywords for `enqueue_background_job`, which checks them.
+    """Return the keywords for `enqueue_background_job`, which checks them.
 
-    A value is JSON or text, whichever the hint of its parameter takes, or text for what JSON has
-    no form for, such as a date. Raises InvalidJobError for what is no pair, or given twice.
+    A value is JSON or text, whichever fits the hint of its parameter. Types that JSON lacks, such
+    as dates, are text. Raises InvalidJobError for a malformed or repeated pair.
     """
     given: dict[str, str] = {}
     for pair in pairs:
@@ -52,13 +52,13 @@ def _read(check: HintCheck | None, text: str) -> Any:
     if not isinstance(value, str) and check.problem(value) is None:
         return value
     for candidate in (text, value):  # the text first: it keeps the digits of 1.10
-        with contextlib.suppress(ValueError):  # which the enqueueing will tell
+        with contextlib.suppress(ValueError):  # the enqueue call reports it
             return check.read_json(candidate)
     return value
 
 
 def _read_option(key: str, text: str) -> Any:
-    """Most options read their text themselves, and say what is wrong with it."""
+    """Convert the options that `parse_options` does not accept as text."""
     if key == 'job_max_retries' and text.isdecimal():
         return int(text)
     if key == 'job_at':

@@ -1,7 +1,7 @@
-"""Jobs as text on a terminal: one in full, many in a table, one that runs as a bar.
+"""Format jobs for a terminal: one in full, many as a table, a running one as a bar.
 
-Names, errors and messages come from tasks, or from whoever writes to Redis: no character of them
-may steer the terminal.
+Names, errors and messages come from tasks, or from anyone who can write to Redis. `plain` removes
+their control characters.
 """
 
 import shutil
@@ -14,16 +14,16 @@ from qdjobs.client.status import Status
 from qdjobs.monitoring.doctor import show_duration
 
 _BAR = 30  # characters
-_NARROWEST = 10  # characters that the last column has, however narrow the terminal
+_MIN_WIDTH = 10  # characters of the last column, even on a narrow terminal
 
 
 def plain(text: object) -> str:
-    """One line, without control characters."""
+    """Return the text as one line without control characters."""
     return ''.join(c if c.isprintable() else ' ' for c in str(text))
 
 
 def describe(status: Status) -> Iterator[str]:
-    """All of one job, line by line."""
+    """Yield the lines that show one job in full."""
     rows = [
         ('id', status['id']),
         ('status', status['status']),
@@ -44,29 +44,29 @@ def describe(status: Status) -> Iterator[str]:
 
 
 def table(jobs: Sequence[Status]) -> Iterator[str]:
-    """A header and a line for each; as wide as the terminal, or as needed if there is none."""
+    """Yield a header and a line for each job; cut at the width of the terminal, if there is one."""
     rows = [('ID', 'STATUS', 'QUEUE', 'AGE', 'TASK')]
     now = datetime.now(UTC)
     for job in jobs:
         created = job['created_at']
         age = show_duration(max(0.0, (now - created).total_seconds())) if created else ''
-        name = (job['task'] or '?').rpartition('.')[2]  # `describe` has the whole path
-        told = f'{name}  {job["error"] or _progress(job) or ""}'
-        rows.append((job['id'], job['status'], job['queue'], age, told.rstrip()))
+        name = (job['task'] or '?').rpartition('.')[2]  # `describe` shows the whole path
+        summary = f'{name}  {job["error"] or _progress(job) or ""}'
+        rows.append((job['id'], job['status'], job['queue'], age, summary.rstrip()))
     widths = [max(len(plain(row[column])) for row in rows) for column in range(4)]
-    room = max(_NARROWEST, _columns() - sum(widths) - 2 * len(widths))
+    room = max(_MIN_WIDTH, _columns() - sum(widths) - 2 * len(widths))
     for row in rows:
         cells = [f'{plain(cell):<{width}}' for cell, width in zip(row[:4], widths, strict=True)]
         yield '  '.join((*cells, _cut(plain(row[4]), room))).rstrip()
 
 
 def bar(status: Status) -> str:
-    """The state of a job in one line that fits the terminal: how far it is, if its task tells."""
-    shares = _share(status)
+    """Return a job's status and progress in one line that fits the terminal."""
+    share = _share(status)
     drawn = ''
-    if shares is not None:
-        filled = round(_BAR * shares)
-        drawn = f'[{"#" * filled}{"-" * (_BAR - filled)}] {shares:4.0%}  '
+    if share is not None:
+        filled = round(_BAR * share)
+        drawn = f'[{"#" * filled}{"-" * (_BAR - filled)}] {share:4.0%}  '
     line = plain(f'{status["status"]:<9} {drawn}{_progress(status) or ""}')
     return _cut(line, _columns() - 1).rstrip()
 

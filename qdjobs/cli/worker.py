@@ -1,4 +1,4 @@
-"""`flask jobs worker`: `rq worker` for the application that `flask` has loaded."""
+"""The command `flask jobs worker`: `rq worker` for the application that `flask` has loaded."""
 
 import os
 import sys
@@ -12,7 +12,7 @@ from qdjobs.config import VARIABLES, WEB_SECRETS, JobConfig, get_config
 
 
 @click.command(
-    add_help_option=False,  # the options, and so their help, are those of `rq worker`
+    add_help_option=False,  # `rq worker` shows the help
     context_settings={'ignore_unknown_options': True},
     short_help='Run a worker for this application.',
 )
@@ -21,12 +21,12 @@ from qdjobs.config import VARIABLES, WEB_SECRETS, JobConfig, get_config
 def worker(context: click.Context, arguments: tuple[str, ...]) -> None:
     """Run a JobWorker in this application's context, on its queues unless some are named.
 
-    Takes the options of `rq worker`. Its process takes the place of this one: a fresh process is
-    what RQ's key prefix takes effect in.
+    Accepts the options of `rq worker`. Replaces this process by the worker's, since RQ reads its
+    key prefix only at its import.
     """
     from rq.cli.workers import worker as rq_worker
 
-    # Complains about wrong options, shows the help, and tells whether there are queues.
+    # Rejects wrong options, shows the help, and parses the names of queues.
     with rq_worker.make_context(context.command_path, list(arguments)) as parsed:
         named = parsed.params['queues']
     config = get_config()
@@ -46,7 +46,7 @@ def worker(context: click.Context, arguments: tuple[str, ...]) -> None:
 
 
 def _environment(config: JobConfig, app: str) -> dict[str, str]:
-    """The environment of a process with the configuration of this application."""
+    """Return an environment with which a process has the configuration of this application."""
     names = [name for name in VARIABLES if name not in WEB_SECRETS]
     other = {name: value for name, value in os.environ.items() if name not in names}
     mine = {name: config.variables[name] for name in names if name in config.variables}
@@ -55,10 +55,10 @@ def _environment(config: JobConfig, app: str) -> dict[str, str]:
 
 
 def _import_path(named: str | None) -> str:
-    """How the new process finds the application: as `flask` has found it."""
+    """Return how the worker finds the application: as `flask` has found it."""
     if named or (named := get_config().app):
         return named
-    for file in ('wsgi.py', 'app.py'):  # as `flask` looks for it
+    for file in ('wsgi.py', 'app.py'):  # the order of `flask`
         if Path(file).exists():
             return file
     raise click.ClickException('Name the application: flask --app … jobs worker, or set JOB_APP.')

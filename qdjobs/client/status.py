@@ -99,15 +99,15 @@ def wait_for_job(job_id: str, timeout: float) -> Status:
 
 def read_statuses(job_ids: Sequence[str], results: bool = True) -> list[Status | None]:
     """Return the status of each job, None for a missing one, in one round trip per 1,000 jobs."""
-    asked = [job_id for job_id in job_ids if is_job_id(job_id)]
+    valid_ids = [job_id for job_id in job_ids if is_job_id(job_id)]
     replies: list[Any] = []
     with redis_connection() as connection:
-        for start in range(0, len(asked), _BATCH):
-            chunk = asked[start : start + _BATCH]
+        for start in range(0, len(valid_ids), _BATCH):
+            chunk = valid_ids[start : start + _BATCH]
             replies += read_records(connection, [int(results), *chunk])
     found = {
         job_id: make_status(job_id, reply)
-        for job_id, reply in zip(asked, replies, strict=True)
+        for job_id, reply in zip(valid_ids, replies, strict=True)
         if reply is not None
     }
     return [found.get(job_id) if is_job_id(job_id) else None for job_id in job_ids]

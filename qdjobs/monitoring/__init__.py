@@ -1,1 +1,1 @@
-"""How jobs, queues and workers are. Reads only."""
+"""Report the state of jobs, queues and workers. Changes nothing."""

@@ -1,6 +1,6 @@
-"""What is wrong with the set-up, each with its remedy: Redis, the workers, the jobs, the tasks.
+"""Check Redis, workers, jobs and tasks; each finding says what to do about it.
 
-Looks only, in two round trips however many jobs there are, and imports every task module.
+Changes nothing. Takes two round trips for any number of jobs, and imports every task module.
 """
 
 import pkgutil
@@ -14,8 +14,8 @@ from qdjobs.config import JobConfig, get_config
 from qdjobs.errors import JobError, QueueUnavailableError
 from qdjobs.monitoring.health import LATE, Health, WorkerHealth, read_health
 
-DEPTH = 1000  # entries of each list that are looked at
-PATIENCE = 300  # seconds that a job may wait before there are too few workers
+DEPTH = 1000  # entries of each list that are checked
+MAX_WAIT = 300  # seconds; if a job waits for longer, there are too few workers
 
 
 Level = Literal['ok', 'note', 'warning', 'error']
@@ -23,14 +23,14 @@ Level = Literal['ok', 'note', 'warning', 'error']
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing looked at. Of a warning jobs can suffer, of an error they do."""
+    """The result of one check. A warning can harm jobs, an error does."""
 
     level: Level
-    text: str  # with the remedy, if one is needed
+    text: str  # says what to do, if anything
 
 
 def examine() -> Iterator[Finding]:
-    """Everything, as it is found out. Raises ValueError for a bad setting only."""
+    """Run all checks, and yield each finding at once. Raises ValueError for a bad setting."""
     config = get_config()
     try:
         yield from _examine_redis()
@@ -111,7 +111,7 @@ def _examine_jobs(health: Health) -> Iterator[Finding]:
         )
     else:
         yield Finding('ok', 'No delayed job is late.')
-    slow = [queue for queue in health.queues if queue.oldest > PATIENCE]
+    slow = [queue for queue in health.queues if queue.oldest > MAX_WAIT]
     for queue in slow:
         yield Finding(
             'warning',
@@ -130,12 +130,12 @@ def _examine_jobs(health: Health) -> Iterator[Finding]:
 
 def _examine_orphans(health: Health) -> Iterator[Finding]:
     if health.lost:
-        # A living worker looks every ten seconds.
-        mends = any(not worker.is_stock and worker.state != 'lost' for worker in health.workers)
+        # A living JobWorker recovers them at its next round of maintenance.
+        recovers = any(not worker.is_stock and worker.state != 'lost' for worker in health.workers)
         yield Finding(
-            'warning' if mends else 'error',
+            'warning' if recovers else 'error',
             f'{_count(health.lost, "running job")} lost by a dead worker. '
-            + ('A JobWorker puts them back within seconds: look again.' if mends else _start()),
+            + ('A JobWorker puts them back within seconds: look again.' if recovers else _start()),
         )
     abandoned = sum(queue.abandoned for queue in health.queues)
     if abandoned:
@@ -156,11 +156,11 @@ def _examine_orphans(health: Health) -> Iterator[Finding]:
 
 
 def _examine_tasks(module_name: str) -> Iterator[Finding]:
-    """The module, and every module inside if it is a package."""
+    """Check a module and, if it is a package, every module in it."""
     try:
         module = import_module(module_name, module_name)
     except JobError as error:
-        yield Finding('error', f'{error} Mend it, or change JOB_TASK_MODULES.')
+        yield Finding('error', f'{error} Fix it, or change JOB_TASK_MODULES.')
         return
     tasks = 0
     for name in public_functions(module):
@@ -172,18 +172,18 @@ def _examine_tasks(module_name: str) -> Iterator[Finding]:
     if tasks:
         yield Finding('ok', f'{module_name} has {_count(tasks, "task")}.')
     for inner in pkgutil.iter_modules(getattr(module, '__path__', []), f'{module_name}.'):
-        if not inner.name.endswith('.__main__'):  # which would run
+        if not inner.name.endswith('.__main__'):  # importing it would run it
             yield from _examine_tasks(inner.name)
 
 
 def _examine_interfaces(config: JobConfig) -> Iterator[Finding]:
-    for door, key, names in (
+    for path, secret, variables in (
         ('/rq', config.dashboard_login, 'DASHBOARD_USERNAME and DASHBOARD_PASSWORD'),
         ('/api/jobs', config.api_token, 'JOBS_API_TOKEN'),
         ('/metrics', config.metrics_token, 'METRICS_TOKEN'),
     ):
-        if key is None:
-            yield Finding('note', f'There is no {door}: {names} not set here.')
+        if secret is None:
+            yield Finding('note', f'There is no {path}: {variables} not set here.')
 
 
 def _start() -> str:
@@ -196,7 +196,7 @@ def _count(number: int, noun: str) -> str:
 
 
 def show_duration(seconds: float) -> str:
-    """Such as 45 s, 12 min, 5 h, 3 d."""
+    """Format a duration, such as 45 s, 12 min, 5 h or 3 d."""
     for unit, length in (('d', 86_400), ('h', 3600), ('min', 60)):
         if seconds >= 2 * length:
             return f'{seconds / length:.0f} {unit}'

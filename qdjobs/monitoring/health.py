@@ -1,7 +1,7 @@
-"""How queues and workers are, read in one round trip that changes nothing.
+"""Read the state of queues and workers in one round trip, without changing anything.
 
-It costs the same however many jobs there are: of lists and registries it takes the length, and
-looks at no more than their first entries.
+The cost does not depend on the number of jobs: of lists and registries it reads the length, and at
+most the first entries.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,11 +13,11 @@ from qdjobs.client.redis import Script, redis_connection, redis_key
 from qdjobs.client.status import parse_moment, read_text
 from qdjobs.config import get_config
 
-LATE = 60  # seconds after its time at which a delayed job should long have been enqueued
+LATE = 60  # seconds; a delayed job that is due for longer is late
 SILENCE = 60  # seconds without a heartbeat; a JobWorker writes one every ten (40 at most)
 
-# What each queue is asked for, in the order of the script. Failed are the stopped ones too: RQ
-# keeps both in one registry. Rate-limited jobs are kept by limit, not by queue, and not counted.
+# The counts of each queue, in the order of the script. `failed` includes stopped jobs: RQ keeps
+# both in one registry. Rate-limited jobs are not counted: RQ does not keep them by queue.
 _COUNTED = (
     'queued', 'scheduled', 'deferred', 'ready_to_enqueue', 'started', 'finished', 'failed',
     'canceled',
@@ -28,41 +28,41 @@ _health = Script(Path(__file__).with_name('lua') / 'health.lua')
 
 @dataclass(frozen=True)
 class QueueHealth:
-    """One queue. What has expired, and waits for RQ's clean-up only, is not counted."""
+    """One queue. Expired entries, which RQ's clean-up will remove, are not counted."""
 
     name: str
     jobs: Mapping[str, int]  # by status
     oldest: float  # seconds that the oldest waiting job has waited; 0 if none waits
-    late: int  # jobs whose time came more than LATE seconds ago, and that are not enqueued
-    abandoned: int  # started jobs that nobody runs, and that no recovery will find
+    late: int  # delayed jobs that should have been enqueued more than LATE seconds ago
+    abandoned: int  # started jobs that no worker runs and no JobWorker will recover
     missing: int  # ids in the queue that have no record
-    failures: int  # jobs that have failed for good, ever, under a JobWorker
+    failures: int  # jobs that have ever failed for good under a JobWorker
 
 
 @dataclass(frozen=True)
 class WorkerHealth:
-    """One worker that has not said goodbye."""
+    """One worker that has a record: alive, or dead without having removed it."""
 
     name: str
     host: str
-    state: str  # RQ's 'started', 'idle', 'busy' or 'suspended'; 'lost' if it gives no sign of life
+    state: str  # RQ's 'started', 'idle', 'busy' or 'suspended'; 'lost' without a heartbeat
     queues: frozenset[str]
-    is_stock: bool  # it can be told only if it writes its class: ours does
-    silence: float  # seconds since its last sign of life
+    is_stock: bool  # its record does not name its class, as a JobWorker's does
+    silence: float  # seconds since its last heartbeat
 
 
 @dataclass(frozen=True)
 class Health:
-    """All of it, at one moment."""
+    """The state of all queues and workers at one moment."""
 
     queues: Sequence[QueueHealth]
     workers: Sequence[WorkerHealth]
-    lost: int  # jobs whose lease is past: the next JobWorker that looks puts them back
+    lost: int  # jobs whose lease has expired: the next round of any JobWorker recovers them
     suspended: bool  # by `rq suspend`
 
 
 def read_health(depth: int = 10) -> Health:
-    """Look at the first `depth` entries of each list. Raises QueueUnavailableError."""
+    """Read the state; check `depth` entries of each list. Raises QueueUnavailableError."""
     names = get_config().queues
     with redis_connection() as connection:
         time, suspended, lost, queues, workers = _health(connection, [depth, LATE, *names])
@@ -90,7 +90,7 @@ def _queue(name: str, time: int, row: Sequence[Any]) -> QueueHealth:
 def _worker(time: int, row: Sequence[bytes | None]) -> WorkerHealth:
     key, state, queues, host, worker_class, _ = map(read_text, row)
     silence = _seconds_since(row[-1], time)
-    # A stock worker that idles writes none for seven minutes: its record expires, or it lives.
+    # An idle stock worker writes no heartbeat for seven minutes. If it is dead, its record expires.
     lost = bool(worker_class) and (silence is None or silence > SILENCE)
     return WorkerHealth(
         name=key.removeprefix(redis_key('worker', '')),

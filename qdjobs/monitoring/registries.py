@@ -1,7 +1,7 @@
-"""What a monitor shows beside statuses: queues, registries, one job in full, workers.
+"""Read what the dashboard shows: queues, registries, jobs in full, workers.
 
-Read as bytes, not through RQ's Job, Queue, Worker and registries: theirs unpickle what they find,
-tidy while they read, and fail for all if one record is odd. Anyone may have written all of it.
+Reads bytes, without RQ's classes: those unpickle what they read, clean up meanwhile, and fail for
+all records if one is malformed. Anyone may have written any of the records.
 """
 
 from typing import Any
@@ -27,26 +27,26 @@ from qdjobs.errors import InvalidJobError, JobNotFoundError
 
 SHOWN = ('queued', 'started', 'scheduled', 'deferred', 'finished', 'failed', 'canceled')
 MAX_TEXT = 20_000  # characters of one value that are shown
-MAX_OTHERS = 50  # jobs that one is shown to depend on
+MAX_DEPENDENCIES = 50  # of one job that are shown
 
 
 def list_queues() -> list[str]:
-    """The names of all queues, ours first."""
+    """Return the names of all queues, the configured ones first."""
     with redis_connection() as connection:
         keys = connection.smembers(f'{get_config().key_prefix}:queues')
-    others = {read_text(key).removeprefix(redis_key('queue', '')) for key in keys}
-    ours = get_config().queues
-    return [*ours, *sorted(others.difference(ours))]
+    names = {read_text(key).removeprefix(redis_key('queue', '')) for key in keys}
+    configured = get_config().queues
+    return [*configured, *sorted(names.difference(configured))]
 
 
 def count_jobs(queues: list[str]) -> list[dict[str, int]]:
-    """How many jobs stand in each registry of each queue."""
+    """Return the number of jobs in each registry of each queue."""
     with redis_connection() as connection, connection.pipeline(transaction=False) as pipe:
         for queue in queues:
             for registry in SHOWN:
                 count = pipe.llen if registry == 'queued' else pipe.zcard
                 count(registry_key(registry, queue))
-        # What is no list or no sorted set answers with an error: nothing stands there.
+        # A key of the wrong type answers with an error: it holds no jobs.
         counts = [n if isinstance(n, int) else 0 for n in pipe.execute(raise_on_error=False)]
     rows = [counts[n : n + len(SHOWN)] for n in range(0, len(counts), len(SHOWN))]
     return [dict(zip(SHOWN, row, strict=True)) for row in rows]
@@ -55,14 +55,14 @@ def count_jobs(queues: list[str]) -> list[dict[str, int]]:
 def read_registry(
     queue: str, registry: str, start: int, size: int, from_end: bool = False
 ) -> list[str]:
-    """Ids of jobs in a registry, in its order or, `from_end`, backwards."""
+    """Return the ids of jobs in a registry, in its order or, with `from_end`, backwards."""
     first, last = (-start - size, -start - 1) if from_end else (start, start + size - 1)
     ids = read_ids(registry_key(registry, queue), first, last)
     return ids[::-1] if from_end else ids
 
 
 def describe_jobs(job_ids: list[str]) -> list[dict[str, Any]]:
-    """`id`, `description`, `error` and times of each job; where a record cannot be read, that."""
+    """Return the status and description of each job, or a note that its record is unreadable."""
     statuses = read_statuses(job_ids, results=False)
     readable = [job_id for job_id, status in zip(job_ids, statuses, strict=True) if status]
     with redis_connection() as connection, connection.pipeline(transaction=False) as pipe:
@@ -78,10 +78,10 @@ def describe_jobs(job_ids: list[str]) -> list[dict[str, Any]]:
 
 
 def describe_job(job_id: str) -> dict[str, Any]:
-    """A job's status, with its description, metadata, traceback and what it depends on.
+    """Return a job's status, with its description, metadata, traceback and dependencies.
 
-    `meta` is JSON or says why it cannot be read, `depends_on` maps ids to whether their record
-    is there. What is longer than MAX_TEXT is cut. Raises JobNotFoundError.
+    `meta` is JSON, or says why it cannot be read. `depends_on` maps ids to whether their record
+    exists. Texts longer than MAX_TEXT are cut. Raises JobNotFoundError.
     """
     if not is_job_id(job_id):
         raise JobNotFoundError([job_id])
@@ -91,8 +91,9 @@ def describe_job(job_id: str) -> dict[str, Any]:
         if reply is None:
             raise JobNotFoundError([job_id])
         fields: Any = connection.hmget(key, 'description', 'enqueued_at')
-        others = _members(connection, redis_key('job', f':{job_id}:dependencies'))[:MAX_OTHERS]
-        there = [bool(connection.exists(redis_key('job', other))) for other in others]
+        needed = _members(connection, redis_key('job', f':{job_id}:dependencies'))
+        needed = needed[:MAX_DEPENDENCIES]
+        exist = [bool(connection.exists(redis_key('job', other))) for other in needed]
     status = make_status(job_id, reply)
     status['result'] = _bounded(status['result'])
     return dict(status) | {
@@ -100,12 +101,12 @@ def describe_job(job_id: str) -> dict[str, Any]:
         'enqueued_at': parse_moment(fields[1]),
         'traceback': _cut_front(read_traceback(reply) or status['error']),
         'meta': _read_meta(reply[0][STATUS_FIELDS.index('meta')]),
-        'depends_on': dict(zip(others, there, strict=True)),
+        'depends_on': dict(zip(needed, exist, strict=True)),
     }
 
 
 def list_workers() -> list[dict[str, Any]]:
-    """Every worker that lives: `name`, `state`, `queues`, `job`, and two versions."""
+    """Return every worker alive: `name`, `state`, `queues`, `job`, and two versions."""
     with redis_connection() as connection:
         keys = sorted(map(read_text, connection.smembers(f'{get_config().key_prefix}:workers')))
         with connection.pipeline(transaction=False) as pipe:
@@ -116,7 +117,7 @@ def list_workers() -> list[dict[str, Any]]:
     workers = []
     for key, fields, runs in zip(keys, found[::2], found[1::2], strict=True):
         if not isinstance(fields, list) or fields[0] is None:
-            continue  # its record has expired: it has died
+            continue  # its record has expired: it is dead
         state, queues, version, python = (_cut(read_text(field)) for field in fields)
         job = read_text(min(runs)).split(':')[0] if isinstance(runs, set) and runs else None
         name = key.removeprefix(redis_key('worker', ''))
@@ -139,7 +140,7 @@ def _read_meta(meta: bytes | None) -> str:
 
 
 def _bounded(value: Any) -> Any:
-    """The value itself, or the beginning of a long one, as JSON has it, as text."""
+    """Return the value itself or, if it is long, the beginning of its JSON."""
     text = to_json(value)
     return value if len(text) <= MAX_TEXT else _cut(text)
 
@@ -149,5 +150,5 @@ def _cut(text: str) -> str:
 
 
 def _cut_front(text: str | None) -> str | None:
-    """What matters in a traceback stands at its end."""
+    """Cut a traceback at its front: the error is at the end."""
     return text if text is None or len(text) <= MAX_TEXT else f'…{text[-MAX_TEXT:]}'

@@ -1,6 +1,6 @@
-"""Jobs by HTTP: the API, the dashboard, the metrics, and errors as answers.
+"""Blueprints: the HTTP API, the dashboard, the metrics; and error responses.
 
-What an application's own blueprints use of it is here; JobQueue mounts the rest.
+Exports what the blueprints of an application need of it; JobQueue mounts the rest.
 """
 
 from qdjobs.web.body import json_answer, read_json_body

@@ -1,4 +1,4 @@
-"""JSON bodies: that of a request, if it is not too much of it, and that of an answer."""
+"""Read the JSON body of a request, of a limited size, and make JSON responses."""
 
 from typing import Any
 
@@ -14,10 +14,11 @@ from qdjobs.client.json import to_json
 
 
 def read_json_body(largest: int) -> bytes:
-    """The body as it came, of at most `largest` bytes; else 413, or 415 if it is not JSON.
+    """Return the raw body of a JSON request, of at most `largest` bytes.
 
-    A form of another site can post text, but not JSON. Raises BadRequest for a body that breaks
-    off, or whose chunks are none.
+    Raises RequestEntityTooLarge for a larger one, UnsupportedMediaType for a request that is not
+    JSON (a form of another site cannot send JSON), and BadRequest for a truncated body or
+    malformed chunks.
     """
     request.max_content_length = largest + 1
     if not request.is_json:
@@ -26,9 +27,9 @@ def read_json_body(largest: int) -> bytes:
         body = request.get_data(cache=False)
     except HTTPException:
         raise
-    except Exception as error:  # each server has its own for what is no chunk
+    except Exception as error:  # servers raise errors of their own for malformed chunks
         raise BadRequest(f'The body cannot be read: {error}.') from error
-    if len(body) > largest:  # without a length, Werkzeug cuts a body off in silence
+    if len(body) > largest:  # Werkzeug silently truncates a body without a Content-Length
         raise RequestEntityTooLarge
     return body
 

@@ -1,7 +1,7 @@
-"""/metrics for Prometheus, behind a token.
+"""The endpoint /metrics for Prometheus, protected by a token.
 
-All of it is read from Redis, so it does not matter which of gunicorn's processes answers: none
-keeps numbers of its own. A scrape costs the same however many jobs there are.
+All values are read from Redis, so any of gunicorn's processes can answer. The cost of a scrape does
+not depend on the number of jobs.
 """
 
 from collections import Counter
@@ -19,7 +19,7 @@ WORKER_STATES = ('started', 'idle', 'busy', 'suspended', 'lost')
 
 
 def make_metrics(token: str) -> Blueprint:
-    """The metrics at the root of the blueprint, for those who have the token."""
+    """Return a blueprint with the metrics at its root, for requests with this token."""
     registry = CollectorRegistry()
     registry.register(_Collector())
     blueprint = Blueprint('qdjobs_metrics', __name__)
@@ -38,7 +38,7 @@ class _Collector:
         try:
             health = read_health()
         except QueueUnavailableError:
-            # An answer all the same: the web process is there, and says who is not.
+            # Not an error: the web process is up, and reports that Redis is not.
             up.add_metric([], 0)
             yield up
             return
@@ -79,6 +79,6 @@ def _count_workers(health: Health) -> Metric:
         labels=['state'],
     )
     numbers = Counter(worker.state for worker in health.workers)
-    for state in WORKER_STATES:  # each, so that an alert can compare with 0
+    for state in WORKER_STATES:  # all of them, so that an alert can compare with 0
         workers.add_metric([state], numbers[state])
     return workers

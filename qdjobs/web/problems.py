@@ -1,4 +1,4 @@
-"""Errors become answers: problem details, as RFC 9457 writes them."""
+"""Turn errors into responses with problem details (RFC 9457)."""
 
 import logging
 
@@ -28,17 +28,17 @@ log = logging.getLogger(__name__)
 
 
 class FieldProblem(BadRequest):
-    """A request that cannot be used for its `field`, such as `params.width`."""
+    """A bad request; `field` names the invalid field, such as `params.width`."""
 
     def __init__(self, field: str, detail: str) -> None:
         super().__init__(detail)
-        self.field = field[:200]  # the client may have made it up, of any length
+        self.field = field[:200]  # a client can send a name of any length
 
 
 def answer_job_errors(app: Flask) -> None:
     """Answer every JobError that a view does not handle, and no other error.
 
-    A handler that the application has registered for it already goes first.
+    A handler for JobError that the application has already registered takes precedence.
     """
     if JobError not in app.error_handler_spec[None][None]:
         app.register_error_handler(JobError, _job_problem)
@@ -47,12 +47,12 @@ def answer_job_errors(app: Flask) -> None:
 def register_problems(site: Flask | Blueprint) -> None:
     """Answer every JobError and every HTTP error with problem details.
 
-    `site` is an application whose pages are all an API, or a blueprint.
+    `site` is a blueprint, or an application that is an API as a whole.
     """
     site.register_error_handler(JobError, _job_problem)
     site.register_error_handler(HTTPException, _http_problem)
     if isinstance(site, Blueprint):
-        # Its application's handler of one code would go before the blueprint's for all.
+        # The application's handler for a code takes precedence over a blueprint's for all codes.
         for code in default_exceptions:
             site.register_error_handler(code, _http_problem)
 
@@ -64,7 +64,7 @@ def _job_problem(error: JobError) -> Response:
         return _problem(status, title, 'The server made a mistake.')
     if status == 503:
         log.error('%s', error)
-        # What stands in the message is for the operator, not for whoever asked.
+        # The message is for the operator, not for the client.
         detail = 'Nothing is wrong with the request: repeat it later.'
         answer = _problem(status, title, detail, job_id=getattr(error, 'job_id', None))
         answer.headers['Retry-After'] = str(RETRY_AFTER)

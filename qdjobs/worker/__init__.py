@@ -1,4 +1,4 @@
-"""What `rq worker` runs: a worker that loses no job. docs/reliability.md has the whole."""
+"""The worker that `rq worker` runs: it loses no job. docs/reliability.md says how."""
 
 from qdjobs.worker.worker import JobWorker
 

@@ -1,4 +1,4 @@
-"""The Flask application that jobs run in: found by JOB_APP, loaded once in each work horse."""
+"""Load the Flask application that JOB_APP names. Runs once in each horse."""
 
 from dataclasses import fields
 
@@ -13,17 +13,17 @@ class ApplicationError(Exception):
 
 
 def load_app(path: str, config: JobConfig) -> Flask:
-    """Load what `flask --app path` would: `module`, `module:app`, `module:factory`,
-    `module:factory()` or a file.
+    """Load the application that `flask --app path` would load.
 
-    `config` is the worker's. Raises ApplicationError if there is no application, or if it has
-    another configuration; whatever the application's own code raises passes through.
+    `path` is `module`, `module:app`, `module:factory`, `module:factory()` or a file. Raises
+    ApplicationError if there is no application, or if its configuration differs from `config`,
+    the worker's. Errors of the application's own code are not caught.
     """
     try:
         app = ScriptInfo(app_import_path=path, set_debug_flag=False).load_app()
     except NoAppException as error:
         lines = str(error).strip().splitlines()
-        # Flask puts the traceback of a failed import behind its first line.
+        # For a failed import, a traceback follows Flask's first line.
         reason = lines[0] if len(lines) == 1 else f'{lines[0]} {lines[-1]}'
         raise ApplicationError(f'JOB_APP={path!r} cannot be loaded: {reason}') from None
     own = app.extensions.get(EXTENSION, config)

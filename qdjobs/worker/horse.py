@@ -1,7 +1,8 @@
-"""The work horse: a process that a worker forks once and hands one job after another.
+"""The work horse: a forked process that runs one job after another.
 
-It is warm: what the worker has imported, and what earlier jobs have, stays. It dies with its
-worker, and whatever it dies of, only the job that it was running is hurt.
+`Horse` lives in the parent. `_child_main`, and what it calls, run in the horse. Imports of the
+worker and of earlier jobs stay loaded. The horse dies with its worker. If it crashes, only the job
+that it runs is affected.
 """
 
 import contextlib
@@ -26,15 +27,15 @@ _READY = b'ready'
 _FAILED = b'failed: '  # before the reason
 _PR_SET_PDEATHSIG = 1
 _SIGNALS = {number.value: number.name for number in signal.Signals}
-_PIPE_CLOSED = 0.5  # seconds that a horse has to end once its pipe is closed
+_EXIT_GRACE = 0.5  # seconds that a horse has to exit once it has closed its pipe
 
 
 class HorseFailed(Exception):
-    """The process could not be prepared; the message is one line that says why."""
+    """The horse could not be prepared; the message is one line that says why."""
 
 
 class HorseDied(Exception):
-    """The process is gone; says how."""
+    """The horse has died; the message names the signal or the exit code."""
 
     def __init__(self, status: int) -> None:
         self.status = status
@@ -49,27 +50,28 @@ class HorseDied(Exception):
 
 
 class Horse:
-    """One forked process; `prepare` runs in it once, `run` for each message."""
+    """The parent's handle of one forked horse."""
 
     def __init__(self, prepare: Callable[[], None], run: Callable[[bytes], bytes]) -> None:
-        """Return once the process is ready.
+        """Fork the horse, and return once it is ready.
 
-        Raises HorseFailed if `prepare` raises, HorseDied if the process ends before.
+        The horse calls `prepare` once and `run` for each message. Raises HorseFailed if `prepare`
+        raises, HorseDied if the horse dies before it is ready.
         """
         self.jobs = 0
-        self._begun = mmap.mmap(-1, 8)  # shared: the number of jobs that the horse has begun
-        self._connection, far_end = multiprocessing.Pipe()
+        self._started = mmap.mmap(-1, 8)  # shared: the number of jobs that the horse has started
+        self._connection, child_end = multiprocessing.Pipe()
         parent = os.getpid()
         sys.stdout.flush()
         sys.stderr.flush()
         self.pid = os.fork()
         if self.pid == 0:
             self._connection.close()
-            _child_main(parent, far_end, self._begun, prepare, run)
-        far_end.close()
-        self._poll = select.poll()  # `Connection.poll` would make a new one for each job
+            _child_main(parent, child_end, self._started, prepare, run)
+        child_end.close()
+        self._poll = select.poll()  # `Connection.poll` would create a new one for each job
         self._poll.register(self._connection.fileno(), select.POLLIN)
-        with contextlib.suppress(OSError):  # it may have done so itself, or be gone
+        with contextlib.suppress(OSError):  # it may have done so itself, or be dead
             os.setpgid(self.pid, self.pid)
         while (answer := self.wait(60)) != _READY:
             if answer is not None and answer.startswith(_FAILED):
@@ -77,56 +79,56 @@ class Horse:
                 raise HorseFailed(answer.removeprefix(_FAILED).decode())
 
     def send(self, message: bytes) -> None:
-        """Hand over a job. If the horse is dead, `wait` will say so."""
+        """Send a job to the horse. If the horse is dead, `wait` raises HorseDied."""
         self.jobs += 1
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             self._connection.send_bytes(message)
 
     def wait(self, seconds: float) -> bytes | None:
-        """The answer to the message, or None after so many seconds. Raises HorseDied."""
+        """Return the answer to the message, or None after `seconds`. Raises HorseDied."""
         try:
             if self._poll.poll(seconds * 1000):
                 return self._connection.recv_bytes()
         except (EOFError, ConnectionResetError):
-            self._reap(self._end_after_pipe())
-        # A process that the task has left behind may hold the pipe open: look at the horse too.
+            self._reap(self._wait_for_exit())
+        # A process that the task has started may hold the pipe open: check the horse itself too.
         pid, status = os.waitpid(self.pid, os.WNOHANG)
         if pid and not self._poll.poll(0):
             self._reap(status)
         return None
 
     @property
-    def has_begun(self) -> bool:
-        """Whether it has begun the job that it was handed last; also once it is dead."""
-        return int.from_bytes(self._begun[:]) == self.jobs
+    def has_started_job(self) -> bool:
+        """Whether the horse has started the job sent last; also known once it is dead."""
+        return int.from_bytes(self._started[:]) == self.jobs
 
     def is_alive(self) -> bool:
-        """Whether it can be given a job; look before taking one."""
+        """Return whether the horse can run a job. Check before claiming one."""
         try:
             return os.waitpid(self.pid, os.WNOHANG)[0] == 0
         except ChildProcessError:
             return False
 
-    def _end_after_pipe(self) -> int:
-        """Its status. A task may have closed the pipe and live on: it is of no use then."""
-        deadline = time.monotonic() + _PIPE_CLOSED
+    def _wait_for_exit(self) -> int:
+        """Return the exit status once the pipe is closed. Kills a horse that does not exit."""
+        deadline = time.monotonic() + _EXIT_GRACE
         while time.monotonic() < deadline:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
             if pid:
                 return status
             time.sleep(0.01)
-        self._signal_group()
+        self._kill_group()
         return os.waitpid(self.pid, 0)[1]
 
     def kill(self) -> None:
-        """End it at once, with every process of its group."""
-        self._signal_group()
+        """Kill the horse and every process of its group."""
+        self._kill_group()
         with contextlib.suppress(ChildProcessError):
             os.waitpid(self.pid, 0)
         self._connection.close()
 
     def retire(self) -> None:
-        """Let an idle horse end; kill it if it does not."""
+        """Let an idle horse exit; kill it if it does not."""
         self._connection.close()
         deadline = time.monotonic() + 2
         with contextlib.suppress(ChildProcessError):
@@ -137,11 +139,11 @@ class Horse:
             self.kill()
 
     def _reap(self, status: int) -> None:
-        self._signal_group()  # what the task has started must not outlive it
+        self._kill_group()  # processes that the task has started must not outlive the horse
         self._connection.close()
         raise HorseDied(status)
 
-    def _signal_group(self) -> None:
+    def _kill_group(self) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
 
@@ -149,31 +151,31 @@ class Horse:
 def _child_main(
     parent: int,
     connection: Connection,
-    begun: mmap.mmap,
+    started: mmap.mmap,
     prepare: Callable[[], None],
     run: Callable[[bytes], bytes],
 ) -> None:
-    """The whole life of the process. Never returns."""
+    """Run the horse until its pipe is closed. Never returns."""
     code = 1
     own = os.getpid()
     try:
-        os.setpgid(0, 0)  # Ctrl-C is for the worker, which decides about the job
-        _die_with(parent)
+        os.setpgid(0, 0)  # Ctrl-C goes to the worker, which decides about the job
+        _die_with_parent(parent)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        # Platforms that end a service signal each of its processes: the worker decides here too.
-        # Not SIG_IGN, which the programs that a task starts would inherit.
+        # Some platforms send SIGTERM to every process of a service; the worker decides here too.
+        # Programs that a task starts would inherit SIG_IGN, but not a handler.
         signal.signal(signal.SIGTERM, lambda *_: None)
         connection.send_bytes(_prepare(prepare))
-        with contextlib.suppress(EOFError, OSError):  # the worker is done with us
-            while os.getpid() == own:  # a task may fork, and its child come back to here
+        with contextlib.suppress(EOFError, OSError):  # the worker has closed the pipe
+            while os.getpid() == own:  # a task may fork, and its child may return to here
                 message = connection.recv_bytes()
-                begun[:] = (int.from_bytes(begun[:]) + 1).to_bytes(8)
+                started[:] = (int.from_bytes(started[:]) + 1).to_bytes(8)
                 answer = run(message)
                 if os.getpid() == own:
                     connection.send_bytes(answer)
         code = 0
     except BaseException:  # noqa: BLE001
-        sys.excepthook(*sys.exc_info())  # there is nobody left to raise it to
+        sys.excepthook(*sys.exc_info())  # nothing above catches it: `os._exit` follows
     finally:
         with contextlib.suppress(Exception):
             sys.stdout.flush()
@@ -182,7 +184,7 @@ def _child_main(
 
 
 def _prepare(prepare: Callable[[], None]) -> bytes:
-    """What to answer the parent, which decides what becomes of this process."""
+    """Prepare the horse, and return the message for the parent: _READY, or _FAILED and why."""
     try:
         prepare()
     except ApplicationError as error:
@@ -193,17 +195,17 @@ def _prepare(prepare: Callable[[], None]) -> bytes:
     return _READY
 
 
-def _die_with(parent: int) -> None:
-    """Have this process killed when its worker dies, however that dies."""
+def _die_with_parent(parent: int) -> None:
+    """Have the horse killed when its worker dies, for whatever reason."""
     if sys.platform == 'linux':
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     else:
-        threading.Thread(target=_watch, args=(parent,), daemon=True).start()
-    if os.getppid() != parent:  # it died before we asked
+        threading.Thread(target=_watch_parent, args=(parent,), daemon=True).start()
+    if os.getppid() != parent:  # it died before the call
         os._exit(1)
 
 
-def _watch(parent: int) -> None:
+def _watch_parent(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(0.5)
     os.kill(os.getpid(), signal.SIGKILL)

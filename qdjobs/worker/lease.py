@@ -1,9 +1,11 @@
-"""Who runs a job, and until when: taking it, renewing, recording, giving it back, recovering.
+"""Claim jobs under a lease; renew, end, release and recover leases.
 
-A job that runs is leased: `leases` holds its execution with the moment until which its worker is
-believed. Whoever holds the lease may record an outcome; once it is past, a living worker puts the
-job back. RQ's own registry of started jobs has the execution too, without an expiry, so that no
-tool of RQ's takes it for abandoned.
+A running job has a lease: an entry of the sorted set `leases`, scored with the time at which it
+expires. Only the holder of the lease can record the outcome of the job. Once the lease has
+expired, any JobWorker requeues the job. RQ's registry of started jobs has the execution too,
+without an expiry, so that RQ's tools do not treat it as abandoned.
+
+Runs in the parent, except that `record` and `finish` also run in the horse.
 """
 
 import logging
@@ -38,22 +40,22 @@ _finish = Script(_LUA / 'finish.lua', _LEASE)
 _record = Script(_LUA / 'record.lua', _LEASE)
 _release = Script(_LUA / 'release.lua', _LEASE)
 _recover = Script(_LUA / 'recover.lua', _LEASE)
-_keep_waiting = Script(_LUA / 'keep_waiting.lua', _LEASE)
+_persist_waiting = Script(_LUA / 'persist_waiting.lua', _LEASE)
 
 
 @dataclass(frozen=True)
 class Lease:
-    """The right of one worker to run one job and to record how it ended."""
+    """The right of one worker to run one job and to record its outcome."""
 
     job_id: str
     execution_id: str
     worker: str
-    origin: str  # the queue whose registries the job stands in
+    origin: str  # the queue whose registries hold the job
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A job that has been started for this worker: its lease and its hash."""
+    """A job that this worker has claimed: its lease, its queue and its hash."""
 
     lease: Lease
     queue: str
@@ -62,10 +64,10 @@ class Claim:
 
 @dataclass(frozen=True)
 class NoJob:
-    """There is nothing to take: nothing waits, or `rq suspend` has suspended the workers."""
+    """No job can be claimed: none waits, or `rq suspend` has suspended the workers."""
 
     suspended: bool
-    last_wake_up: str  # of the doorbell; whatever is queued from now on rings after it
+    last_wake_up: str  # its id in the stream; every later enqueue adds a new entry
 
 
 def claim_job(
@@ -74,15 +76,15 @@ def claim_job(
     execution_id: str,
     seconds: float,
     queues: Sequence[str],
-    again: bool = False,
+    reply_lost: bool = False,
     due: bool = True,
 ) -> Claim | NoJob:
-    """Start the next job of the queues, in their order.
+    """Claim and start the next job of the queues, in their order, with a lease of `seconds`.
 
-    With `again`, after an answer was lost, the execution gets the job that it has been given.
-    With `due`, jobs whose time has come are enqueued first.
+    With `reply_lost`, a job that this execution may have claimed already is returned again. With
+    `due`, delayed jobs that are due are enqueued first.
     """
-    arguments = [worker, execution_id, seconds, *_now(), int(again), int(due), *queues]
+    arguments = [worker, execution_id, seconds, *_now(), int(reply_lost), int(due), *queues]
     reply = _claim(connection, arguments)
     if reply[0] != b'job':
         return NoJob(reply[0] == b'suspended', reply[1].decode())
@@ -92,11 +94,11 @@ def claim_job(
     return Claim(Lease(job_id, execution_id, worker, origin), queue, fields)
 
 
-def wait_for_wake_up(connection: Redis, last_wake_up: str, seconds: float, wake_up: int) -> None:
-    """Return when a job has been queued since `last_ring`, or after so many seconds.
+def wait_for_wake_up(connection: Redis, last_wake_up: str, seconds: float, interrupt: int) -> None:
+    """Block until a wake-up after `last_wake_up`, or for at most `seconds`.
 
-    Or at once when the file `wake_up` can be read. The wait claims nothing: nothing is lost with
-    its answer. Raises RedisError.
+    Also returns once the file descriptor `interrupt` is readable. Claims nothing, so no job is
+    lost with the reply. Raises RedisError.
     """
     pool = connection.connection_pool
     link = pool.get_connection()
@@ -106,14 +108,14 @@ def wait_for_wake_up(connection: Redis, last_wake_up: str, seconds: float, wake_
         socket: Any = link._sock  # redis-py has no public name for it
         poll = select.poll()
         poll.register(socket, select.POLLIN)
-        poll.register(wake_up, select.POLLIN)
+        poll.register(interrupt, select.POLLIN)
         ready = {file for file, _ in poll.poll(block + (link.socket_timeout or 5.0) * 1000)}
         if not ready:
             raise RedisTimeoutError('Timeout reading from socket')
-        if wake_up not in ready:
+        if interrupt not in ready:
             link.read_response()
             return
-        link.disconnect()  # which ends the wait in Redis too
+        link.disconnect()  # ends the wait in Redis too
     except BaseException:
         link.disconnect()
         raise
@@ -122,15 +124,16 @@ def wait_for_wake_up(connection: Redis, last_wake_up: str, seconds: float, wake_
 
 
 def renew(connection: Redis, lease: Lease, seconds: float) -> str:
-    """'held', 'stop' if the job is to be stopped, or 'lost'."""
+    """Renew a lease for `seconds`. Returns 'held', 'stop' if a stop was requested, or 'lost'."""
     arguments = [lease.job_id, lease.execution_id, seconds, *_now()]
     return str(_renew(connection, arguments).decode())
 
 
 def record(connection: Redis, lease: Lease, commands: Pipeline) -> str:
-    """Run a pipeline's commands in one step if the lease still holds, and end it.
+    """Run the commands of a pipeline in one step, and end the lease.
 
-    Returns 'done', 'dependents' if other jobs wait for this one, or 'lost' with nothing written.
+    Returns 'done', or 'dependents' if other jobs wait for this one. Runs nothing and returns
+    'lost' if the lease does not hold any more, or the job was deleted or cancelled meanwhile.
     """
     arguments: list[Any] = [lease.job_id, lease.execution_id, lease.worker, lease.origin]
     for words, _ in commands.command_stack:
@@ -141,9 +144,9 @@ def record(connection: Redis, lease: Lease, commands: Pipeline) -> str:
 def finish(
     connection: Redis, lease: Lease, started: float, ended: float, result: str, ttl: int
 ) -> str:
-    """Record that the task has returned; answers as `record` does.
+    """Record that the task has returned, and end the lease. Returns the same as `record`.
 
-    `started` and `ended` are timestamps, `result` as RQ keeps it ('' for None), `ttl` seconds.
+    `started` and `ended` are timestamps, `result` is encoded by `pack_result`, `ttl` is in seconds.
     """
     moment = utcformat(datetime.fromtimestamp(ended, UTC))
     identity = [lease.job_id, lease.execution_id, lease.worker, lease.origin]
@@ -152,34 +155,34 @@ def finish(
 
 
 def release(connection: Redis, lease: Lease) -> bool:
-    """Put a job back to the front of its queue as if it had never been taken."""
+    """Release a claimed job to the front of its queue. Returns False if the lease was lost."""
     arguments = [lease.job_id, lease.execution_id, lease.worker, lease.origin, _now()[0]]
     return bool(_release(connection, arguments))
 
 
 def recover(connection: Redis, max_deaths: int, failure_ttl: int) -> list[str]:
-    """Put back every job whose lease is past; fail those whose worker has died too often.
+    """Requeue every job whose lease has expired; fail those whose workers died too often.
 
-    Returns the ids of those that have failed, or were to be stopped.
+    Returns the ids of jobs that have failed, or have stopped since a stop was requested.
     """
     lost = 'WorkerLostError: the worker died while it ran this job'
     poison = f'PoisonJobError: {max_deaths} workers died while they ran this job'
     arguments = [max_deaths, _now()[0], pack_error(lost), pack_error(poison), failure_ttl]
-    back, failed = _recover(connection, arguments)
-    for job_id in back:
-        log.warning('Job %s was put back: its worker is gone.', job_id.decode())
+    requeued, failed = _recover(connection, arguments)
+    for job_id in requeued:
+        log.warning('Job %s is requeued: its worker has died.', job_id.decode())
     for job_id in failed:
-        log.error('Job %s has ended: its worker is gone, not for the first time.', job_id.decode())
+        log.error('Job %s has failed or stopped: its worker has died.', job_id.decode())
     return [job_id.decode() for job_id in failed]
 
 
-def keep_waiting(connection: Redis, queue: str, first: int, last: int) -> int:
-    """Take the expiry from waiting jobs in a range; returns how many it has looked at."""
-    return int(_keep_waiting(connection, [queue, first, last]))
+def persist_waiting(connection: Redis, queue: str, first: int, last: int) -> int:
+    """Remove the expiry of waiting jobs in a range of indexes; return how many were checked."""
+    return int(_persist_waiting(connection, [queue, first, last]))
 
 
 def pack_error(text: str) -> str:
-    """An error as RQ keeps it in a job's results."""
+    """Encode an error as RQ does in a job's results."""
     return b64encode(compress(text.encode(errors='backslashreplace'))).decode()
 
 

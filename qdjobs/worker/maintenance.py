@@ -1,7 +1,7 @@
-"""Maintenance: recover the jobs of dead workers, and tidy what an interrupted step left behind.
+"""Recover the jobs of dead workers, and clean up after interrupted steps.
 
-Runs in the parent process of every worker, busy or idle. Any worker may do any of it at any time:
-each step is one script, or safe to do twice.
+Runs in the parent of every worker, busy or idle. Several workers can do so at the same time: each
+step is one script, or safe to repeat.
 """
 
 import contextlib
@@ -19,10 +19,10 @@ from rq.queue import Queue
 from rq.registry import ScheduledJobRegistry
 
 from qdjobs.config import JobConfig
-from qdjobs.worker.lease import PENDING_DEPENDENTS, keep_waiting, recover
+from qdjobs.worker.lease import PENDING_DEPENDENTS, persist_waiting, recover
 from qdjobs.worker.untrusted import CheckedJob
 
-PAGE = 1000  # waiting jobs that one round of tidying looks at, from each end and in between
+PAGE = 1000  # waiting jobs that one round checks: at each end of a queue, and in between
 
 _TIDYING = f'{RQ_KEY_PREFIX}:tidying'
 
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 
 class Maintenance:
-    """Does its rounds when they are due; `enqueue_dependents` and `release_slot` are RQ's."""
+    """Does a round when it is due. `enqueue_dependents` and `release_slot` are the worker's."""
 
     def __init__(
         self,
@@ -46,10 +46,10 @@ class Maintenance:
         self._enqueue_dependents = enqueue_dependents
         self._release_slot = release_slot
         self._next_round = 0.0  # on the monotonic clock
-        self._positions: dict[str, int] = {}  # in each queue, where the next look begins
+        self._positions: dict[str, int] = {}  # by queue: the first index of the next page
 
     def run_if_due(self) -> None:
-        """Do one round. Raises nothing: what Redis holds or refuses must not end a worker."""
+        """Do one round if it is due. Logs all errors: they must not end the worker."""
         moment = time.monotonic()
         if moment < self._next_round:
             return
@@ -58,16 +58,16 @@ class Maintenance:
         try:
             for job_id in recover(self._connection, config.max_worker_deaths, config.failure_ttl):
                 self._free_slot(job_id)
-            # One worker at a time does the rest.
+            # Only one worker at a time does the rest.
             if self._connection.set(_TIDYING, 1, nx=True, px=int(config.tidy_interval * 1000)):
                 self._tidy()
         except RedisError as error:
             log.warning('Redis is away: %s', error)
         except Exception:
-            log.exception('The maintenance failed')
+            log.exception('Maintenance failed')
 
     def _free_slot(self, job_id: str) -> None:
-        """RQ's rate limit counts a job until its slot is released."""
+        """Release the job's slot in RQ's rate limit, if it has one."""
         with contextlib.suppress(NoSuchJobError):
             job = CheckedJob.fetch(job_id, self._connection)
             if job.has_rate_limit:
@@ -75,20 +75,20 @@ class Maintenance:
 
     def _tidy(self) -> None:
         for queue in self._queues:
-            self._keep_waiting(queue.name)
+            self._persist_waiting(queue.name)
             self._enqueue_rate_limited(queue)
-        self._enqueue_forgotten_dependents()
+        self._enqueue_pending_dependents()
 
-    def _keep_waiting(self, queue: str) -> None:
-        """Remove the expiry that RQ's own requeueing leaves on jobs that wait."""
-        keep_waiting(self._connection, queue, 0, PAGE - 1)
-        keep_waiting(self._connection, queue, -PAGE, -1)
+    def _persist_waiting(self, queue: str) -> None:
+        """Remove the expiry that waiting jobs have if RQ has requeued them."""
+        persist_waiting(self._connection, queue, 0, PAGE - 1)
+        persist_waiting(self._connection, queue, -PAGE, -1)
         position = self._positions.get(queue, PAGE)
-        seen = keep_waiting(self._connection, queue, position, position + PAGE - 1)
+        seen = persist_waiting(self._connection, queue, position, position + PAGE - 1)
         self._positions[queue] = position + PAGE if seen else PAGE
 
     def _enqueue_rate_limited(self, queue: Queue) -> None:
-        """Scheduled jobs under RQ's rate limit, which the claim leaves to RQ's own code."""
+        """Enqueue due jobs under RQ's rate limit, which `claim_job` skips, with RQ's code."""
         registry = ScheduledJobRegistry(queue=queue)
         for job_id in registry.get_jobs_to_schedule(chunk_size=100):
             with self._connection.pipeline() as pipe:
@@ -97,14 +97,14 @@ class Maintenance:
                     job = CheckedJob.fetch(job_id, self._connection)
                     queue._enqueue_rate_limited_job(job, pipeline=pipe)
                 except NoSuchJobError:
-                    pass  # its entry goes
-                except Exception:  # noqa: BLE001  # unreadable: the worker that claims it says why
+                    pass  # its entry is removed
+                except Exception:  # noqa: BLE001  # malformed: it fails with the cause once claimed
                     pipe.hset(f'{RQ_KEY_PREFIX}:job:{job_id}', 'status', 'queued')
                     queue.push_job_id(job_id, pipeline=pipe)
                 pipe.execute()
 
-    def _enqueue_forgotten_dependents(self) -> None:
-        """Dependents of jobs that ended just before their worker did."""
+    def _enqueue_pending_dependents(self) -> None:
+        """Enqueue dependents of ended jobs whose worker died before it did so."""
         old = time.time() - self._config.tidy_interval
         found: Any = self._connection.zrangebyscore(PENDING_DEPENDENTS, 0, old)
         for member in found:
@@ -112,7 +112,7 @@ class Maintenance:
                 job = CheckedJob.fetch(member.decode(), self._connection)
             except RedisError:
                 raise  # the entry stays for the next round
-            except Exception:  # noqa: BLE001  # gone or unreadable: nothing can be done for it
+            except Exception:  # noqa: BLE001  # deleted or malformed: nothing can be enqueued
                 self._connection.zrem(PENDING_DEPENDENTS, member)
             else:
                 self._enqueue_dependents(job)

@@ -1,4 +1,8 @@
-"""How an attempt ended, as the commands that write it down; they take effect all at once."""
+"""Add the commands that record the outcome of an attempt to a pipeline.
+
+Runs in the horse; for crashed and stopped jobs in the parent. `lease.record` runs the commands in
+one step.
+"""
 
 import math
 from base64 import b64encode
@@ -18,12 +22,12 @@ from qdjobs.client.status import last_line
 from qdjobs.errors import InvalidJobError
 from qdjobs.worker.lease import pack_error
 
-MAX_TTL = 10 * DEFAULT_FAILURE_TTL  # seconds; a record can name any number
-MAX_ATTEMPTS = 10  # of which a record remembers how they failed
+MAX_TTL = 10 * DEFAULT_FAILURE_TTL  # seconds; a record can contain any number
+MAX_ATTEMPTS = 10  # failed attempts whose errors are kept
 
 
 def write_finished(pipe: Pipeline, job: Job, execution: Execution, result_ttl: int) -> None:
-    """The task has returned, and its result is known to be plain data."""
+    """Record that the task has returned. Its result must have been checked to be plain data."""
     _write_end(pipe, job, 'finished')
     result = pack_result(job._result)
     returned = {'return_value': result} if result else {}
@@ -39,7 +43,7 @@ def write_failed(
     status: str = 'failed',
     kind: Result.Type = Result.Type.FAILED,
 ) -> None:
-    """The last attempt has failed, or was stopped: the job goes to the dead letters."""
+    """Record that the last attempt has failed or was stopped: the job becomes a dead letter."""
     job._status = JobStatus(status)
     ttl = min(DEFAULT_FAILURE_TTL if job.failure_ttl is None else job.failure_ttl, MAX_TTL)
     _write_end(pipe, job, status)
@@ -55,7 +59,7 @@ def write_failed(
 def write_retry(
     pipe: Pipeline, job: Job, execution: Execution, error: str, delay: float, at_front: bool
 ) -> None:
-    """This attempt has failed, and another is due in `delay` seconds."""
+    """Record that the attempt has failed, and schedule a retry in `delay` seconds."""
     _remember_attempt(pipe, job, execution, error)
     packed = {'exc_string': pack_error(error)}
     _write_result(pipe, job, execution, Result.Type.RETRIED, packed, None)
@@ -67,7 +71,7 @@ def write_retry(
     if delay:
         start = math.ceil((datetime.now(UTC) + timedelta(seconds=delay)).timestamp())
         pipe.zadd(f'{RQ_KEY_PREFIX}:scheduled:{job.origin}', {job.id: start})
-        job._status = JobStatus.SCHEDULED  # RQ asks it whether to free a slot of a rate limit
+        job._status = JobStatus.SCHEDULED  # RQ reads it to decide whether to free a slot
     else:
         (pipe.lpush if at_front else pipe.rpush)(queue, job.id)
         job._status = JobStatus.QUEUED
@@ -78,7 +82,7 @@ def write_retry(
 
 
 def pack_result(result: Any) -> str:
-    """A result that is known to be plain data, as RQ keeps it; '' for None."""
+    """Encode a result that has been checked to be plain data, as RQ does; None becomes ''."""
     return '' if result is None else b64encode(dump_checked(result)).decode()
 
 
@@ -116,9 +120,9 @@ def _register(pipe: Pipeline, registry: str, job: Job, ttl: int) -> None:
 
 
 def _remember_attempt(pipe: Pipeline, job: Job, execution: Execution, error: str) -> None:
-    """In the metadata too, where the dashboard shows it."""
+    """Add the attempt to the job's metadata, which the dashboard shows."""
     try:
-        meta = job.get_meta()  # from Redis: the task may have saved some of its own
+        meta = job.get_meta()  # from Redis: the task may have saved its own metadata
     except (InvalidJobError, RedisError):
         return
     attempts = meta.get('attempts') if isinstance(meta, dict) else None

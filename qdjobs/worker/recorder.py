@@ -1,7 +1,7 @@
-"""How the end of a job is recorded: in one step, and only while the job is still the worker's own.
+"""Record the outcome of a job in one step, and only while its lease holds.
 
-These methods of JobWorker take the place of RQ's wherever RQ writes an outcome in more than one
-step, or without asking whether the job has gone to another worker meanwhile.
+Runs in the horse; for crashed and stopped jobs in the parent. Overrides RQ's methods that write an
+outcome in several steps, or without checking that the job is still this worker's.
 """
 
 import contextlib
@@ -23,21 +23,21 @@ from qdjobs.config import get_config
 from qdjobs.worker.lease import PENDING_DEPENDENTS, Lease, finish, record
 from qdjobs.worker.outcome import MAX_TTL, pack_result, write_failed, write_finished, write_retry
 
-DELETED_AFTER = 60  # seconds that a job with no time to live is kept for what follows its end
+DELETED_AFTER = 60  # seconds that a job with a result TTL of 0 is kept, to enqueue its dependents
 
 
 class Recorder(BaseWorker):
-    """Records outcomes; see the module."""
+    """The part of JobWorker that records outcomes."""
 
-    log_result_lifespan = False  # the same line for every job
+    log_result_lifespan = False  # RQ would log the same line for every job
     _lease: Lease | None = None
     _permanent = False
     _own_connection: Redis | None = None
 
     @property
     def own_connection(self) -> Redis:
-        """One connection for every job, without the pool's work for each command."""
-        if self._own_connection is None:  # not sooner: Redis may be away when a horse is born
+        """A dedicated connection, which saves the pool's overhead for each command."""
+        if self._own_connection is None:  # not earlier: Redis may be away when the horse starts
             self._own_connection = self.connection.client()
         return self._own_connection
 
@@ -45,24 +45,24 @@ class Recorder(BaseWorker):
         self, job: Job, queue: Queue, started_job_registry: Any, execution: Execution
     ) -> None:
         result_ttl = min(job.get_result_ttl(self.default_result_ttl), MAX_TTL)
-        if job.repeats_left:  # RQ's own writes, in one step
+        if job.repeats_left:  # `finish` does not schedule the next run
             with self._recording(job, queue) as pipe:
                 write_finished(pipe, job, execution, result_ttl or DELETED_AFTER)
                 self.increment_successful_job_count(pipe)
-                self._count_time(job, pipe)
+                self._add_working_time(job, pipe)
                 Repeat.schedule(job, queue, pipeline=pipe)
             return
         assert job.started_at
         assert job.ended_at
         started, ended = job.started_at.timestamp(), job.ended_at.timestamp()
         result = pack_result(job._result)
-        answer = self._persist(
+        recorded = self._write_until_recorded(
             lambda lease: finish(
                 self.own_connection, lease, started, ended, result, result_ttl or DELETED_AFTER
             )
         )
-        self._follow_up(answer, job, queue)
-        if result_ttl == 0 and answer != 'lost':
+        self._follow_up(recorded, job, queue)
+        if result_ttl == 0 and recorded != 'lost':
             job.delete(remove_from_queue=False)
 
     def handle_job_failure(
@@ -73,14 +73,14 @@ class Recorder(BaseWorker):
         exc_string: str = '',
         execution: Execution | None = None,
     ) -> None:
-        if execution is None:  # RQ's maintenance, about a job that a stock worker had popped
+        if execution is None:  # called by RQ's maintenance, for a job that a stock worker has lost
             super().handle_job_failure(job, queue, started_job_registry, exc_string)
             return
         stopped = self._stopped_job_id == job.id
         retry = job.should_retry and not stopped and not self._permanent
         with self._recording(job, queue) as pipe:
             self.increment_failed_job_count(pipe)
-            self._count_time(job, pipe)
+            self._add_working_time(job, pipe)
             if retry:
                 delay = job.get_retry_interval()
                 assert job.retries_left
@@ -103,12 +103,12 @@ class Recorder(BaseWorker):
         started_job_registry: Any,
         execution: Execution,
     ) -> None:
-        # A task that returns RQ's Retry. RQ's own sets the status before the rest.
+        # For a task that returns RQ's Retry. RQ's method sets the status in a step of its own.
         done = job.number_of_retries or 0
         if done >= retry.max:
             with self._recording(job, queue) as pipe:
                 self.increment_failed_job_count(pipe)
-                self._count_time(job, pipe)
+                self._add_working_time(job, pipe)
                 error = f'Retry: the task asked to be tried again, more than {retry.max} times'
                 write_failed(pipe, job, execution, error, kind=Result.Type.MAX_RETRIES_EXCEEDED)
             job.send_webhooks(JobStatus.FAILED, exc_string=error)
@@ -117,35 +117,40 @@ class Recorder(BaseWorker):
         delay = Retry.get_interval(done, retry.intervals)
         with self._recording(job, queue) as pipe:
             self.increment_failed_job_count(pipe)
-            self._count_time(job, pipe)
+            self._add_working_time(job, pipe)
             error = 'Retry: the task asked to be tried again'
             write_retry(pipe, job, execution, error, delay, retry.enqueue_at_front)
 
     @contextlib.contextmanager
     def _recording(self, job: Job, queue: Queue) -> Iterator[Pipeline]:
-        """Collect the commands of an outcome, and run them in one step if the job is ours."""
+        """Collect the commands of an outcome, then run them in one step if the lease holds."""
         with self.connection.pipeline() as pipe:
             yield pipe
-            answer = self._persist(lambda lease: record(self.connection, lease, pipe))
-        self._follow_up(answer, job, queue)
+            recorded = self._write_until_recorded(
+                lambda lease: record(self.connection, lease, pipe)
+            )
+        self._follow_up(recorded, job, queue)
 
-    def _follow_up(self, answer: str, job: Job, queue: Queue) -> None:
-        """What others wait for, once an outcome is recorded."""
-        if answer == 'lost':
-            job.webhooks = []  # it is not for us to tell
+    def _follow_up(self, recorded: str, job: Job, queue: Queue) -> None:
+        """Enqueue dependents and free a rate limit's slot, once an outcome is recorded."""
+        if recorded == 'lost':
+            job.webhooks = []  # the worker that records the outcome sends them
             self.log.error(
-                'Worker %s: the outcome of job %s is dropped: the job is not its own any more, '
-                'or the outcome stands there already',
+                'Worker %s: discards the outcome of job %s: its lease is lost, or the outcome is '
+                'recorded already',
                 self.name,
                 job.id,
             )
-        elif answer == 'dependents':
+        elif recorded == 'dependents':
             self.enqueue_dependents(job, queue)
         if job.has_rate_limit:
             self._release_slot_safely(job)
 
-    def _persist(self, write: Callable[[Lease], str]) -> str:
-        """Write, and write again if Redis is away: safe, since the lease ends with the first."""
+    def _write_until_recorded(self, write: Callable[[Lease], str]) -> str:
+        """Call `write` until Redis answers. Repeating is safe: the first write ends the lease.
+
+        Returns what `lease.record` returns; 'lost' also once the lease must have expired.
+        """
         assert self._lease is not None
         give_up_at = time.monotonic() + get_config().lease
         while True:
@@ -158,11 +163,11 @@ class Recorder(BaseWorker):
                 time.sleep(0.2)
 
     def enqueue_dependents(self, job: Job, queue: Queue) -> None:
-        """Jobs that wait for this one. If this dies half-way, the worker's upkeep does it again."""
+        """Enqueue the jobs that wait for this one. Maintenance repeats it if it is interrupted."""
         self._enqueue_dependents_safely(queue, job)
         with contextlib.suppress(RedisError):
             self.connection.zrem(PENDING_DEPENDENTS, job.id)
 
-    def _count_time(self, job: Job, pipe: Pipeline) -> None:
+    def _add_working_time(self, job: Job, pipe: Pipeline) -> None:
         if job.started_at and job.ended_at:
             self.increment_total_working_time(job.ended_at - job.started_at, pipe)

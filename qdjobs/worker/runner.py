@@ -1,4 +1,7 @@
-"""What happens to a job inside the work horse: the part of JobWorker that runs there."""
+"""Run jobs in the horse: the part of JobWorker that runs there.
+
+The parent uses `_restore`, `_queue_of` and `_execution_of` too.
+"""
 
 import contextlib
 import os
@@ -22,21 +25,21 @@ from qdjobs.worker.recorder import Recorder
 from qdjobs.worker.untrusted import CheckedJob, restore_job
 
 if TYPE_CHECKING:
-    from flask import Flask  # a worker without JOB_APP needs none
+    from flask import Flask  # a worker without JOB_APP does not need it
 
-TIMED_OUT = b' timed out'  # behind the answer of a horse that is better replaced
+TIMED_OUT = b' timed out'  # ends the horse's answer after a time-out: the parent replaces it
 
 
 class Runner(Recorder):
-    """Runs the jobs that the worker has taken; see the module."""
+    """The part of JobWorker that runs jobs in the horse."""
 
     _app: 'Flask | None' = None
     _timed_out = False
 
     def prepare_horse(self) -> None:
-        """Once in each horse: a Redis connection of its own, and the application."""
+        """Open the horse's own Redis connection and load the application. Called once."""
         self._is_horse = True
-        self.connection.connection_pool.reset()  # the worker's sockets are the worker's
+        self.connection.connection_pool.reset()  # the parent uses the inherited sockets
         self._own_connection = None
         os.environ['RQ_WORKER_ID'] = self.name
         config = get_config()
@@ -44,15 +47,15 @@ class Runner(Recorder):
             self._app = load_app(config.app, config)
 
     def run_message(self, message: bytes) -> bytes:
-        """Run the job that the worker has taken; its outcome is recorded when this returns."""
-        claim: Claim = pickle.loads(message)  # noqa: S301  # from our own worker
+        """Run a claimed job and record its outcome. Returns the execution id, see TIMED_OUT."""
+        claim: Claim = pickle.loads(message)  # noqa: S301  # from the parent
         self._lease, self._permanent, self._timed_out = claim.lease, False, False
         os.environ['RQ_JOB_ID'] = claim.lease.job_id
         folder = os.getcwd()
         try:
             job = self._restore(claim)
             if job is not None:
-                context = copy_context()  # what a task sets there is gone with it
+                context = copy_context()  # discards the context variables that the task sets
                 context.run(self._run_in_app, job, claim)
         finally:
             os.chdir(folder)
@@ -64,19 +67,19 @@ class Runner(Recorder):
             self.perform_job(job, self._queue_of(job), self._execution_of(job, claim))
 
     def prepare_job_execution(self, job: Job, remove_from_intermediate_queue: bool = False) -> None:
-        # RQ writes here that the job has started; `take` has done that. This is where RQ turns
-        # what is raised into a failure of the job, so it is here that the record is judged.
+        # RQ writes here that the job has started, which `claim_job` has done. RQ records an error
+        # that is raised here as a failure of the job, so this is the place to check the record.
         assert isinstance(job, CheckedJob)
         job.require_trustworthy()
 
     def handle_execution_ended(self, job: Job, queue: Queue, heartbeat_ttl: int) -> None:
-        # RQ sends a heartbeat for the time of the callbacks; the worker renews the lease.
+        # RQ extends the heartbeat for the callbacks here; the parent renews the lease instead.
         job.ended_at = datetime.now(UTC)
 
     def _finalize_success(
         self, job: Job, queue: Queue, execution: Execution, return_value: Any
     ) -> None:
-        # RQ would record a placeholder as the result.
+        # RQ would record a placeholder for a result that is not plain data.
         if not isinstance(return_value, Retry):
             check_plain(return_value, f'the result of {job.func_name}')
         super()._finalize_success(job, queue, execution, return_value)
@@ -84,19 +87,19 @@ class Runner(Recorder):
     def _finalize_failure(
         self, job: Job, queue: Queue, execution: Execution, exc_info: Any
     ) -> None:
-        # Before RQ puts the error of a failing callback in the place of this one.
+        # RQ replaces this error if the failure callback fails: read it first.
         self._permanent = isinstance(exc_info[1], _PERMANENT)
         self._timed_out = isinstance(exc_info[1], JobTimeoutException)
         if self._app is None:
-            _hint_at_the_application(exc_info[1])
+            _add_application_hint(exc_info[1])
         super()._finalize_failure(job, queue, execution, exc_info)
 
     def _restore(self, claim: Claim) -> CheckedJob | None:
-        """The job, or None if its record is beyond reading: it has been quarantined then."""
+        """Return the claimed job. If its record is malformed, record a failure and return None."""
         lease = claim.lease
         try:
             return restore_job(lease.job_id, claim.fields, self.connection)
-        except Exception as error:  # a record that anyone may have written raises anything
+        except Exception as error:  # anyone may have written the record: it can raise anything
             self.log.exception('Worker %s: job %s cannot be read', self.name, lease.job_id)
             text = f'InvalidJobError: the record of the job cannot be read: {error!r}'
             job = CheckedJob(connection=self.connection)
@@ -119,8 +122,8 @@ class Runner(Recorder):
         return execution
 
 
-def _hint_at_the_application(error: BaseException | None) -> None:
-    """Flask's own remedies are for views and shells."""
+def _add_application_hint(error: BaseException | None) -> None:
+    """Replace Flask's message about a missing application context by one for workers."""
     if isinstance(error, RuntimeError) and str(error).startswith(_NO_APP):
         error.args = (
             f'{_NO_APP}: this worker has no application. Start it with `flask jobs worker`, or '
@@ -128,7 +131,7 @@ def _hint_at_the_application(error: BaseException | None) -> None:
         )
 
 
-_NO_APP = 'Working outside of application context'  # as Flask says it
+_NO_APP = 'Working outside of application context'  # Flask's message
 
-# What would be the same the next time.
+# Errors after which a retry would fail too.
 _PERMANENT = (PermanentJobError, InvalidJobError, UnknownTaskError)

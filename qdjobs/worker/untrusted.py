@@ -1,4 +1,7 @@
-"""A job's record as a worker reads it: anyone may have written it, so nothing in it is believed."""
+"""Read the record of a job without trusting it: anyone may have written it.
+
+Runs in the horse; for crashed and stopped jobs in the parent.
+"""
 
 import signal
 from collections.abc import Callable, Mapping
@@ -19,48 +22,48 @@ from qdjobs.config import get_config
 from qdjobs.errors import InvalidJobError
 
 _MOMENTS = ('created_at', 'enqueued_at', 'started_at', 'ended_at', 'last_heartbeat')
-# RQ unpacks the first two without a limit, and takes as long for the others as for all the rest.
-_NOT_FOR_RQ = {b'exc_info', b'result', *(name.encode() for name in _MOMENTS)}
+# RQ decompresses the first two without a limit, and is slow at parsing the others.
+_NOT_READ_BY_RQ = {b'exc_info', b'result', *(name.encode() for name in _MOMENTS)}
 
 
 class CheckedJob(Job):
-    """A job that runs functions of the allowed modules only, and reads plain data only."""
+    """A job that calls only functions of the allowed modules, and reads only plain data."""
 
     def __init__(
         self, id: str | None = None, connection: Redis | None = None, serializer: Any = None
     ) -> None:
         super().__init__(id, connection)
-        self.serializer = PlainSerializer  # whatever RQ passes: its own would run what it reads
+        self.serializer = PlainSerializer  # never RQ's, which can run code
 
     @property
     def func(self) -> Callable[..., Any]:
-        """The task. RQ would import any name, and call a method of an object that it unpickles."""
+        """The task. RQ would import any name, or call a method of an unpickled object."""
         if self.instance is not None:
             raise InvalidJobError('The record calls a method of an object, which is no task.')
-        return _allowed(self.func_name)
+        return _resolve_name(self.func_name)
 
-    # RQ imports the names of callbacks as they stand in the record.
+    # RQ imports any name of a callback.
     @property
     def success_callback(self) -> Any:
-        return _allowed_or_none(self._success_callback_name)
+        return _resolve_callback(self._success_callback_name)
 
     @property
     def failure_callback(self) -> Any:
-        return _allowed_or_none(self._failure_callback_name)
+        return _resolve_callback(self._failure_callback_name)
 
     @property
     def stopped_callback(self) -> Any:
-        return _allowed_or_none(self._stopped_callback_name)
+        return _resolve_callback(self._stopped_callback_name)
 
     def require_trustworthy(self) -> None:
-        """Raise an error that says what in the record must not be acted upon."""
-        webhooks, self.webhooks = self.webhooks, []  # none is sent for a record that is refused
+        """Raise InvalidJobError or UnknownTaskError if anything in the record is not allowed."""
+        webhooks, self.webhooks = self.webhooks, []  # a rejected record sends none
         try:
             self._deserialize_data()  # type: ignore[no-untyped-call]
         except DeserializationError as error:
             raise InvalidJobError(f'The record cannot be read: {error.__cause__}') from error
         if self._unreadable_meta is not None:
-            PlainSerializer.loads(self._unreadable_meta)  # which says why
+            PlainSerializer.loads(self._unreadable_meta)  # raises, with the cause
         _ = self.func, self.success_callback, self.failure_callback, self.stopped_callback
         hosts = get_config().webhook_hosts
         for webhook in webhooks:
@@ -72,10 +75,10 @@ class CheckedJob(Job):
 
 
 def restore_job(job_id: str, fields: Mapping[bytes, bytes], connection: Redis) -> CheckedJob:
-    """The job of a hash. Raises almost anything for a record that nobody should have written."""
+    """Return the job of a hash. A malformed record can raise almost anything."""
     job = CheckedJob(job_id, connection)
-    kept = {name: value for name, value in fields.items() if name not in _NOT_FOR_RQ}
-    job.restore(kept | {b'data': b''})  # RQ would unpack it once more, without a limit
+    kept = {name: value for name, value in fields.items() if name not in _NOT_READ_BY_RQ}
+    job.restore(kept | {b'data': b''})  # RQ would decompress it without a limit
     job.data = decompress(fields[b'data'])
     if job.retry_intervals is not None:
         msgspec.convert(job.retry_intervals, list[Annotated[float, msgspec.Meta(ge=0, le=1e9)]])
@@ -88,7 +91,7 @@ def restore_job(job_id: str, fields: Mapping[bytes, bytes], connection: Redis) -
 
 
 class TimeLimit(UnixSignalDeathPenalty):
-    """RQ's time-out, which a task's `except Exception` does not undo."""
+    """RQ's time-out, raised again at the end if the task has caught it."""
 
     _fired = False
 
@@ -98,7 +101,7 @@ class TimeLimit(UnixSignalDeathPenalty):
 
     def setup_death_penalty(self) -> None:
         signal.signal(signal.SIGALRM, self.handle_death_penalty)
-        if self._timeout > 0:  # RQ writes -1 for none
+        if self._timeout > 0:  # -1 means no limit
             signal.alarm(self._timeout)
 
     def __exit__(self, kind: Any, value: Any, traceback: Any) -> None:
@@ -107,11 +110,11 @@ class TimeLimit(UnixSignalDeathPenalty):
             raise self._exception(f'Task exceeded maximum timeout value ({self._timeout} seconds)')
 
 
-def _allowed(name: Any) -> Callable[..., Any]:
+def _resolve_name(name: Any) -> Callable[..., Any]:
     if not isinstance(name, str):
         raise InvalidJobError('The record names no function.')
     return resolve_function(name)
 
 
-def _allowed_or_none(name: str | None) -> Callable[..., Any] | None:
-    return _allowed(name) if name else None
+def _resolve_callback(name: str | None) -> Callable[..., Any] | None:
+    return _resolve_name(name) if name else None

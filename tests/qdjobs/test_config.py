@@ -87,6 +87,11 @@ def test_every_setting_can_be_set() -> None:
     assert 'secret' not in repr(config)
 
 
+def test_every_setting_is_documented() -> None:
+    documented = (ROOT / 'docs/operations.md').read_text()
+    assert [name for name in VARIABLES if f'`{name}`' not in documented] == []
+
+
 def test_the_worker_command_and_we_read_the_same_url() -> None:
     both = {'REDIS_URL': 'redis://web', 'RQ_REDIS_URL': 'redis://worker'}
     assert _read(both).redis_url == 'redis://worker'

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tracemalloc
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime, time, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -15,13 +16,18 @@ from typing import Any
 
 import pyarrow.parquet
 import pytest
+from rq.timeouts import JobTimeoutException
 
 from libraries.files import output_dir, upload_dir
 from libraries.job_manager import enqueue_background_job, wait_for_job
-from libraries.tables.parquet import ParquetReader
-from libraries.tables.text import MAX_RECORD
+from libraries.tables import json_cut, parquet
+from libraries.tables import text as table_text
+from libraries.tables.files import convert_upload
 from qdjobs.errors import InvalidJobError, PermanentJobError
-from tests.support.processes import ROOT, Worker, eventually
+from tests.support.disk import full_disk
+from tests.support.pairs import every_pair
+from tests.support.processes import ROOT, eventually
+from tests.support.shared_worker import SharedWorker
 from workers.data_tasks import data_processing, process_file
 
 Row = dict[str, Any]
@@ -80,6 +86,14 @@ READERS: dict[str, Callable[[str], list[Row]]] = {
     'parquet': read_parquet,
 }
 every_format = pytest.mark.parametrize('format', READERS)
+# Those that are written in a way of their own: NDJSON and TSV share theirs with JSON and CSV.
+every_writer = pytest.mark.parametrize('format', ['csv', 'json', 'parquet'])
+
+
+@pytest.fixture
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files are read 4 kB at a time, so that a small one has many blocks."""
+    monkeypatch.setattr(table_text, 'BLOCK', 4096)
 
 
 def refused(file: str, why: str, format: Any = 'json', **options: Any) -> None:
@@ -123,10 +137,11 @@ def as_csv(rows: list[Row], line_end: str = '\n', delimiter: str = ',') -> str:
     )
 
 
-@every_format
-@pytest.mark.parametrize('line_end', ['\n', '\r\n'], ids=['LF', 'CRLF'])
-@pytest.mark.parametrize('delimiter', [',', ';', '\t', '|'])
-@pytest.mark.parametrize('encoding', ['utf-8', 'utf-8-sig', 'utf-16', 'utf-32'])
+@pytest.mark.parametrize(
+    ('format', 'line_end', 'delimiter', 'encoding'),
+    every_pair(list(READERS), ['\n', '\r\n'], ',;\t|', ['utf-8', 'utf-8-sig', 'utf-16', 'utf-32']),
+    ids=ascii,
+)
 def test_every_field_of_a_csv_is_text_and_stays(
     upload: Upload, format: Any, line_end: str, delimiter: str, encoding: str
 ) -> None:
@@ -174,8 +189,9 @@ def test_a_name_is_a_name_and_no_pattern(upload: Upload, name: str, format: Any)
     assert read_json(process_file('日本/k=v/' + name.replace('csv', format))) == [{'x': 'right'}]
 
 
-def test_ten_thousand_columns(upload: Upload) -> None:
-    names = [f'column {number}' for number in range(10_000)]
+@pytest.mark.parametrize('columns', [500, pytest.param(10_000, marks=pytest.mark.slow)])
+def test_a_table_of_many_columns(upload: Upload, columns: int) -> None:
+    names = [f'column {number}' for number in range(columns)]
     rows = [{name: f'{name} {row}' for name in names} for row in range(30)]
     file = upload('wide.csv', as_csv(rows))
     for format in ('json', 'parquet', 'csv'):
@@ -185,8 +201,10 @@ def test_ten_thousand_columns(upload: Upload) -> None:
         assert read_ndjson(process_file(back, 'ndjson')) == rows
 
 
-def test_a_very_long_field(upload: Upload) -> None:
-    rows = [{'a': 'x' * 10_000_000 + 'é"\n,', 'b': '1'}, {'a': 'y' * 200_000, 'b': '2'}]
+@pytest.mark.parametrize('size', [500_000, pytest.param(10_000_000, marks=pytest.mark.slow)])
+@pytest.mark.usefixtures('small_blocks')
+def test_a_very_long_field(upload: Upload, size: int) -> None:
+    rows = [{'a': 'x' * size + 'é"\n,', 'b': '1'}, {'a': 'y' * 200_000, 'b': '2'}]
     for format in READERS:
         path = process_file(upload('a.csv', as_csv(rows)), format)  # type: ignore[arg-type]
         assert process_file(upload(f'b.{format}', Path(path).read_bytes()), 'ndjson')
@@ -233,7 +251,8 @@ def test_a_broken_csv_is_refused_by_its_line(upload: Upload, text: str | bytes, 
     refused(upload('a.csv', text), why)
 
 
-@pytest.mark.parametrize('at', [2, 30_000, 249_999])
+@pytest.mark.usefixtures('small_blocks')
+@pytest.mark.parametrize('at', [2, 300, 2_499])
 @pytest.mark.parametrize(
     ('line', 'why'),
     [
@@ -247,7 +266,7 @@ def test_a_broken_csv_is_refused_by_its_line(upload: Upload, text: str | bytes, 
 def test_a_broken_line_deep_in_a_file_is_found(
     upload: Upload, at: int, line: str, why: str
 ) -> None:
-    lines = [f'{number},"some text\n{number}"' for number in range(125_000)]  # two lines each
+    lines = [f'{number},"some text\n{number}"' for number in range(1_250)]  # two lines each
     lines[at // 2 - 1] = f'{line}\n1,2'
     text = '\n'.join(['a,b', *lines, ''])
     refused(upload('a.csv', text.encode('utf-8', 'surrogateescape')), f'line {at // 2 * 2}.*{why}')
@@ -351,12 +370,13 @@ def test_what_json_holds_becomes_text(upload: Upload, text: str, rows: list[Row]
     assert read_csv(process_file(upload('a.json', array), 'csv')) == rows
 
 
+@pytest.mark.usefixtures('small_blocks')
 def test_a_key_that_comes_up_late_is_not_dropped(upload: Upload) -> None:
-    text = '{"a":"x"}\n' * 200_000 + '{"a":"x","late":7}\n'
+    text = '{"a":"x"}\n' * 10_000 + '{"a":"x","late":7}\n'
     file = upload('a.jsonl', text)
     assert read_csv(process_file(file, 'csv'))[-1] == {'a': 'x', 'late': '7'}
     table = pyarrow.parquet.read_table(process_file(file, 'parquet'))
-    assert table.column('late').to_pylist() == [None] * 200_000 + [7]
+    assert table.column('late').to_pylist() == [None] * 10_000 + [7]
 
 
 @pytest.mark.parametrize(
@@ -369,14 +389,15 @@ def test_json_to_ndjson_and_back_keeps_everything(upload: Upload, text: str) -> 
     assert ('1.10' in text) == ('1.10' in Path(back).read_text())
 
 
+@pytest.mark.usefixtures('small_blocks')
 @pytest.mark.parametrize(
     'inner', ['{"b": "},{"}', '[{"b": 1}, {"b": 2}, {"b": 3}]', '"},{"', '"\\"}"']
 )
 def test_an_array_of_many_blocks_is_cut_between_its_objects(upload: Upload, inner: str) -> None:
     item = f'{{"a": {inner}, "n": {inner}}}'
-    text = '[' + ',\n'.join([item] * 120_000) + ']'
+    text = '[' + ',\n'.join([item] * 1_000) + ']'
     rows = read_ndjson(process_file(upload('a.json', text), 'ndjson'))
-    assert rows == [json.loads(item)] * 120_000
+    assert rows == [json.loads(item)] * 1_000
 
 
 @pytest.mark.parametrize('text', ['[{"a": 1}, {"a": -0}]', '[{"a": -0},\n{"a": 1}]'])
@@ -385,8 +406,13 @@ def test_minus_zero_keeps_its_sign_as_a_float(upload: Upload, text: str) -> None
     assert sorted(str(row['a']) for row in rows) == ['-0.0', '1.0']
 
 
-def test_blanks_before_an_array_are_not_kept(upload: Upload) -> None:
-    blanks = (b' ' * 99 + b'\n') * (MAX_RECORD // 50)
+def test_blanks_before_an_array_are_not_kept(
+    upload: Upload, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    most = 4 << 20
+    monkeypatch.setattr(json_cut, 'MAX_RECORD', most)
+    monkeypatch.setattr(table_text, 'BLOCK', most // 8)
+    blanks = (b' ' * 99 + b'\n') * (most // 50)
     file = upload('a.json', blanks + b'[{"a": 1}]')
     tracemalloc.start()
     try:
@@ -394,7 +420,7 @@ def test_blanks_before_an_array_are_not_kept(upload: Upload) -> None:
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert peak < MAX_RECORD // 2
+    assert peak < most // 2
     lines = blanks.count(b'\n')
     (output_dir() / 'converted' / 'a.json.csv').unlink()
     refused(upload('a.json', blanks + b'[\n{"a": 01}]'), f'line {lines + 2}: ', 'csv')
@@ -570,13 +596,15 @@ def test_a_time_that_may_be_24_hours_is_refused(format: str) -> None:
 
 
 @pytest.mark.usefixtures('uploads')
-def test_large_values_are_read_a_few_at_a_time() -> None:
-    sizes = [1_000_000] * 300 + [1] * 300
+@pytest.mark.parametrize('scale', [100, pytest.param(1, marks=pytest.mark.slow)])
+def test_large_values_are_read_a_few_at_a_time(scale: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parquet, 'SLICE', parquet.SLICE // scale)
+    sizes = [1_000_000 // scale] * 300 + [1] * 300
     values = ['x' * (size - 1) + str(row % 10) for row, size in enumerate(sizes)]
     path = upload_dir() / write_parquet('a.parquet', {'a': values})
-    frames = list(ParquetReader(path).frames())
+    frames = list(parquet.ParquetReader(path).frames())
     assert [text for frame in frames for text in frame['a'].to_list()] == values
-    assert max(frame.estimated_size() for frame in frames) < 100_000_000
+    assert max(frame.estimated_size() for frame in frames) < 100_000_000 // scale
 
 
 @pytest.mark.usefixtures('uploads')
@@ -657,39 +685,77 @@ def test_a_wrong_argument_is_refused_when_it_is_enqueued(arguments: Row) -> None
 
 # Ends in the middle
 
-RUN = """
-import sys
-from workers.data_tasks import process_file
-process_file('big.csv', sys.argv[1])
+BEGIN = """
+import sys, time
+from libraries.tables import parquet, text
+from libraries.tables.files import convert_upload
+text.BLOCK, parquet.ROW_GROUP = 4096, 1000
+convert_upload('big.csv', sys.argv[1], tell=lambda done, size: time.sleep(done > size / 2 and 600))
 """
 
 
-def big_csv(megabytes: int) -> str:
-    rows = ''.join(f'{number},"a text, that is quoted",Zürich\n' for number in range(25_000))
-    return 'id,text,city\n' + rows * megabytes
+def big_csv(rows: int) -> str:
+    return 'id,text,city\n' + ''.join(
+        f'{number},"a text, that is quoted",Zürich\n' for number in range(rows)
+    )
 
 
-@every_format
+@every_writer
 def test_a_process_killed_half_way_leaves_no_file(upload: Upload, format: str) -> None:
-    upload('big.csv', big_csv(60))
+    upload('big.csv', big_csv(20_000))
     output = output_dir()
-    with subprocess.Popen([sys.executable, '-c', RUN, format], cwd=ROOT) as process:
-        eventually(lambda: any(path.stat().st_size > 0 for path in files_of(output)))
-        process.send_signal(signal.SIGKILL)
+    with subprocess.Popen([sys.executable, '-c', BEGIN, format], cwd=ROOT) as process:
+        try:
+            eventually(lambda: any(path.stat().st_size > 0 for path in files_of(output)))
+        finally:
+            process.kill()
     assert process.returncode == -signal.SIGKILL
     assert [path.name for path in files_of(output) if not path.name.startswith('.')] == []
 
 
 @every_format
+@pytest.mark.usefixtures('small_blocks')
+def test_a_time_out_half_way_leaves_no_file(upload: Upload, format: Any) -> None:
+    def wind_up(done: int, size: int) -> None:
+        if done < size / 4:
+            signal.setitimer(signal.ITIMER_REAL, 0.01)
+
+    upload('big.csv', big_csv(50_000))
+    with alarm(), pytest.raises(JobTimeoutException):
+        convert_upload('big.csv', format, tell=wind_up)
+    assert files_of(output_dir()) == []
+
+
+@contextmanager
+def alarm() -> Iterator[None]:
+    """In the block the timer does what RQ's does: it raises an error wherever the program is."""
+
+    def ring(*_: object) -> None:
+        raise JobTimeoutException
+
+    before = signal.signal(signal.SIGALRM, ring)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.parametrize(
+    'format',
+    [
+        'parquet',  # whose engine writes in a thread of its own
+        *(pytest.param(name, marks=pytest.mark.slow) for name in READERS if name != 'parquet'),
+    ],
+)
 def test_a_time_out_ends_the_job_and_leaves_nothing(
-    upload: Upload, job_worker: Worker, format: str
+    upload: Upload, shared_worker: SharedWorker, format: str
 ) -> None:
-    upload('big.csv', big_csv(300))
-    with job_worker():
-        job = enqueue_background_job(
-            'workers.data_tasks.process_file', 'big.csv', format, job_timeout=1
-        )
-        status = wait_for_job(job.id, 30)
+    upload('big.ndjson', '{"a": -0, "b": "text"}\n' * 1_000_000)  # -0 is read slowly
+    job = enqueue_background_job(
+        'workers.data_tasks.process_file', 'big.ndjson', format, job_timeout=1
+    )
+    status = wait_for_job(job.id, 60)
     assert status['error'] == (
         'JobTimeoutException: Task exceeded maximum timeout value (1 seconds)'
     )
@@ -698,26 +764,20 @@ def test_a_time_out_ends_the_job_and_leaves_nothing(
 
 @every_format
 def test_a_full_disk_is_an_error_worth_a_retry_and_leaves_nothing(
-    upload: Upload, format: str
+    upload: Upload, format: Any
 ) -> None:
-    upload('big.csv', big_csv(5))
-    limit = 'import resource, signal\nsignal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n'
-    limit += 'resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))\n'
-    command = [sys.executable, '-c', limit + RUN, format]
-    finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
-    assert finished.returncode == 1
-    assert 'OSError' in finished.stderr
-    assert 'File too large' in finished.stderr
+    upload('big.csv', big_csv(10_000))
+    with full_disk(3_000), pytest.raises(OSError, match='File too large'):
+        process_file('big.csv', format)
     assert files_of(output_dir()) == []
 
 
-def test_a_job_converts_and_tells_its_progress(upload: Upload, job_worker: Worker) -> None:
-    upload('big.csv', big_csv(20))
+def test_a_job_converts_and_tells_its_progress(upload: Upload, shared_worker: SharedWorker) -> None:
+    upload('big.csv', big_csv(25_000))
     size = (upload_dir() / 'big.csv').stat().st_size
-    with job_worker('--burst'):
-        job = enqueue_background_job('workers.data_tasks.process_file', 'big.csv')
-        status = wait_for_job(job.id, 30)
-    assert len(read_json(str(status['result']))) == 500_000
+    job = enqueue_background_job('workers.data_tasks.process_file', 'big.csv')
+    status = wait_for_job(job.id, 60)
+    assert len(read_json(str(status['result']))) == 25_000
     assert status['progress'] == {'done': size, 'total': size, 'message': 'bytes read'}
 
 

@@ -14,11 +14,15 @@ from typing import Any
 
 import pyarrow.parquet
 import pytest
+from rq.timeouts import JobTimeoutException
 
 from libraries.files import output_dir, upload_dir
 from libraries.job_manager import enqueue_background_job, get_job_status, wait_for_job
+from libraries.tables.files import convert_upload
 from qdjobs.errors import InvalidJobError, PermanentJobError
+from tests.support.disk import full_disk
 from tests.support.processes import ROOT, Worker, eventually
+from workers import file_tasks
 from workers.file_tasks import process_batch
 
 MODULE = 'workers.file_tasks'
@@ -164,22 +168,12 @@ def test_a_file_that_kills_its_worker_is_given_up_after_the_second(upload: Uploa
     assert 'begun' not in report_of()
 
 
-FULL = """
-import resource, signal
-from workers.file_tasks import process_batch
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
-process_batch(['a.parquet'])
-"""
-
-
 def test_an_attempt_that_ends_otherwise_does_not_count_against_its_file(upload: Upload) -> None:
     table = pyarrow.table({'a': range(10_000)})
     pyarrow.parquet.write_table(table, upload_dir() / upload('a.parquet', ''))
     for _ in range(3):
-        command = [sys.executable, '-c', FULL]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
-        assert 'File too large' in done.stderr
+        with full_disk(20_000), pytest.raises(OSError, match='File too large'):
+            process_batch(['a.parquet'])
     assert process_batch(['a.parquet'])[0]['error'] is None
 
 
@@ -239,13 +233,45 @@ def test_a_report_that_cannot_be_read_is_no_obstacle(upload: Upload, content: st
     assert process_batch([file])[0]['error'] is None
 
 
-def test_a_job_of_a_bad_file_fails_at_once_and_its_outcomes_can_be_read(
-    upload: Upload, job_worker: Worker
+def test_the_report_is_written_on_the_way(upload: Upload, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that what was done before the worker is killed is known."""
+    monkeypatch.setattr(file_tasks, 'REPORT_INTERVAL', 0)
+    known: list[list[str]] = []
+
+    def convert(file: str, format: Any) -> Path:
+        known.append([outcome['file'] for outcome in report_of()['outcomes']] if known else [])
+        return convert_upload(file, format)
+
+    monkeypatch.setattr(file_tasks, 'convert_upload', convert)
+    process_batch([upload(f'{name}.csv', 'a\n1\n') for name in 'abc'])
+    assert known == [[], ['a.csv'], ['a.csv', 'b.csv']]
+
+
+def test_a_time_out_leaves_a_report_of_what_is_done(
+    upload: Upload, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    files = [upload(f'{name}.csv', 'a\n1\n') for name in 'abc']
+
+    def convert(file: str, format: Any) -> Path:
+        if file == 'b.csv':
+            raise JobTimeoutException
+        return convert_upload(file, format)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(file_tasks, 'convert_upload', convert)
+        with pytest.raises(JobTimeoutException):
+            process_batch(files)
+    assert [outcome['file'] for outcome in report_of()['outcomes']] == ['a.csv']
+    before = marks()
+    process_batch(files)
+    assert before.items() < marks().items()
+
+
+@pytest.mark.usefixtures('shared_worker')
+def test_a_job_of_a_bad_file_fails_at_once_and_its_outcomes_can_be_read(upload: Upload) -> None:
     files = [upload('a.csv', 'a\n1\n'), upload('bad.csv', 'a,b\n1\n')]
-    with job_worker('--burst'):
-        job = enqueue_background_job(BATCH, files, job_max_retries=3)
-        status = wait_for_job(job.id, 30)
+    job = enqueue_background_job(BATCH, files, job_max_retries=3)
+    status = wait_for_job(job.id, 60)
     assert status['status'] == 'failed'
     assert len(status['attempts']) == 1
     assert str(status['error']).startswith(
@@ -255,39 +281,43 @@ def test_a_job_of_a_bad_file_fails_at_once_and_its_outcomes_can_be_read(
     assert report_of(job.id)['outcomes'][0]['error'] is None
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures('shared_worker')
 def test_a_time_out_ends_the_job_and_the_next_attempt_does_what_is_missing(
-    upload: Upload, job_worker: Worker
+    upload: Upload,
 ) -> None:
     upload('a.csv', 'a\n1\n')
     upload('big.csv', 'a,b\n' + '"some text",2\n' * 15_000_000)
-    with job_worker():
-        job = enqueue_background_job(
-            BATCH, ['a.csv', 'big.csv'], job_timeout=2, job_max_retries=1, job_retry_delay=2
-        )
-        eventually(lambda: get_job_status(job.id)['attempts'], 60)
-        assert [outcome['file'] for outcome in report_of(job.id)['outcomes']] == ['a.csv']
-        before = marks()
-        upload('big.csv', 'a,b\n1,2\n')
-        status = wait_for_job(job.id, 60)
+    job = enqueue_background_job(
+        BATCH, ['a.csv', 'big.csv'], job_timeout=2, job_max_retries=9, job_retry_delay=2
+    )
+    eventually(lambda: get_job_status(job.id)['attempts'] and report_of(job.id)['outcomes'])
+    assert [outcome['file'] for outcome in report_of(job.id)['outcomes']] == ['a.csv']
+    before = marks()
+    upload('big.csv', 'a,b\n1,2\n')
+    status = wait_for_job(job.id, 60)
     assert status['status'] == 'finished', status['error']
     assert 'JobTimeoutException' in str(status['attempts'][0])
     assert marks()['a.csv.json'] == before['a.csv.json']
     assert report_of(job.id)['outcomes'][1]['result'] == str(converted('big.csv.json'))
 
 
-def test_a_killed_attempt_is_gone_on_with(upload: Upload, job_worker: Worker) -> None:
-    files = [upload(f'{n}.csv', 'a,b\n' + '"some text",2\n' * 300_000) for n in range(30)]
-    with job_worker('--burst') as worker:
+def test_a_killed_attempt_is_gone_on_with(upload: Upload, own_worker: Worker) -> None:
+    done = [upload('a.csv', 'a\n1\n'), upload('b.csv', 'a\n2\n')]
+    slow = upload_dir() / 'slow.parquet'
+    pyarrow.parquet.write_table(pyarrow.table({'a': pyarrow.repeat(1, 20_000_000)}), slow)
+    files = [*done, slow.name, upload('z.csv', 'a\n3\n')]
+    with own_worker('--burst') as worker:
         job = enqueue_background_job(BATCH, files, job_id='batch')
         folder = output_dir() / 'batches'
-        eventually(lambda: folder.exists() and list(folder.glob('batch.json')), 60)
+        eventually(lambda: folder.exists() and list(folder.glob('batch.json')))
         os.kill(worker.pid, signal.SIGKILL)
-    done = [outcome['result'] for outcome in report_of('batch')['outcomes']]
+    report = report_of('batch')
+    assert [outcome['file'] for outcome in report['outcomes']] == done
+    assert report['begun'] == {slow.name: 1}
     before = marks()
-    assert done
-    assert len(done) < len(files)
-    with job_worker():
+    pyarrow.parquet.write_table(pyarrow.table({'a': [1]}), slow)
+    with own_worker():
         assert wait_for_job(job.id, 60)['status'] == 'finished'
-    after = marks()
-    assert all(before[Path(name).name] == after[Path(name).name] for name in done)
-    assert len(after) == len(files)
+    assert before.items() < marks().items()
+    assert len(marks()) == len(files)

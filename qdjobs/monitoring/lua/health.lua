@@ -1,30 +1,31 @@
--- ARGV: prefix, ids of each list to look at, seconds after which a due job is late, queues…
--- Changes nothing, and costs the same however many jobs there are. Returns the time, 1 if the
--- workers are suspended, the number of leases that are past, for each queue (see below), and the
--- fields of each worker.
+-- Reads the state of queues and workers. Changes nothing. Its cost does not depend on the number
+-- of jobs.
+-- ARGV: prefix, ids of each list to check, seconds after which a due job is late, queues…
+-- Returns the time, 1 if the workers are suspended, the number of expired leases, the counts of
+-- each queue (see below), and the fields of each worker.
 local depth, late, time = tonumber(ARGV[2]), tonumber(ARGV[3]), now()
 
--- What RQ's clean-up would remove is not counted, and not removed.
+-- Expired entries, which RQ's clean-up would remove, are not counted, and not removed.
 local function unexpired(registry, queue)
   return redis.call('ZCOUNT', key(registry, queue), time, '+inf')
 end
 
--- The number of jobs that look started and that nobody runs or will put back: without a lease,
--- and without a stock worker that still vouches for them.
+-- The number of started jobs that no worker runs or will requeue: they have no lease, and no
+-- current heartbeat of a stock worker.
 local function abandoned(queue)
   local found, entries = 0, redis.call('ZRANGE', key('wip', queue), 0, depth - 1, 'WITHSCORES')
   for i = 1, #entries, 2 do
-    local until_when = tonumber(entries[i + 1])
-    local vouched = until_when >= time and until_when ~= math.huge
-    if not vouched and not redis.call('ZSCORE', rq .. 'leases', entries[i]) then
+    local expiry = tonumber(entries[i + 1])
+    local stock_runs = expiry >= time and expiry ~= math.huge
+    if not stock_runs and not redis.call('ZSCORE', rq .. 'leases', entries[i]) then
       found = found + 1
     end
   end
   return found
 end
 
--- Of the next to run: how many have no record, and when the oldest began to wait. What was put
--- back stands before what is older, so the first alone would not tell.
+-- Of the next jobs to run: how many have no record, and when the oldest was enqueued. That is not
+-- always the first: requeued jobs are put before older ones.
 local function waiting(queue)
   local missing, oldest = 0, ''
   for _, id in ipairs(redis.call('LRANGE', key('queue', queue), 0, depth - 1)) do

@@ -1,1 +1,1 @@
-"""The HTTP API of jobs. docs/http.md describes it."""
+"""The HTTP API. docs/http.md describes it."""

@@ -1,4 +1,4 @@
-"""What a request to the API asks for, checked: every refusal names the field at fault."""
+"""Parse and check requests to the API. Every error names the invalid field."""
 
 import json
 from collections.abc import Iterable
@@ -25,40 +25,40 @@ OPTIONS = {
     'delay': 'job_delay',
     'id': 'job_id',
 }
-# Other words for the same, by which clients of other APIs ask.
+# Names that clients of other APIs use.
 SYNONYMS = {'task_name': 'task', 'payload': 'params'}
 STATUSES = {'pending': 'queued', 'running': 'started', 'completed': 'finished'}
 
 
 def read_enqueue(names: TaskNames) -> tuple[NamedTask, dict[str, Any], dict[str, Any]]:
-    """The task, the arguments as its hints want them, and the options."""
-    body = _by_first_name(_parse(read_json_body(LARGEST_BODY)))
+    """Return the task, its arguments in the types of its hints, and the options."""
+    body = _replace_synonyms(_parse(read_json_body(LARGEST_BODY)))
     task = _task(names, body.pop('task', None))
     arguments = _arguments(task, body.pop('params', {}))
     return task, arguments, dict(_option(field, value) for field, value in body.items())
 
 
 def read_listing() -> dict[str, Any]:
-    """The arguments of `list_jobs_page`."""
-    asked: dict[str, Any] = {}
+    """Return the arguments of `list_jobs_page`."""
+    arguments: dict[str, Any] = {}
     for name, values in request.args.lists():
         if name not in ('status', 'queue', 'limit', 'cursor') or len(values) > 1:
             raise FieldProblem(
                 name, 'A listing takes status, queue, limit and cursor, each of them once.'
             )
-        asked[name] = values[0]
-    if 'status' in asked:
-        asked['status'] = STATUSES.get(asked['status'], asked['status'])
-    if (limit := asked.get('limit', '')).isdecimal() and len(limit) < 10:
-        asked['limit'] = int(limit)  # else refused as what it is
-    return asked
+        arguments[name] = values[0]
+    if 'status' in arguments:
+        arguments['status'] = STATUSES.get(arguments['status'], arguments['status'])
+    if (limit := arguments.get('limit', '')).isdecimal() and len(limit) < 10:
+        arguments['limit'] = int(limit)  # other texts are left for `list_jobs_page` to refuse
+    return arguments
 
 
 def _parse(raw: bytes) -> dict[str, Any]:
     try:
         body = msgspec.json.decode(raw)
-        # It takes the last of two members of one name; what checked the first was deceived.
-        json.loads(raw.decode(), object_pairs_hook=_refuse_twice)
+        # msgspec takes the last of two members with one name; a proxy may have checked the first.
+        json.loads(raw.decode(), object_pairs_hook=_refuse_duplicates)
     except (ValueError, RecursionError) as error:
         raise BadRequest(f'The body cannot be read as JSON: {error}.') from None
     if not isinstance(body, dict):
@@ -66,7 +66,7 @@ def _parse(raw: bytes) -> dict[str, Any]:
     return body
 
 
-def _refuse_twice(pairs: list[tuple[str, Any]]) -> None:
+def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> None:
     seen: set[str] = set()
     for name, _ in pairs:
         if name in seen:
@@ -76,17 +76,17 @@ def _refuse_twice(pairs: list[tuple[str, Any]]) -> None:
         seen.add(name)
 
 
-def _by_first_name(body: dict[str, Any]) -> dict[str, Any]:
+def _replace_synonyms(body: dict[str, Any]) -> dict[str, Any]:
     known = ('task', 'params', *OPTIONS)
-    named: dict[str, Any] = {}
+    replaced: dict[str, Any] = {}
     for given, value in body.items():
         name = SYNONYMS.get(given, given)
         if name not in known:
             raise FieldProblem(given, f'There is no field {short_repr(given)}, but {_list(known)}.')
-        if name in named:
+        if name in replaced:
             raise FieldProblem(given, f'{name} and {given} are the same field: send one of them.')
-        named[name] = value
-    return named
+        replaced[name] = value
+    return replaced
 
 
 def _task(names: TaskNames, name: Any) -> NamedTask:

@@ -1,4 +1,4 @@
-"""The HTTP API of jobs, for whoever has the token: enqueue by name, look, cancel, try again."""
+"""The views of the HTTP API, protected by a token: enqueue by name, read, cancel, retry."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -18,14 +18,14 @@ from qdjobs.web.api.request import read_enqueue, read_listing
 from qdjobs.web.body import json_answer
 from qdjobs.web.problems import register_problems
 
-# All of them come to us, so that even the answer that one is not allowed needs the token.
+# The views get all methods, so that even 405 needs the token.
 METHODS = ('GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS', 'TRACE')
 
 View = Callable[..., Response]
 
 
 def make_jobs_api(names: TaskNames, token: str) -> Blueprint:
-    """The API of jobs by these names, whole in itself: it may stand in any application."""
+    """Return the API as a blueprint for any application, for requests with this token."""
     api = Blueprint('qdjobs_api', __name__)
     api.before_request(partial(require_token, token))
     api.after_request(_keep_out_of_caches)
@@ -34,24 +34,24 @@ def make_jobs_api(names: TaskNames, token: str) -> Blueprint:
     add('', 'jobs', _by_method(GET=partial(show_jobs, names), POST=partial(enqueue, names)))
     add('/<job_id>', 'job', _by_method(GET=partial(show_job, names), DELETE=cancel))
     add('/<job_id>/retry', 'retry', _by_method(POST=retry))
-    add('/<path:path>', 'nothing', nothing)
+    add('/<path:path>', 'not_found', not_found)
     return api
 
 
 def enqueue(names: TaskNames) -> Response:
-    """201; or 200 with the job that is waiting or running under this `id` already."""
-    asked_at = datetime.now(UTC)
+    """Enqueue a job: 201, or 200 if a job with this `id` is already waiting or running."""
+    received_at = datetime.now(UTC)
     task, arguments, options = read_enqueue(names)
     job = task.enqueue(**arguments, **options)
-    # One that was there is older, unless another machine's clock is ahead.
-    code = 200 if job.created_at < asked_at else 201
+    # An existing job is older, unless the clock of another machine is ahead.
+    code = 200 if job.created_at < received_at else 201
     answer = _state(job.id, job.get_status(refresh=False).value, code)
     answer.headers['Location'] = url_for('.job', job_id=job.id)
     return answer
 
 
 def show_jobs(names: TaskNames) -> Response:
-    """All jobs, also those that were enqueued without a name; none of their results."""
+    """List jobs, including those enqueued without a name, without their results."""
     jobs, cursor = list_jobs_page(**read_listing())
     shown = [_show(names, job) for job in jobs]
     for job in shown:
@@ -64,7 +64,7 @@ def show_job(names: TaskNames, job_id: str) -> Response:
 
 
 def cancel(job_id: str) -> Response:
-    """200 if it will not run, 202 if its worker has been told to stop, 409 if it had ended."""
+    """Cancel a job: 200 if it will not run, 202 if its worker is stopping it, 409 if it ended."""
     status = cancel_job(job_id)
     if status not in ('canceled', 'stopping'):
         raise Conflict(f'The job has ended ({status}), and was left as it is.')
@@ -79,7 +79,7 @@ def retry(job_id: str) -> Response:
     return _state(job.id, 'queued', 200)
 
 
-def nothing(path: str) -> Response:
+def not_found(path: str) -> Response:
     raise NotFound
 
 

@@ -1,4 +1,4 @@
-"""What rq-dashboard's scripts ask for, in the form in which they expect it."""
+"""Make the JSON data that rq-dashboard's scripts expect."""
 
 from math import ceil
 from typing import Any
@@ -16,39 +16,39 @@ from qdjobs.monitoring.registries import (
     read_registry,
 )
 
-MAX_PER_PAGE = 200  # what the page itself offers
+MAX_PER_PAGE = 200  # the largest size that the page offers
 
 
 def queues_data() -> list[dict[str, Any]]:
-    """A row for each queue, with the counts and the addresses of its registries."""
+    """Return a row for each queue, with the counts and the URLs of its registries."""
     names = list_queues()
     rows = []
     for name, counts in zip(names, count_jobs(names), strict=True):
         row: dict[str, Any] = {'name': name, 'count': counts['queued']}
         for registry in SHOWN:
-            row[f'{registry}_url'] = _jobs_address(name, registry, 8, 'asc', 1)
+            row[f'{registry}_url'] = _jobs_url(name, registry, 8, 'asc', 1)
             row[f'{registry}_job_registry_count'] = counts[registry]
         rows.append(row)
     return rows
 
 
 def workers_data() -> list[dict[str, Any]]:
-    """A row for each worker, with the job that it runs."""
-    found = list_workers()
-    running = [worker['job'] for worker in found if worker['job']]
+    """Return a row for each worker, with the job that it runs."""
+    workers = list_workers()
+    running = [worker['job'] for worker in workers if worker['job']]
     jobs = {job['id']: _job_row(job) for job in describe_jobs(running)}
-    return [worker | {'current_job': jobs.get(worker['job'], 'idle')} for worker in found]
+    return [worker | {'current_job': jobs.get(worker['job'], 'idle')} for worker in workers]
 
 
 def jobs_data(queue: str, registry: str, per_page: str, order: str, page: str) -> dict[str, Any]:
-    """A page of a registry, and links to the others. Raises NotFound if there is none such."""
+    """Return a page of a registry, and links to the others. Raises NotFound."""
     size, current, pages = find_page(queue, registry, per_page, order, page)
     job_ids = read_registry(queue, registry, (current - 1) * size, size, order == 'dsc')
 
     def link(number: int) -> dict[str, Any]:
-        return {'number': number, 'url': _jobs_address(queue, registry, size, order, number)}
+        return {'number': number, 'url': _jobs_url(queue, registry, size, order, number)}
 
-    first = max(1, min(current - 5, pages - 9))  # ten links, the current one in their midst
+    first = max(1, min(current - 5, pages - 9))  # ten links, the current page in the middle
     pagination = {
         'current_page': current,
         'num_pages': pages,
@@ -65,24 +65,26 @@ def jobs_data(queue: str, registry: str, per_page: str, order: str, page: str) -
 
 
 def job_data(job_id: str) -> dict[str, Any]:
-    """One job in full. Raises JobNotFoundError."""
+    """Return one job in full. Raises JobNotFoundError."""
     job = describe_job(job_id)
-    others = job.pop('depends_on')
+    dependencies = job.pop('depends_on')
     job |= _moments(job) | {
         'origin': job['queue'],
         'exc_info': job.pop('traceback'),
         'metadata': job.pop('meta'),
     }
-    if others:
-        job['depends_on'] = list(others)
-        job['depends_on_status'] = ['active' if there else 'expired' for there in others.values()]
+    if dependencies:
+        job['depends_on'] = list(dependencies)
+        job['depends_on_status'] = [
+            'active' if exists else 'expired' for exists in dependencies.values()
+        ]
     return job
 
 
 def find_page(
     queue: str, registry: str, per_page: str, order: str, page: str
 ) -> tuple[int, int, int]:
-    """(jobs on a page, its number, number of pages). Raises NotFound if there is no such page."""
+    """Return (jobs per page, number of the page, number of pages). Raises NotFound."""
     require_registry(queue, registry)
     size, number = _number(per_page), _number(page)
     pages = max(1, ceil(count_jobs([queue])[0][registry] / size))
@@ -92,7 +94,7 @@ def find_page(
 
 
 def require_registry(queue: str, registry: str) -> None:
-    """Raises NotFound."""
+    """Raise NotFound unless the queue and the registry exist."""
     if registry not in SHOWN or queue not in list_queues():
         raise NotFound('There is no such queue or registry.')
 
@@ -104,18 +106,18 @@ def _number(text: str) -> int:
 
 
 def _job_row(job: dict[str, Any]) -> dict[str, Any]:
-    """A job in a list; its `exc_info` is one line, the traceback stands on its own page."""
+    """Return a job of a list; its `exc_info` is one line, its own page shows the traceback."""
     shown = {'id': job['id'], 'job_id': job['id'], 'description': job['description']}
     return shown | _moments(job) | {'call_string': job['description'], 'exc_info': job.get('error')}
 
 
 def _moments(job: dict[str, Any]) -> dict[str, str | None]:
-    """Its times in Python's form: where UTC is written `Z`, the scripts take it for local time."""
+    """Format a job's times with `+00:00`: the scripts would take `Z` for local time."""
     names = ('created_at', 'enqueued_at', 'started_at', 'ended_at')
     return {name: job[name].isoformat() if job.get(name) else None for name in names}
 
 
-def _jobs_address(queue: str, registry: str, per_page: int, order: str, page: int) -> str:
+def _jobs_url(queue: str, registry: str, per_page: int, order: str, page: int) -> str:
     return url_for(
         '.jobs_overview',
         queue_name=queue,

@@ -1,4 +1,4 @@
-"""rq-dashboard's templates, mended as they are read, and the policy that its pages run under."""
+"""Render rq-dashboard's templates, patched when they are read, with a Content-Security-Policy."""
 
 import re
 import secrets
@@ -10,25 +10,25 @@ from typing import Any
 
 from flask import Response, render_template
 
-# Each removes one fault of the templates; a test looks whether it is still there.
+# Each patch fixes one fault of the templates; a test checks that the fault still exists.
 REWRITES = (
-    # Underscore's `<%-` escapes, `<%=` does not. Where jQuery escapes already, once is enough.
+    # Underscore's `<%-` escapes, `<%=` does not. Escaping by jQuery too would escape twice.
     (r'<%=', '<%-'),
     (r"\$\('<div/>'\)\.text\(([^()]+)\)\.html\(\)", r'\1'),
-    # Jinja escapes nothing in a file that is named .js.
+    # Jinja does not escape in .js files.
     (r"'\{\{ queue\.name \}\}'", '{{ queue.name|tojson }}'),
     (r'<a [^<]*\.compact_queue[^<]*</a>', ''),
-    # Of the application, which has none.
+    # The endpoint `static` is the application's, which does not have these files.
     (r"url_for\('static'", "url_for('qdjobs_dashboard.static'"),
-    # rq-dashboard may be mounted beside us: its endpoints and its templates are its own.
+    # rq-dashboard may be mounted too: do not use its endpoints and templates.
     (r"(['\"])rq_dashboard([./])", r'\1qdjobs_dashboard\2'),
-    # So that the policy can tell these scripts from others.
+    # The policy allows only scripts with the nonce.
     (r'<script ', '<script nonce="{{ nonce }}" '),
 )
 
 
 def package() -> Path:
-    """Where rq-dashboard is installed; its Python is not imported."""
+    """Return the folder in which rq-dashboard is installed. Does not import its Python."""
     spec = find_spec('rq_dashboard')
     if spec is None or spec.origin is None:
         raise ModuleNotFoundError("pip install 'qdjobs[dashboard]'", name='rq_dashboard')
@@ -36,24 +36,24 @@ def package() -> Path:
 
 
 def read_template(name: str) -> str | None:
-    """The mended source of a template, or None for one that is not rq-dashboard's."""
+    """Return the patched source of a template, or None if rq-dashboard does not have it."""
     folder, _, file = name.partition('/')
     path = package() / 'templates' / 'rq_dashboard' / file
     if folder != 'qdjobs_dashboard' or not path.is_file():
         return None
     source = path.read_text()
-    for fault, mended in REWRITES:
-        source = re.sub(fault, mended, source)
+    for pattern, replacement in REWRITES:
+        source = re.sub(pattern, replacement, source)
     return source
 
 
 def render(name: str, **values: Any) -> Response:
-    """A page, with a policy that lets no script run but its own."""
+    """Render a page, with a policy that allows only its own scripts."""
     nonce = secrets.token_urlsafe(16)
     text = render_template(f'qdjobs_dashboard/{name}.html', nonce=nonce, **values, **_versions())
     answer = Response(text, mimetype='text/html')
     answer.headers['Content-Security-Policy'] = (
-        # Underscore makes functions of its templates, which takes 'unsafe-eval'.
+        # Underscore compiles its templates to functions, which needs 'unsafe-eval'.
         f"default-src 'self'; script-src 'nonce-{nonce}' 'unsafe-eval'; "
         "style-src 'self'; style-src-attr 'unsafe-inline'; img-src 'self' data:; "
         "object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"

@@ -1,4 +1,4 @@
-"""The monitor at /rq. Behind a login; what changes anything is asked for by its own pages only."""
+"""The views of the dashboard, behind a login. Only its own pages can send changes."""
 
 from collections.abc import Callable
 from typing import Any
@@ -47,12 +47,12 @@ def _guard() -> None:
     if login is None:
         raise NotFound
     require_login(*login)
-    if request.method not in ('GET', 'HEAD', 'OPTIONS') and not _asked_by_our_page():
+    if request.method not in ('GET', 'HEAD', 'OPTIONS') and not _is_same_origin():
         raise Forbidden('Only the pages of the dashboard itself may ask for this.')
 
 
-def _asked_by_our_page() -> bool:
-    # A browser sends the login along with whatever any site lets it ask.
+def _is_same_origin() -> bool:
+    # A browser also sends the login with requests that pages of other sites make.
     site, origin = request.headers.get('Sec-Fetch-Site'), request.headers.get('Origin')
     if site is None and origin is None:
         return False
@@ -61,7 +61,7 @@ def _asked_by_our_page() -> bool:
 
 
 @dashboard.after_request
-def _harden(answer: Response) -> Response:
+def _add_security_headers(answer: Response) -> Response:
     for name, value in HEADERS.items():
         answer.headers.setdefault(name, value)
     return answer
@@ -114,7 +114,7 @@ def favicon() -> Response:
     return dashboard.send_static_file('favicon.ico')
 
 
-# What the pages show
+# Data of the pages
 
 
 @dashboard.get('/0/data/queues.json')
@@ -137,7 +137,7 @@ def job(job_id: str) -> Response:
     return json_answer(job_data(job_id))
 
 
-# What the pages change
+# Changes by the pages
 
 
 @dashboard.post('/job/<job_id>/requeue')
@@ -163,7 +163,7 @@ def empty_queue(queue_name: str, registry_name: str) -> Response:
 
 
 def _each(queue: str, registry: str, change: Callable[[str], object]) -> Response:
-    """Change each job by itself: a request that dies half-way has lost nothing."""
+    """Change each job in a step of its own, so that an interrupted request loses nothing."""
     require_registry(queue, registry)
     count = 0
     for job_id in read_registry(queue, registry, 0, MAX_SCANNED):
@@ -171,7 +171,7 @@ def _each(queue: str, registry: str, change: Callable[[str], object]) -> Respons
             change(job_id)
             count += 1
         except (JobNotFoundError, InvalidJobError):
-            continue  # it has gone, or changed, meanwhile
+            continue  # deleted or changed meanwhile
     return json_answer({'status': 'OK', 'count': count})
 
 

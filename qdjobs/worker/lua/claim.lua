@@ -1,14 +1,15 @@
--- ARGV: prefix, worker, execution, lease (s), moment (RQ's format), timestamp, 1 if an answer for
--- this execution was lost, 1 to look for jobs whose time has come, queues…
--- Returns {'job', queue, id, hash} or {'idle' or 'suspended', last ring of the doorbell}. This runs
--- for every job: what it need not ask each time, its caller tells.
-local worker, execution, lease, moment, timestamp, again, due = unpack(ARGV, 2, 8)
-local mine = key('worker', worker .. ':executions')
+-- Claims the next job of the queues: starts it, with a lease.
+-- ARGV: prefix, worker, execution, lease (s), time (RQ's format), timestamp, 1 if the reply of an
+-- earlier call for this execution was lost, 1 to enqueue due jobs first, queues…
+-- Returns {'job', queue, id, hash} or {'idle' or 'suspended', id of the last wake-up}.
+-- The two flags save commands, since this runs for every job.
+local worker, execution, lease, moment, timestamp, reply_lost, due = unpack(ARGV, 2, 8)
+local worker_executions = key('worker', worker .. ':executions')
 
-if again == '1' then
-  for _, member in ipairs(redis.call('SMEMBERS', mine)) do
-    local id, taken = string.match(member, '^(.*):(.*)$')
-    if taken == execution and redis.call('ZSCORE', rq .. 'leases', member) then
+if reply_lost == '1' then
+  for _, member in ipairs(redis.call('SMEMBERS', worker_executions)) do
+    local id, claimed = string.match(member, '^(.*):(.*)$')
+    if claimed == execution and redis.call('ZSCORE', rq .. 'leases', member) then
       local origin = redis.call('HGET', job_key(id), 'origin')
       return {'job', origin, id, redis.call('HGETALL', job_key(id))}
     end
@@ -21,7 +22,7 @@ local function last_wake_up()
 end
 if redis.call('EXISTS', rq .. 'suspended') == 1 then return {'suspended', last_wake_up()} end
 
--- A job whose time has come; those under RQ's rate limit wait for their slot elsewhere.
+-- Enqueues due jobs of a queue, except those under RQ's rate limit, which also wait for a slot.
 local function enqueue_due(queue)
   local scheduled = key('scheduled', queue)
   for _, id in ipairs(redis.call('ZRANGEBYSCORE', scheduled, 0, now(), 'LIMIT', 0, 100)) do
@@ -30,8 +31,8 @@ local function enqueue_due(queue)
     if not job[2] then
       redis.call('ZREM', scheduled, id)
       if job[1] and not ENDED[job[1]] and job[1] ~= 'started' then
-        local again = job[4] == '1' and job[5] and job[5] ~= ''
-        local push = (job[3] == '1' or again) and 'LPUSH' or 'RPUSH'
+        local retry_at_front = job[4] == '1' and job[5] and job[5] ~= ''
+        local push = (job[3] == '1' or retry_at_front) and 'LPUSH' or 'RPUSH'
         redis.call('HSET', job_key(id), 'status', 'queued', 'enqueued_at', moment)
         redis.call('PERSIST', job_key(id))
         if job[6] then redis.call('EXPIRE', job_key(id), job[6]) end
@@ -42,7 +43,7 @@ local function enqueue_due(queue)
   end
 end
 
-local function runs(id)
+local function is_running(id)
   local executions = redis.pcall('ZRANGE', key('executions', id), 0, -1)
   if executions.err then return false end
   for _, other in ipairs(executions) do
@@ -51,15 +52,15 @@ local function runs(id)
   return false
 end
 
--- Start the job whose id stood in the queue, unless it has ended, runs, or is no job.
+-- Starts the job whose id was popped, unless it has ended, is running, or does not exist.
 local function start(queue, id)
   local found = redis.pcall('HMGET', job_key(id), 'status', 'origin', 'data')
   if found.err or not (found[1] or found[3]) or ENDED[found[1]] then return nil end
-  if not string.match(id, '^[%w_-]+$') then  -- which RQ does not allow
+  if not string.match(id, '^[%w_-]+$') then  -- RQ does not allow such ids
     redis.call('HSET', job_key(id), 'status', 'failed')
     return nil
   end
-  if found[1] == 'started' and runs(id) then return nil end
+  if found[1] == 'started' and is_running(id) then return nil end
   local member = id .. ':' .. execution
   local origin = found[2]
   if not origin or origin == '' then origin = queue end
@@ -73,7 +74,7 @@ local function start(queue, id)
              timestamp, 'last_heartbeat', timestamp, 'worker_name', worker, 'origin', origin)
   redis.call('DEL', key('executions', id))
   redis.call('ZADD', key('executions', id), '+inf', execution)
-  redis.call('SADD', mine, member)
+  redis.call('SADD', worker_executions, member)
   return {'job', queue, id, redis.call('HGETALL', job_key(id))}
 end
 

@@ -1,6 +1,7 @@
--- ARGV: prefix, job id, execution, worker, origin, moment, started and ended (timestamps), packed
--- result or '', seconds to keep it (negative: for ever). What `record` would do for a job that has
--- finished, without the cost of spelling it out: this is how nearly every job ends.
+-- Records a finished job, as `record` could, with fewer arguments: nearly every job ends here.
+-- ARGV: prefix, job id, execution, worker, origin, time (RQ's format), start and end (timestamps),
+-- encoded result or '', seconds to keep the job (negative: for ever).
+-- Returns 'done', 'dependents' if other jobs wait for this one, or 'lost' with nothing recorded.
 local id, execution, worker, origin, moment, started, ended, result, ttl = unpack(ARGV, 2, 10)
 local expiry, time = redis.call('ZSCORE', rq .. 'leases', id .. ':' .. execution), clock()
 if not expiry or tonumber(expiry) < time then return 'lost' end

@@ -1,7 +1,7 @@
--- Stands before the scripts that deal with leases, behind common.lua.
+-- Prepended to the scripts of this folder, after common.lua.
 local function clock() local t = redis.call('TIME') return t[1] + t[2] / 1000000 end
 
--- Take an execution out of everything but its job.
+-- Deletes an execution with its lease. Keeps the job.
 local function forget_execution(id, execution, origin, worker)
   local member = id .. ':' .. execution
   redis.call('ZREM', rq .. 'leases', member)
@@ -10,6 +10,7 @@ local function forget_execution(id, execution, origin, worker)
   redis.call('SREM', key('worker', worker .. ':executions'), member)
 end
 
+-- Puts a job to the front of its queue.
 local function requeue(id, queue, moment)
   redis.call('HDEL', job_key(id), 'started_at', 'worker_name', 'last_heartbeat', 'stop_requested')
   redis.call('HSET', job_key(id), 'status', 'queued', 'enqueued_at', moment)
@@ -19,6 +20,6 @@ local function requeue(id, queue, moment)
   wake_up()
 end
 
--- For ever, since a rate of failures cannot be told from registries, which forget. It must not keep
--- an outcome from being written.
+-- A count that never expires, for rates of failures: entries of registries do. An error here must
+-- not prevent the outcome from being recorded.
 local function count_failure(queue) redis.pcall('HINCRBY', rq .. 'failures', queue, 1) end

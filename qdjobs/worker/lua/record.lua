@@ -1,16 +1,17 @@
--- ARGV: prefix, job id, execution, worker, origin, then commands: for each the number of its words,
--- and the words. Runs them all if the lease still holds. Returns 'done', 'dependents' if other jobs
--- wait for this one, or 'lost'.
+-- Runs the commands of an outcome, if the lease still holds, and ends the lease.
+-- ARGV: prefix, job id, execution, worker, origin, then for each command the number of its words
+-- and the words.
+-- Returns 'done', 'dependents' if other jobs wait for this one, or 'lost' with nothing run.
 local id, execution, worker, origin = unpack(ARGV, 2, 5)
 local expiry = redis.call('ZSCORE', rq .. 'leases', id .. ':' .. execution)
 if not expiry or tonumber(expiry) < clock() then return 'lost' end
 forget_execution(id, execution, origin, worker)
--- Deleted or cancelled while it ran: what others have been told stands.
+-- Deleted or cancelled while it ran: that stays.
 if redis.call('HGET', job_key(id), 'status') ~= 'started' then return 'lost' end
 local i = 6
 while i <= #ARGV do
   local words = tonumber(ARGV[i])
-  redis.pcall(unpack(ARGV, i + 1, i + words))  -- one that fails must not keep the others back
+  redis.pcall(unpack(ARGV, i + 1, i + words))  -- the others must run even if one fails
   i = i + words + 1
 end
 local status = redis.call('HGET', job_key(id), 'status')

@@ -1,7 +1,10 @@
--- ARGV: prefix, limit of deaths, moment, packed error of a lost attempt, packed error of the last,
--- seconds to keep a failure. Returns the ids that were put back, and those that have failed.
+-- Requeues jobs whose lease has expired. Fails those under which too many workers have died, stops
+-- those for which a stop was requested.
+-- ARGV: prefix, limit of deaths, time (RQ's format), encoded errors of a lost attempt and of the
+-- last attempt, seconds to keep a failed job.
+-- Returns the ids of the requeued jobs, and those of the failed and stopped ones.
 local limit, moment, lost, poison, ttl = unpack(ARGV, 2, 6)
-local back, failed = {}, {}
+local requeued, failed = {}, {}
 for _, member in ipairs(redis.call('ZRANGEBYSCORE', rq .. 'leases', 0, clock(), 'LIMIT', 0, 100)) do
   local id, execution = string.match(member, '^(.*):(.*)$')
   local job = redis.call('HMGET', job_key(id), 'status', 'origin', 'failure_ttl')
@@ -29,8 +32,8 @@ for _, member in ipairs(redis.call('ZRANGEBYSCORE', rq .. 'leases', 0, clock(), 
       failed[#failed + 1] = id
     else
       requeue(id, origin, moment)
-      back[#back + 1] = id
+      requeued[#requeued + 1] = id
     end
   end
 end
-return {back, failed}
+return {requeued, failed}

@@ -106,9 +106,9 @@ def test_an_error_after_the_acceptance_is_none(answer: str) -> None:
 
 
 def test_a_server_may_think_about_a_message_for_longer(settings: pytest.MonkeyPatch) -> None:
-    settings.setattr(mail_server, 'TIMEOUT', 0.3)
+    settings.setattr(mail_server, 'TIMEOUT', 3.0)
     with run_server() as mailbox:
-        mailbox.delay = 1.0
+        mailbox.delay = 4.0
         send(plain(mailbox))
         assert len(mailbox.envelopes) == 1
 

@@ -5,6 +5,7 @@ import io
 import itertools
 import re
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, assume, example, given, settings
@@ -69,19 +70,19 @@ def block(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> in
     return size
 
 
-@pytest.mark.usefixtures('block')
-@pytest.mark.parametrize('way', ['json', 'ndjson', 'parquet', 'tsv'])
-@settings(
-    max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
-)
-@given(
+def examples(number: int) -> settings:
+    return settings(max_examples=number, suppress_health_check=list(HealthCheck), deadline=None)
+
+
+any_table = given(
     table=tables(),
     quoting=st.sampled_from([csv.QUOTE_ALL, csv.QUOTE_MINIMAL]),
     line_end=st.sampled_from(['\n', '\r\n']),
 )
-def test_any_table_is_the_same_there_and_back(
-    way: TableFormat, table: Table, quoting: int, line_end: str
-) -> None:
+every_way = pytest.mark.parametrize('way', ['json', 'ndjson', 'parquet', 'tsv'])
+
+
+def require_the_same(way: TableFormat, table: Table, quoting: int, line_end: str) -> None:
     # What the csv module leaves unquoted is a mark there, or the end of a line: not data.
     signs = ''.join(itertools.chain.from_iterable(table))
     assume(quoting == csv.QUOTE_ALL or not {'\ufeff', '\r'} & set(signs))
@@ -95,12 +96,23 @@ def test_any_table_is_the_same_there_and_back(
 
 
 @pytest.mark.usefixtures('block')
-@settings(
-    max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
-)
-@given(text=st.text('ab",\r\n', max_size=40))
-@example('a\r\r\n')
-def test_any_text_is_read_as_the_csv_module_reads_it_or_is_refused(text: str) -> None:
+@every_way
+@examples(25)
+@any_table
+def test_any_table_is_the_same_there_and_back(way: TableFormat, **given: Any) -> None:
+    require_the_same(way, **given)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures('block')
+@every_way
+@examples(400)
+@any_table
+def test_any_of_many_tables_is_the_same_there_and_back(way: TableFormat, **given: Any) -> None:
+    require_the_same(way, **given)
+
+
+def require_the_same_rows_as_the_csv_module(text: str) -> None:
     folder = upload_dir()
     folder.mkdir(exist_ok=True)
     (folder / 'a.csv').write_bytes(text.encode())
@@ -114,6 +126,25 @@ def test_any_text_is_read_as_the_csv_module_reads_it_or_is_refused(text: str) ->
         found = list(csv.reader(file))
     assert found == [row for row in csv.reader(io.StringIO(text, newline=''), strict=True) if row]
     assert len({len(row) for row in found}) == 1
+
+
+any_text = given(text=st.text('ab",\r\n', max_size=40))
+
+
+@pytest.mark.usefixtures('block')
+@examples(150)
+@any_text
+@example(text='a\r\r\n')
+def test_any_text_is_read_as_the_csv_module_reads_it_or_is_refused(text: str) -> None:
+    require_the_same_rows_as_the_csv_module(text)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures('block')
+@examples(2000)
+@any_text
+def test_any_of_many_texts_is_read_as_the_csv_module_reads_it_or_is_refused(text: str) -> None:
+    require_the_same_rows_as_the_csv_module(text)
 
 
 def fit_header(text: str) -> bool:
@@ -171,9 +202,10 @@ def every_text(signs: str, length: int) -> Iterator[str]:
         yield from map(''.join, itertools.product(signs, repeat=size))
 
 
-def test_the_quick_check_agrees_with_a_slow_one_on_every_short_text() -> None:
+@pytest.mark.parametrize('length', [6, pytest.param(8, marks=pytest.mark.slow)])
+def test_the_quick_check_agrees_with_a_slow_one_on_every_short_text(length: int) -> None:
     form = CsvForm(b',', 2)
-    for text in every_text('a",\r\n', 7):
+    for text in every_text('a",\r\n', length):
         line = text + '\n'
         try:
             form.count(line.encode(), 1)

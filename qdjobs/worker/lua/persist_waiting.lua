@@ -1,5 +1,6 @@
--- ARGV: prefix, queue, first index, last index. Keeps alive what waits: a job that another tool
--- has requeued still has the expiry of its last end. (A `ttl` is the sender's own wish.)
+-- Removes the expiry of waiting jobs: a job that another tool has requeued keeps the expiry of its
+-- last outcome. A job with a `ttl` keeps its expiry.
+-- ARGV: prefix, queue, first index, last index. Returns the number of ids in that range.
 local ids = redis.call('LRANGE', key('queue', ARGV[2]), ARGV[3], ARGV[4])
 for _, id in ipairs(redis.call('ZRANGE', key('scheduled', ARGV[2]), ARGV[3], ARGV[4])) do
   ids[#ids + 1] = id
