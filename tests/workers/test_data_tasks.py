@@ -690,7 +690,8 @@ import sys, time
 from libraries.tables import parquet, text
 from libraries.tables.files import convert_upload
 text.BLOCK, parquet.ROW_GROUP = 4096, 1000
-convert_upload('big.csv', sys.argv[1], tell=lambda done, size: time.sleep(done > size / 2 and 600))
+stop = lambda done, size: time.sleep(done > size / 2 and 600)
+convert_upload('big.csv', sys.argv[1], on_progress=stop)
 """
 
 
@@ -722,7 +723,7 @@ def test_a_time_out_half_way_leaves_no_file(upload: Upload, format: Any) -> None
 
     upload('big.csv', big_csv(50_000))
     with alarm(), pytest.raises(JobTimeoutException):
-        convert_upload('big.csv', format, tell=wind_up)
+        convert_upload('big.csv', format, on_progress=wind_up)
     assert files_of(output_dir()) == []
 
 
