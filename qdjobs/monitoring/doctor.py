@@ -18,6 +18,8 @@ DEPTH = 1000  # entries of each list that are checked
 MAX_WAIT = 300  # seconds; if a job waits for longer, there are too few workers
 
 
+_START = 'Start one: flask jobs worker.'
+
 Level = Literal['ok', 'note', 'warning', 'error']
 
 
@@ -78,7 +80,7 @@ def _examine_workers(health: Health) -> Iterator[Finding]:
     alive = [worker for worker in health.workers if worker.state != 'lost']
     served = frozenset[str]().union(*(worker.queues for worker in alive))
     if unserved := [queue for queue in get_config().queues if queue not in served]:
-        yield Finding('error', f'No worker is alive on {", ".join(unserved)}. {_start()}')
+        yield Finding('error', f'No worker is alive on {", ".join(unserved)}. {_START}')
     else:
         yield Finding('ok', f'Every queue has a worker; {_count(len(alive), "worker")} in all.')
     for worker in health.workers:
@@ -90,8 +92,8 @@ def _examine_worker(worker: WorkerHealth) -> Iterator[Finding]:
     if worker.is_stock:
         yield Finding(
             'warning',
-            f'{name} is a stock worker, and loses jobs if it dies. Start it with '
-            '--worker-class qdjobs.JobWorker.',
+            f'{name} is a stock worker, and loses jobs if it dies. Start '
+            '`flask jobs worker` instead.',
         )
     if worker.state == 'lost':
         yield Finding(
@@ -107,7 +109,7 @@ def _examine_jobs(health: Health) -> Iterator[Finding]:
         yield Finding(
             'error',
             f'{_count(late, "delayed job")} should have been enqueued more than {LATE} s ago, '
-            f'which a JobWorker does. {_start()}',
+            f'which a JobWorker does. {_START}',
         )
     else:
         yield Finding('ok', 'No delayed job is late.')
@@ -135,7 +137,7 @@ def _examine_orphans(health: Health) -> Iterator[Finding]:
         yield Finding(
             'warning' if recovers else 'error',
             f'{_count(health.lost, "running job")} lost by a dead worker. '
-            + ('A JobWorker puts them back within seconds: look again.' if recovers else _start()),
+            + ('A JobWorker puts them back within seconds: look again.' if recovers else _START),
         )
     abandoned = sum(queue.abandoned for queue in health.queues)
     if abandoned:
@@ -184,11 +186,6 @@ def _examine_interfaces(config: JobConfig) -> Iterator[Finding]:
     ):
         if secret is None:
             yield Finding('note', f'There is no {path}: {variables} not set here.')
-
-
-def _start() -> str:
-    queues = ' '.join(get_config().queues)
-    return f'Start one: rq worker --worker-class qdjobs.JobWorker {queues}.'
 
 
 def _count(number: int, noun: str) -> str:

@@ -166,7 +166,8 @@ def test_a_redis_that_cannot_write(settings: pytest.MonkeyPatch, tmp_path: Path)
 
 def test_no_worker_at_all() -> None:
     report = Report()
-    assert report.marks('No worker is alive on high, default, low', 'Start one: rq worker') == '✗'
+    said = report.marks('No worker is alive on high, default, low', 'Start one: flask jobs worker')
+    assert said == '✗'
     assert report.code == 1
 
 
@@ -198,7 +199,7 @@ def test_a_stock_worker(rq_worker: Worker, connection: Redis) -> None:
     with rq_worker():
         eventually(lambda: has_worker(connection))
         report = Report()
-    assert report.marks('stock worker', '--worker-class qdjobs.worker.worker.JobWorker') == '!'
+    assert report.marks('stock worker', 'Start `flask jobs worker` instead') == '!'
     assert report.marks('Every queue has a worker') == '✓'
     assert report.code == 0
 
@@ -231,7 +232,7 @@ def test_nobody_is_there_to_put_it_back(job_worker: Worker, connection: Redis) -
         kill(worker)
     [key] = connection.smembers('rq:workers')
     connection.hset(key, 'last_heartbeat', LONG_AGO)
-    eventually(lambda: Report().marks('1 running job lost', 'Start one: rq worker') == '✗')
+    eventually(lambda: Report().marks('1 running job lost', 'Start one: flask jobs worker') == '✗')
 
 
 @pytest.mark.usefixtures('allow_test_tasks')
