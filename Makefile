@@ -39,9 +39,9 @@ test: install
 test-all: install
 	@$(PYTEST)
 
-# The fault tests of `make test-all`, each for a minute.
+# The fault tests of `make test-all`, each storm for a minute.
 faults: install
-	@FAULT_SECONDS=$${FAULT_SECONDS:-60} python -m pytest tests/faults
+	@FAULT_SECONDS=$${FAULT_SECONDS:-60} python -m pytest -m faults
 
 check: install
 	@ruff check .

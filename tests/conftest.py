@@ -17,7 +17,7 @@ import hypothesis
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
-from playwright.sync_api import Browser, expect, sync_playwright
+from playwright.sync_api import expect
 from redis import Redis
 
 from app import create_app
@@ -25,7 +25,14 @@ from qdjobs import config
 from qdjobs.client.redis import get_connection
 from qdjobs.config import environment_config
 from qdjobs.server import embedded_redis
-from tests.support.applications import serving
+from tests.support.applications import serving, shared_app
+from tests.support.browsers import (
+    CHROMIUM,
+    Chromium,
+    report_missing,
+    require_chromium,
+    running_chromium,
+)
 from tests.support.processes import JOB_WORKER, QUICK, ROOT, Worker, kill_group, start_worker
 from tests.support.proxy import Proxy, proxy_to
 from tests.support.shared_worker import SharedWorker
@@ -36,16 +43,6 @@ TASK_MODULES = (
     'tests.support.progress_tasks',
     'tests.support.worker_tasks',
 )
-CHROMIUM = shutil.which('chromium') or shutil.which('chromium-browser')
-ARGUMENTS = [
-    '--no-sandbox',  # which root cannot have; the pages are our own
-    '--disable-gpu',
-    '--disable-quic',
-    '--no-first-run',
-    '--disable-background-networking',
-    '--disable-component-update',
-    '--disable-sync',
-]
 
 expect.set_options(timeout=60_000)
 # A slow machine is no failure.
@@ -62,9 +59,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    if CHROMIUM is None:
-        terminalreporter.section('NO CHROMIUM, SO THE PAGES ARE NOT TESTED', red=True, bold=True)
-        terminalreporter.line("Install Debian's `chromium` to test them; CI does.", red=True)
+    report_missing(CHROMIUM, terminalreporter)
 
 
 @pytest.fixture(scope='session')
@@ -108,7 +103,8 @@ def connection() -> Redis:
 
 @pytest.fixture
 def app() -> Flask:
-    return create_app()
+    """The application with the settings of the test, which other tests have used before."""
+    return shared_app(create_app)
 
 
 @pytest.fixture
@@ -142,15 +138,10 @@ def proxy(redis_url: str) -> Iterator[Proxy]:
         yield proxy
 
 
-@pytest.fixture(scope='module')
-def browser() -> Iterator[Browser]:
-    if CHROMIUM is None:
-        missing = 'There is no Chromium: the pages are not tested.'
-        pytest.fail(missing) if os.environ.get('CI') == 'true' else pytest.skip(missing)
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+@pytest.fixture(scope='session')
+def browser() -> Iterator[Chromium]:
+    with running_chromium(require_chromium(CHROMIUM)) as chromium:
         yield chromium
-        chromium.close()
 
 
 @pytest.fixture
@@ -186,11 +177,6 @@ def own_worker(rq_worker: Worker) -> Worker:
     return run
 
 
-@pytest.fixture
-def job_worker(own_worker: Worker) -> Worker:
-    return own_worker
-
-
 @pytest.fixture(scope='session')
 def session_worker(
     redis_url: str, task_files: Path, tmp_path_factory: pytest.TempPathFactory
@@ -203,9 +189,10 @@ def session_worker(
         'OUTPUT_DIR': str(task_files / 'output'),
     }
 
-    def start(log: Path) -> subprocess.Popen[bytes]:
+    def start(log: Path, name: str) -> subprocess.Popen[bytes]:
         defaults = dict.fromkeys(_ours_in_environment(), '')  # not those of the test at hand
-        return start_worker(log, '--worker-class', JOB_WORKER, **defaults | environment)
+        options = ('--worker-class', JOB_WORKER, '--name', name)
+        return start_worker(log, *options, **defaults | environment)
 
     with Redis.from_url(redis_url) as connection:
         log = tmp_path_factory.mktemp('worker') / 'worker.log'

@@ -9,22 +9,28 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
 import requests
 
 from qdjobs.server import free_port
 from tests.support.processes import QUICK, ROOT, eventually, kill_group
 
 
-def run(module: str, **environment: str) -> str:
-    """What `python -m module` writes, once it has ended well."""
-    done = subprocess.run(
+def start(module: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """`python -m module`, until it has ended."""
+    return subprocess.run(
         [sys.executable, '-m', module],
         cwd=ROOT,
         env=os.environ | QUICK | environment,
         capture_output=True,
         text=True,
-        timeout=90,
+        timeout=250,
     )
+
+
+def run(module: str, **environment: str) -> str:
+    """What `python -m module` writes, once it has ended well."""
+    done = start(module, **environment)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -80,24 +86,15 @@ def test_the_named_tasks_and_a_client_of_a_hundred_jobs(tmp_path: Path) -> None:
         eventually(lambda: result(made[1].json()['job_id']) == 24)
         eventually(lambda: '1 items, 12.50 euros' in str(result(job_id)))
         assert requests.get(url, timeout=10).status_code == 401
+
+        refused = start('examples.http_client', **variables | {'JOBS_API_TOKEN': 'wrong'})
+        assert refused.returncode == 1
+        assert '401' in refused.stderr
+        assert 'Send the token' in refused.stderr
     assert 'Traceback' not in log.read_text()
 
 
-def test_the_http_client_says_what_is_wrong(tmp_path: Path) -> None:
-    with job_queue(tmp_path / 'log') as variables:
-        done = subprocess.run(
-            [sys.executable, '-m', 'examples.http_client'],
-            cwd=ROOT,
-            env=os.environ | variables | {'JOBS_API_TOKEN': 'wrong'},
-            capture_output=True,
-            text=True,
-            timeout=90,
-        )
-    assert done.returncode == 1
-    assert '401' in done.stderr
-    assert 'Send the token' in done.stderr
-
-
+@pytest.mark.slow
 def test_the_flaky_task_dies_and_is_brought_back() -> None:
     told = run('examples.flaky_task')
     assert len(re.findall(r'ConnectionError: the printer does not answer', told)) == 3

@@ -18,14 +18,14 @@ def blocks(section: str) -> list[str]:
     return re.findall(r'```python\n(.*?)```', text, re.DOTALL)
 
 
-def test_write_your_own_task(tmp_path: Path, job_worker: Worker) -> None:
+def test_write_your_own_task(tmp_path: Path, own_worker: Worker) -> None:
     task, call = blocks('Write your own task')
     own = tmp_path / 'own'  # beside `workers`, since tests write nothing into the tree
     own.mkdir()
     (own / 'greeting_tasks.py').write_text(task)
     call = call.replace('workers.greeting_tasks', 'own.greeting_tasks')
     environment = {'JOB_TASK_MODULES': 'own', 'PYTHONPATH': f'{ROOT}:{tmp_path}'}
-    with job_worker(**environment):
+    with own_worker(**environment):
         done = run(call, environment)
     assert (done.stderr, done.returncode) == ('', 0)
     assert (output_dir() / 'greetings.txt').read_text() == 'Hello, Ada!\nHello, Zoë!'
@@ -39,5 +39,5 @@ def run(code: str, environment: dict[str, str]) -> subprocess.CompletedProcess[s
         env=os.environ | environment,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=120,
     )

@@ -195,6 +195,13 @@ class JobWorker(Supervisor, Worker):
             self.log.exception("Worker %s: RQ's maintenance failed", self.name)
             self.last_cleaned_at = now()  # type: ignore[assignment]  # RQ's own type
 
+    def handle_payload(self, message: Any) -> None:
+        # What one message raises would end the thread for commands, and anyone may publish one.
+        try:
+            super().handle_payload(message)  # type: ignore[no-untyped-call]
+        except Exception as error:  # noqa: BLE001
+            self.log.warning('Worker %s: ignores a command: %r', self.name, error)
+
     def _pubsub_exception_handler(self, exc: Exception, pubsub: Any, pubsub_thread: Any) -> None:
         # RQ's handler ends the thread that receives commands, even after a time-out.
         if not isinstance(exc, RedisError):

@@ -1,4 +1,4 @@
-"""A storm over three workers and three queues, and what must be left when it has passed."""
+"""A storm over some workers and three queues, and what must be left when it has passed."""
 
 import contextlib
 import os
@@ -24,21 +24,21 @@ from qdjobs.errors import QueueUnavailableError
 from tests.support.processes import ROOT, kill_group, start_worker
 
 QUEUES = ('high', 'default', 'low')
-WORKERS = 3
 
 
 @dataclass
 class Storm:
-    """Kills whom it is told to at random instants, and starts others in their place."""
+    """Some workers, of which it kills one at a time at a random instant, and starts another."""
 
     worker_class: str
     folder: Path
     environment: dict[str, str] = field(default_factory=dict)
+    size: int = 3
     chance: random.Random = field(default_factory=lambda: random.Random(1))
     hits: int = 0
 
     def __enter__(self) -> 'Storm':
-        self.workers = [self._start() for _ in range(WORKERS)]
+        self.workers = [self._start() for _ in range(self.size)]
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -46,7 +46,7 @@ class Storm:
             worker.terminate()
         for worker in self.workers:
             with contextlib.suppress(subprocess.TimeoutExpired):
-                worker.wait(10)
+                worker.wait(15)
             kill_group(worker.pid)
             worker.wait()
 
@@ -55,7 +55,7 @@ class Storm:
         return start_worker(log, '--worker-class', self.worker_class, **self.environment)
 
     def strike(self, victim: str) -> None:
-        """Kill (or, for 'terminate', ask) one worker, its horse, or the group; replace the dead."""
+        """Kill one worker, its horse, or both as a 'group', or 'terminate' it; replace the dead."""
         number = self.chance.randrange(len(self.workers))
         worker = self.workers[number]
         time.sleep(self.chance.uniform(0, 0.3))
@@ -71,12 +71,11 @@ class Storm:
                 worker.terminate()
         self.hits += 1
         if victim != 'horse':
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                worker.wait(10)
+            worker.wait(120)
             self.workers[number] = self._start()
 
     def replace_the_dead(self) -> None:
-        """As whoever runs a Procfile does."""
+        """As a supervisor does."""
         self.workers = [self._start() if w.poll() is not None else w for w in self.workers]
 
 
@@ -100,7 +99,7 @@ def enqueue_everywhere(count: int, task: str, **options: object) -> list[str]:
 
 @contextlib.contextmanager
 def rq_s_tools_beside(redis_url: str) -> Iterator[None]:
-    """`rq info`, registry counts and a stock worker's maintenance, in a loop."""
+    """Registry counts and a stock worker's maintenance in a loop, and `rq info` now and then."""
     over = threading.Event()
 
     def tidy() -> None:
@@ -128,9 +127,13 @@ def rq_s_tools_beside(redis_url: str) -> Iterator[None]:
             thread.join()
 
 
-def drain(ids: list[str], storm: Storm, timeout: float) -> dict[str, int]:
+def count_finished(ids: list[str]) -> int:
+    return sum(status['status'] == 'finished' for status in get_job_statuses(ids))
+
+
+def drain(ids: list[str], storm: Storm) -> dict[str, int]:
     """Wait until every job has finished, or nothing more will come; count the statuses."""
-    deadline = time.monotonic() + timeout
+    deadline = time.monotonic() + 120
     while True:
         storm.replace_the_dead()
         with contextlib.suppress(QueueUnavailableError):  # the storm may have slowed Redis too
@@ -141,15 +144,15 @@ def drain(ids: list[str], storm: Storm, timeout: float) -> dict[str, int]:
 
 
 def lost(ids: list[str], connection: Redis) -> list[str]:
-    """Jobs that have not ended, and stand where nobody will look."""
-    standing: set[str] = set()
+    """Jobs that have not ended, and are in no queue and no registry."""
+    found: set[str] = set()
     for name in QUEUES:
         waiting: list[Any] = [*connection.lrange(f'rq:queue:{name}', 0, -1)]
         for registry in ('wip', 'scheduled'):
             waiting += connection.zrange(f'rq:{registry}:{name}', 0, -1)
-        standing |= {member.decode().split(':')[0] for member in waiting}
+        found |= {member.decode().split(':')[0] for member in waiting}
     return [
         status['id']
         for status in get_job_statuses(ids)
-        if status['status'] in ('queued', 'scheduled', 'started') and status['id'] not in standing
+        if status['status'] in ('queued', 'scheduled', 'started') and status['id'] not in found
     ]

@@ -25,7 +25,7 @@ def reach(point: str) -> None:
 
 class DyingJobWorker(JobWorker):
     def execute_job(self, *args: Any) -> None:
-        reach('taken')
+        reach('claimed')
         super().execute_job(*args)
         reach('done')
 
@@ -52,12 +52,12 @@ class DyingStockWorker(Worker):
     """The control: RQ's own worker, dying at the same points."""
 
     def execute_job(self, *args: Any) -> None:
-        reach('taken')
+        reach('claimed')
         super().execute_job(*args)
 
 
 class TerminatedJobWorker(JobWorker):
-    """Told to end in the moment in which it has taken a job."""
+    """Gets a SIGTERM in the moment in which it has claimed a job."""
 
     def execute_job(self, *args: Any) -> None:
         os.kill(os.getpid(), signal.SIGTERM)

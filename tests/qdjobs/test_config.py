@@ -387,8 +387,7 @@ def test_an_application_is_made_without_a_socket() -> None:
     assert (done.returncode, done.stdout) == (0, '[]\n'), done.stderr
 
 
-@pytest.mark.parametrize('name', ['REDIS_URL', 'JOB_TASK_MODULES', 'JOB_RESULT_TTL', 'SMTP_URL'])
-def test_an_application_is_not_made_with_a_bad_setting(name: str) -> None:
-    done = run('from app import create_app; create_app()', **{name: '!'})
+def test_an_application_is_not_made_with_a_bad_setting() -> None:
+    done = run('from app import create_app; create_app()', SMTP_URL='!')
     assert done.returncode == 1
-    assert f'ValueError: {name} must' in done.stderr
+    assert 'ValueError: SMTP_URL must' in done.stderr

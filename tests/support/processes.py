@@ -67,6 +67,27 @@ def session_of(leader: int) -> list[int]:
     return found
 
 
+def horse_of(worker_pid: int) -> int:
+    """The process in which a worker runs its jobs."""
+    children = Path(f'/proc/{worker_pid}/task/{worker_pid}/children')
+    eventually(lambda: children.read_text().split())
+    return int(children.read_text().split()[0])
+
+
+def alive(pid: int) -> bool:
+    try:
+        return ') Z ' not in Path(f'/proc/{pid}/stat').read_text()
+    except OSError:
+        return False
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """Stop a process as Ctrl-Z does, and see that it stands still."""
+    process.send_signal(signal.SIGSTOP)
+    _, status = os.waitpid(process.pid, os.WUNTRACED)
+    assert os.WIFSTOPPED(status), 'it has ended'
+
+
 def eventually(condition: Callable[[], object], timeout: float = 60) -> None:
     """Wait until the condition holds; fail if it never does."""
     deadline = time.monotonic() + timeout

@@ -7,6 +7,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from uuid import uuid4
 
 from redis import Redis
 from rq import Queue
@@ -20,12 +21,16 @@ PATIENCE = 2.0  # seconds that a worker has to become idle; a new one takes less
 
 
 class SharedWorker:
-    """A process that a test resumes, uses and pauses; replaced if it is dead or remains busy."""
+    """A process that a test resumes, uses and pauses; replaced if it is dead or remains busy.
+
+    `start` starts a worker of a name, with a file for its log.
+    """
 
     def __init__(
-        self, start: Callable[[Path], subprocess.Popen[bytes]], connection: Redis, log: Path
+        self, start: Callable[[Path, str], subprocess.Popen[bytes]], connection: Redis, log: Path
     ) -> None:
         self.log = log
+        self.name = ''  # as Redis has it
         self._start = start
         self._connection = connection
         self._process: subprocess.Popen[bytes] | None = None
@@ -36,6 +41,11 @@ class SharedWorker:
         assert self._process is not None
         return self._process.pid
 
+    def poll(self) -> int | None:
+        """None while it runs; else its exit code, as that of a `Popen`."""
+        assert self._process is not None
+        return self._process.poll()
+
     def said(self) -> str:
         """What the worker has logged since the test began."""
         return self.log.read_bytes()[self._said_before :].decode()
@@ -45,7 +55,8 @@ class SharedWorker:
         if self._process is not None and self._process.poll() is None:
             self._process.send_signal(signal.SIGCONT)
         else:
-            self._process = self._start(self.log)
+            self.name = f'shared-{uuid4().hex}'
+            self._process = self._start(self.log, self.name)
         self._said_before = self.log.stat().st_size
 
     @contextlib.contextmanager

@@ -2,14 +2,12 @@
 
 import contextlib
 import ctypes
-import itertools
 import os
 import resource
 import signal
 import subprocess
 import sys
 import time
-from collections import deque
 from contextvars import ContextVar
 from datetime import date, datetime, timedelta
 from decimal import Decimal
@@ -128,6 +126,14 @@ def touch_and_sleep(path: str, seconds: float) -> str:
     return 'done'
 
 
+def touch_and_wait(path: str, gate: str) -> str:
+    """Say that it has begun, then wait for the test to make the file `gate`."""
+    Path(path).touch()
+    while not Path(gate).exists():
+        time.sleep(0.02)
+    return 'done'
+
+
 def process_id() -> int:
     return os.getpid()
 
@@ -158,8 +164,10 @@ def need_too_much_memory() -> None:
 
 
 def hang_in_c() -> None:
-    """A loop in C that lets no signal handler of Python's run."""
-    deque(itertools.repeat(0), maxlen=0)
+    """A call in C that lets no signal handler of Python's run: it is resumed behind a signal."""
+    signal.siginterrupt(signal.SIGALRM, False)
+    silent, _open = os.pipe()
+    ctypes.CDLL(None).read(silent, ctypes.create_string_buffer(1), 1)
 
 
 def swallow_timeouts(seconds: float) -> str:

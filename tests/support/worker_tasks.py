@@ -29,13 +29,6 @@ def begin_and_sleep(path: str, seconds: float) -> int:
     return os.getpid()
 
 
-def tick(path: str, seconds: float) -> None:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        Path(path).write_text(str(time.time()))
-        time.sleep(0.02)
-
-
 def size(data: bytes) -> int:
     return len(data)
 
@@ -133,7 +126,7 @@ def on_success_slowly(job: Job, connection: Redis, result: Any) -> None:
 
 
 def on_stopped_slowly(job: Job, connection: Redis) -> None:
-    time.sleep(3)
+    time.sleep(2.5)
     connection.set(f'callback:{job.id}', 'stopped')
 
 
@@ -146,10 +139,11 @@ def on_failure_badly(job: Job, connection: Redis, *error: Any) -> None:
 
 
 def handle(job: Job, *error: Any) -> None:
-    job.connection.set(f'handled:{job.id}', error[0].__name__)
+    job.connection.set(f'handle:{job.id}', error[0].__name__)
 
 
 def handle_badly(job: Job, *error: Any) -> None:
+    job.connection.set(f'handle_badly:{job.id}', error[0].__name__)
     raise LookupError('in the handler')
 
 

@@ -29,8 +29,9 @@ from qdjobs.cli.text import plain
 from qdjobs.client.payload import PlainSerializer
 from qdjobs.config import environment_config
 from qdjobs.server import free_port
-from tests.support.applications import use_redis
-from tests.support.processes import ROOT, Worker, eventually
+from tests.support.applications import shared_app, use_redis
+from tests.support.processes import ROOT, eventually
+from tests.support.shared_worker import SharedWorker
 
 ADD = 'tests.support.tasks.add'
 ECHO = 'tests.support.tasks.echo'
@@ -47,7 +48,7 @@ def tasks(settings: pytest.MonkeyPatch) -> None:
 
 
 def run(*arguments: str) -> Result:
-    result = create_app().test_cli_runner().invoke(args=['jobs', *arguments])
+    result = shared_app(create_app).test_cli_runner().invoke(args=['jobs', *arguments])
     assert result.exception is None or isinstance(result.exception, SystemExit)
     return result
 
@@ -55,7 +56,7 @@ def run(*arguments: str) -> Result:
 def flask(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [FLASK, 'jobs', *arguments]
     return subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+        command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
     )
 
 
@@ -187,11 +188,10 @@ def test_options_are_read_as_the_contract_reads_them(connection: Redis) -> None:
 # status, list, cancel, retry
 
 
-def test_a_status_is_told_in_words_and_as_json(job_worker: Worker) -> None:
-    with job_worker():
-        done = enqueue_background_job(ADD, 1).id
-        broken = enqueue_background_job('tests.support.tasks.fail', 'too wide').id
-        wait_for_job(broken, 20)
+def test_a_status_is_told_in_words_and_as_json(shared_worker: SharedWorker) -> None:
+    done = enqueue_background_job(ADD, 1).id
+    broken = enqueue_background_job('tests.support.tasks.fail', 'too wide').id
+    wait_for_job(broken, 60)
     lines = dict(line.split(maxsplit=1) for line in run('status', done).stdout.splitlines())
     assert lines.keys() == {
         'id', 'status', 'task', 'queue', 'created', 'started', 'ended', 'result',
@@ -243,18 +243,18 @@ def test_a_usage_error_is_exit_code_2(options: tuple[str, ...]) -> None:
     assert 'Error: ' in result.stderr
 
 
-def test_cancel_says_what_will_become_of_the_job(job_worker: Worker) -> None:
-    waiting = enqueue_background_job(ADD, 1).id
-    assert run('cancel', waiting).stdout == 'It will not run.\n'
-    assert run('cancel', waiting).stdout == 'It will not run.\n'
-    with job_worker():
-        done = enqueue_background_job(ADD, 1).id
-        wait_for_job(done, 20)
-        assert run('cancel', done).stdout == 'It had ended before: finished.\n'
-        running = enqueue_background_job('tests.support.tasks.sleep', 60).id
-        eventually(lambda: get_job_status(running)['status'] == 'started')
-        assert run('cancel', running).stdout == 'Its worker has been told to stop it.\n'
-        assert wait_for_job(running, 20)['status'] == 'stopped'
+def test_cancel_says_what_will_become_of_the_job(shared_worker: SharedWorker) -> None:
+    with shared_worker.held():
+        waiting = enqueue_background_job(ADD, 1).id
+        assert run('cancel', waiting).stdout == 'It will not run.\n'
+        assert run('cancel', waiting).stdout == 'It will not run.\n'
+    done = enqueue_background_job(ADD, 1).id
+    wait_for_job(done, 60)
+    assert run('cancel', done).stdout == 'It had ended before: finished.\n'
+    running = enqueue_background_job('tests.support.tasks.sleep', 60).id
+    eventually(lambda: get_job_status(running)['status'] == 'started')
+    assert run('cancel', running).stdout == 'Its worker has been told to stop it.\n'
+    assert wait_for_job(running, 60)['status'] == 'stopped'
 
 
 def test_retry_queues_what_it_can_and_tells_the_rest() -> None:
@@ -285,11 +285,10 @@ def test_redis_away_is_one_line(settings: pytest.MonkeyPatch, arguments: tuple[s
     refused(run(*arguments), 'does not answer')
 
 
-def test_nothing_of_a_task_steers_the_terminal(job_worker: Worker) -> None:
+def test_nothing_of_a_task_steers_the_terminal(shared_worker: SharedWorker) -> None:
     assert plain('a\x1b[2J\r\nb\x9b\u202ec') == 'a [2J  b  c'
-    with job_worker():
-        broken = enqueue_background_job('tests.support.tasks.fail', 'too\x1b]0;wide\x07').id
-        wait_for_job(broken, 20)
+    broken = enqueue_background_job('tests.support.tasks.fail', 'too\x1b]0;wide\x07').id
+    wait_for_job(broken, 60)
     told = run('status', broken).output + run('list').output + run('wait', broken).output
     assert 'wide' in told
     assert '\x1b' not in told
@@ -299,29 +298,29 @@ def test_nothing_of_a_task_steers_the_terminal(job_worker: Worker) -> None:
 # wait, and the real command
 
 
-def test_from_one_end_to_the_other(job_worker: Worker) -> None:
-    with job_worker():
-        job_id = flask('enqueue', ADD, 'a=40').stdout.strip()
-        waited = flask('wait', job_id)
+def test_from_one_end_to_the_other(shared_worker: SharedWorker) -> None:
+    job_id = flask('enqueue', ADD, 'a=40').stdout.strip()
+    waited = flask('wait', job_id)
     assert waited.returncode == 0
     assert waited.stderr == ''
     steps, _, told = waited.stdout.partition('id    ')
     assert set(steps.splitlines()) <= {'queued', 'started', 'finished'}  # a line for each, no bar
     assert 'status    finished\n' in told
     assert waited.stdout.endswith('result    42\n')
-    assert 'status    finished\n' in flask('status', job_id).stdout
+    assert 'status    finished\n' in run('status', job_id).stdout
 
 
-def test_wait_tells_by_its_exit_code(job_worker: Worker) -> None:
-    canceled = enqueue_background_job(ADD, 1).id
-    run('cancel', canceled)
-    assert run('wait', canceled).exit_code == 1
-    with job_worker():
-        broken = run('wait', enqueue_background_job('tests.support.tasks.fail').id)
-        assert broken.exit_code == 1
-        assert 'ValueError: it failed' in broken.stdout
-        assert run('wait', enqueue_background_job(ADD, 1).id, '--timeout', '20').exit_code == 0
-    late = run('wait', enqueue_background_job(ADD, 1).id, '--timeout', '0.1')
+def test_wait_tells_by_its_exit_code(shared_worker: SharedWorker) -> None:
+    with shared_worker.held():
+        canceled = enqueue_background_job(ADD, 1).id
+        run('cancel', canceled)
+        assert run('wait', canceled).exit_code == 1
+    broken = run('wait', enqueue_background_job('tests.support.tasks.fail').id)
+    assert broken.exit_code == 1
+    assert 'ValueError: it failed' in broken.stdout
+    assert run('wait', enqueue_background_job(ADD, 1).id, '--timeout', '60').exit_code == 0
+    with shared_worker.held():
+        late = run('wait', enqueue_background_job(ADD, 1).id, '--timeout', '0.1')
     assert late.exit_code == 124
     assert late.stdout == 'queued\n'
     assert late.stderr.startswith('The time is over; the job goes on. To end it: flask jobs cancel')
@@ -353,15 +352,16 @@ class Terminal:
         return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
 
 
-def test_on_a_terminal_a_bar_shows_how_far_it_is(job_worker: Worker, tmp_path: Path) -> None:
+def test_on_a_terminal_a_bar_shows_how_far_it_is(
+    shared_worker: SharedWorker, tmp_path: Path
+) -> None:
     gate = tmp_path / 'gate'
-    with job_worker():
-        job = enqueue_background_job('tests.support.progress_tasks.stop_half_way', str(gate))
-        terminal = Terminal('wait', job.id)
-        while ' 50%' not in terminal.output:
-            assert terminal.read()
-        gate.touch()
-        assert terminal.finish() == 0
+    job = enqueue_background_job('tests.support.progress_tasks.stop_half_way', str(gate))
+    terminal = Terminal('wait', job.id)
+    while ' 50%' not in terminal.output:
+        assert terminal.read()
+    gate.touch()
+    assert terminal.finish() == 0
     assert f'\r\x1b[Kstarted   [{"#" * 15}{"-" * 15}]  50%  2/4 half-…' in terminal.output
     assert f'[{"#" * 30}] 100%  4/4' in terminal.output
     for drawn in terminal.output.split('result')[0].split('\r\x1b[K')[1:-1]:
@@ -369,25 +369,26 @@ def test_on_a_terminal_a_bar_shows_how_far_it_is(job_worker: Worker, tmp_path: P
         assert '\n' not in drawn
 
 
-def test_ctrl_c_ends_the_waiting_and_not_the_job(job_worker: Worker, tmp_path: Path) -> None:
+def test_ctrl_c_ends_the_waiting_and_not_the_job(
+    shared_worker: SharedWorker, tmp_path: Path
+) -> None:
     gate = tmp_path / 'gate'
-    with job_worker():
-        job = enqueue_background_job('tests.support.progress_tasks.stop_half_way', str(gate))
-        terminal = Terminal('wait', job.id)
-        while ' 50%' not in terminal.output:
-            assert terminal.read()
-        os.kill(terminal.pid, signal.SIGINT)
-        assert terminal.finish() == 130
-        assert get_job_status(job.id)['status'] == 'started'
-        gate.touch()
-        assert wait_for_job(job.id, 20)['status'] == 'finished'
+    job = enqueue_background_job('tests.support.progress_tasks.stop_half_way', str(gate))
+    terminal = Terminal('wait', job.id)
+    while ' 50%' not in terminal.output:
+        assert terminal.read()
+    os.kill(terminal.pid, signal.SIGINT)
+    assert terminal.finish() == 130
+    assert get_job_status(job.id)['status'] == 'started'
+    gate.touch()
+    assert wait_for_job(job.id, 60)['status'] == 'finished'
     assert f'the job goes on. To end it: flask jobs cancel {job.id}' in terminal.output
     assert 'Traceback' not in terminal.output
 
 
 def test_on_a_terminal_a_table_fits() -> None:
     enqueue_background_job('tests.support.progress_tasks.stop_half_way', 'x', job_queue='default')
-    assert 'stop_half_way\n' in flask('list').stdout
+    assert 'stop_half_way\n' in run('list').stdout  # to no terminal
     terminal = Terminal('list', columns=70)
     assert terminal.finish() == 0
     _, line = terminal.output.splitlines()

@@ -1,8 +1,9 @@
 """The contract: what is queued, what is refused, and what is told of it."""
 
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -31,6 +32,7 @@ from qdjobs.client.payload import PlainSerializer
 from qdjobs.client.status import STATUSES
 from qdjobs.errors import InvalidJobError, JobError, JobNotFoundError, UnknownTaskError
 from tests.support.processes import Worker, eventually
+from tests.support.shared_worker import SharedWorker
 
 ADD = 'tests.support.tasks.add'
 ECHO = 'tests.support.tasks.echo'
@@ -42,9 +44,19 @@ def queue(connection: Redis, name: str = 'default') -> Queue:
     return Queue(name, connection=connection, serializer=PlainSerializer)
 
 
-def finish(rq_worker: Worker) -> None:
-    with rq_worker('--burst') as worker:
-        assert worker.wait(60) == 0
+def finish(*job_ids: str) -> None:
+    for job_id in job_ids:
+        wait_for_job(job_id, 60)
+
+
+@contextmanager
+def long_job(job_id: str = 'long') -> Iterator[str]:
+    """A job that runs until the block ends."""
+    enqueue_background_job('tests.support.tasks.sleep', 60, job_id=job_id)
+    eventually(lambda: get_job_status(job_id)['status'] == 'started')
+    yield job_id
+    cancel_job(job_id)
+    wait_for_job(job_id, 60)
 
 
 def round_trips(connection: Redis) -> int:
@@ -198,158 +210,153 @@ def test_the_id_of_a_waiting_job_adds_nothing_and_returns_that_job(dump: Dump) -
     assert (second.args, second.origin) == ((1,), 'low')
 
 
-def test_the_id_of_a_running_job_adds_nothing(connection: Redis, rq_worker: Worker) -> None:
-    with rq_worker():
-        enqueue_background_job('tests.support.tasks.sleep', 1.0, job_id='long')
-        eventually(lambda: get_job_status('long')['status'] == 'started')
+def test_the_id_of_a_running_job_adds_nothing(
+    connection: Redis, shared_worker: SharedWorker
+) -> None:
+    with long_job('long'):
         enqueue_background_job('tests.support.tasks.sleep', 1.0, job_id='long')
         assert queue(connection).count == 0
 
 
 def test_an_ended_id_runs_anew_and_leaves_nothing_of_its_old_run(
-    connection: Redis, rq_worker: Worker, dump: Dump
+    connection: Redis, shared_worker: SharedWorker
 ) -> None:
     enqueue_background_job(FAIL, 'first', job_id='again', job_queue='high')
-    finish(rq_worker)
+    finish('again')
     assert get_job_status('again')['attempts'][0]['error'] == 'ValueError: first'
     assert connection.ttl('rq:job:again') > 0
 
-    enqueue_background_job(ADD, 1, job_id='again', job_queue='low')
-    status = get_job_status('again')
-    assert (status['status'], status['task'], status['queue']) == ('queued', ADD, 'low')
-    assert (status['attempts'], status['error'], status['ended_at']) == ([], None, None)
-    assert connection.ttl('rq:job:again') == -1
-    assert not connection.exists('rq:results:again')
-    assert 'again' not in FailedJobRegistry('high', connection=connection).get_job_ids()
-    assert queue(connection, 'low').job_ids == ['again']
+    with shared_worker.held():
+        enqueue_background_job(ADD, 1, job_id='again', job_queue='low')
+        status = get_job_status('again')
+        assert (status['status'], status['task'], status['queue']) == ('queued', ADD, 'low')
+        assert (status['attempts'], status['error'], status['ended_at']) == ([], None, None)
+        assert connection.ttl('rq:job:again') == -1
+        assert not connection.exists('rq:results:again')
+        assert 'again' not in FailedJobRegistry('high', connection=connection).get_job_ids()
+        assert queue(connection, 'low').job_ids == ['again']
 
-    finish(rq_worker)
-    assert get_job_status('again')['result'] == 3
+    assert wait_for_job('again', 60)['result'] == 3
 
 
-def test_a_result_is_told_once_the_job_has_finished(rq_worker: Worker) -> None:
+@pytest.mark.parametrize('worker', ['ours', 'stock'])
+def test_an_outcome_is_told_once_the_job_has_ended(
+    request: pytest.FixtureRequest, rq_worker: Worker, worker: str
+) -> None:
     moment = datetime(2030, 5, 17, 12, 30, tzinfo=UTC)
-    job = enqueue_background_job(ECHO, moment, {1, 2}, key=(1, b'\x00'))
-    finish(rq_worker)
-    status = get_job_status(job.id)
+    done = enqueue_background_job(ECHO, moment, {1, 2}, key=(1, b'\x00'))
+    broken = enqueue_background_job(FAIL, 'width must be positive\nand more')
+    unplain = [
+        enqueue_background_job(f'tests.support.tasks.{task}')
+        for task in ('return_unplain', 'return_unpicklable')
+    ]
+    if worker == 'ours':
+        request.getfixturevalue('shared_worker')
+        finish(*(job.id for job in (done, broken, *unplain)))
+    else:
+        with rq_worker('--burst') as process:
+            assert process.wait(60) == 0
+
+    status = get_job_status(done.id)
     assert status['status'] == 'finished'
     assert status['result'] == [[moment, {1, 2}], {'key': (1, b'\x00')}]
     assert status['error'] is None
     moments = [status['created_at'], status['started_at'], status['ended_at']]
     assert moments == sorted(filter(None, moments))
 
-
-def test_an_error_is_one_line_without_its_traceback(rq_worker: Worker) -> None:
-    job = enqueue_background_job(FAIL, 'width must be positive\nand more')
-    finish(rq_worker)
-    status = get_job_status(job.id)
+    status = get_job_status(broken.id)
     assert status['status'] == 'failed'
-    assert status['error'] == 'ValueError: width must be positive'
+    assert status['error'] == 'ValueError: width must be positive'  # one line, no traceback
     (attempt,) = status['attempts']
     assert attempt['error'] == status['error']
     assert status['ended_at'] is not None
     assert abs(attempt['at'] - status['ended_at']) < timedelta(seconds=5)
 
-
-@pytest.mark.parametrize('task', ['return_unplain', 'return_unpicklable'])
-def test_a_result_that_does_not_travel_is_a_failure(rq_worker: Worker, task: str) -> None:
-    job = enqueue_background_job(f'tests.support.tasks.{task}')
-    finish(rq_worker)
-    status = get_job_status(job.id)
-    assert status['status'] == 'failed'
-    assert status['result'] is None
-    assert status['error'] is not None
-    assert 'the result of the task does not travel' in status['error']
+    for job in unplain:
+        status = get_job_status(job.id)
+        assert (status['status'], status['result']) == ('failed', None)
+        assert status['error'] is not None
+        assert 'the result of' in status['error']
+        assert 'does not travel' in status['error']
 
 
 def test_a_failing_job_is_tried_again_later_and_then_finishes(
-    rq_worker: Worker, tmp_path: Any
+    shared_worker: SharedWorker, tmp_path: Path
 ) -> None:
     marker = str(tmp_path / 'marker')
     job = enqueue_background_job(
         'tests.support.tasks.fail_until', marker, 2, job_max_retries=2, job_retry_delay=1
     )
-    with rq_worker('--with-scheduler'):
-        status = wait_for_job(job.id, 30)
+    status = wait_for_job(job.id, 60)
     assert (status['status'], status['result']) == ('finished', 3)
 
 
-def test_the_last_failure_lands_among_the_dead_letters(
-    connection: Redis, rq_worker: Worker
+def test_retry_puts_a_dead_letter_back_as_new(
+    connection: Redis, shared_worker: SharedWorker
 ) -> None:
     job = enqueue_background_job(FAIL, job_max_retries=1, job_retry_delay=0)
-    finish(rq_worker)
+    finish(job.id)
     assert get_job_status(job.id)['status'] == 'failed'
     assert FailedJobRegistry(connection=connection).get_job_ids() == [job.id]
     assert 600_000 < connection.ttl(f'rq:job:{job.id}') <= 604_800
-
-
-def test_retry_puts_a_failed_job_back_as_new(connection: Redis, rq_worker: Worker) -> None:
-    job = enqueue_background_job(FAIL, job_max_retries=1, job_retry_delay=0)
-    finish(rq_worker)
-    retried = retry_job(job.id)
-    assert retried.id == job.id
-    assert retried.retries_left == 1
-    status = get_job_status(job.id)
-    assert (status['status'], status['error'], status['attempts']) == ('queued', None, [])
-    assert status['started_at'] is status['ended_at'] is None
-    assert connection.ttl(f'rq:job:{job.id}') == -1
-    assert FailedJobRegistry(connection=connection).get_job_ids() == []
-    assert queue(connection).job_ids == [job.id]
-    finish(rq_worker)
+    with shared_worker.held():
+        retried = retry_job(job.id)
+        assert retried.id == job.id
+        assert retried.retries_left == 1
+        status = get_job_status(job.id)
+        assert (status['status'], status['error'], status['attempts']) == ('queued', None, [])
+        assert status['started_at'] is status['ended_at'] is None
+        assert connection.ttl(f'rq:job:{job.id}') == -1
+        assert FailedJobRegistry(connection=connection).get_job_ids() == []
+        assert queue(connection).job_ids == [job.id]
+    finish(job.id)
     assert get_job_status(job.id)['status'] == 'failed'
 
 
-def test_only_what_failed_or_was_cancelled_can_be_retried(
-    rq_worker: Worker, dump: Dump, connection: Redis
+def test_what_has_finished_is_neither_retried_nor_cancelled(
+    shared_worker: SharedWorker, dump: Dump, connection: Redis
 ) -> None:
-    job = enqueue_background_job(ADD, 1)
-    with pytest.raises(InvalidJobError, match='is queued'):
-        retry_job(job.id)
-    finish(rq_worker)
-    before = dump()
-    with pytest.raises(InvalidJobError, match='is finished'):
-        retry_job(job.id)
-    assert dump() == before
-    cancelled = enqueue_background_job(ADD, 1)
-    cancel_job(cancelled.id)
-    assert retry_job(cancelled.id).get_status().value == 'queued'
-    assert connection.zcard('rq:canceled:default') == 0
+    with shared_worker.held():
+        job = enqueue_background_job(ADD, 1)
+        with pytest.raises(InvalidJobError, match='is queued'):
+            retry_job(job.id)
+    finish(job.id)
+    with shared_worker.held():
+        before = dump()
+        with pytest.raises(InvalidJobError, match='is finished'):
+            retry_job(job.id)
+        assert cancel_job(job.id) == 'finished'
+        assert dump() == before
+        cancelled = enqueue_background_job(ADD, 1)
+        cancel_job(cancelled.id)
+        assert retry_job(cancelled.id).get_status().value == 'queued'
+        assert connection.zcard('rq:canceled:default') == 0
 
 
 def test_a_cancelled_job_never_runs_and_is_kept_for_a_day(
-    connection: Redis, rq_worker: Worker
+    connection: Redis, shared_worker: SharedWorker
 ) -> None:
-    waiting = enqueue_background_job(ADD, 1, job_queue='low')
-    scheduled = enqueue_background_job(ADD, 1, job_delay='1h')
-    for job in (waiting, scheduled):
-        assert cancel_job(job.id) == 'canceled'
-        assert get_job_status(job.id)['status'] == 'canceled'
-        assert 86_000 < connection.ttl(f'rq:job:{job.id}') <= 86_400
-    assert CanceledJobRegistry('low', connection).get_job_ids() == [waiting.id]
-    assert connection.zcard('rq:scheduled:default') == 0
-    finish(rq_worker)
+    with shared_worker.held():
+        waiting = enqueue_background_job(ADD, 1, job_queue='low')
+        scheduled = enqueue_background_job(ADD, 1, job_delay='1h')
+        for job in (waiting, scheduled):
+            assert cancel_job(job.id) == 'canceled'
+            assert get_job_status(job.id)['status'] == 'canceled'
+            assert 86_000 < connection.ttl(f'rq:job:{job.id}') <= 86_400
+        assert CanceledJobRegistry('low', connection).get_job_ids() == [waiting.id]
+        assert connection.zcard('rq:scheduled:default') == 0
+        behind = enqueue_background_job(ADD, 1, job_queue='low')
+    finish(behind.id)
     assert get_job_status(waiting.id)['started_at'] is None
 
 
-def test_a_running_job_is_stopped(rq_worker: Worker) -> None:
-    with rq_worker():
-        job = enqueue_background_job('tests.support.tasks.sleep', 60.0)
-        eventually(lambda: get_job_status(job.id)['status'] == 'started')
-        time.sleep(0.3)  # a stock worker that has not forked yet would kill itself
-        assert cancel_job(job.id) == 'stopping'
-        status = wait_for_job(job.id, 20)
-    assert status['status'] == 'stopped'
+def test_a_running_job_is_listed_and_stopped(shared_worker: SharedWorker) -> None:
+    job = enqueue_background_job('tests.support.tasks.sleep', 60.0)
+    eventually(lambda: [found['id'] for found in list_jobs('started')] == [job.id])
+    assert cancel_job(job.id) == 'stopping'
+    assert wait_for_job(job.id, 60)['status'] == 'stopped'
     assert [found['id'] for found in list_jobs('stopped')] == [job.id]
     assert list_jobs('failed') == []
-
-
-def test_an_ended_job_is_left_as_it_is(rq_worker: Worker, dump: Dump) -> None:
-    job = enqueue_background_job(ADD, 1)
-    finish(rq_worker)
-    before = dump()
-    assert cancel_job(job.id) == 'finished'
-    assert dump() == before
 
 
 def test_cancelling_tidies_what_rq_itself_cancelled(connection: Redis) -> None:
@@ -393,20 +400,24 @@ def test_a_past_moment_is_now(connection: Redis) -> None:
     assert queue(connection).count == 1
 
 
-def test_a_scheduled_job_runs_when_its_time_has_come(rq_worker: Worker) -> None:
+def test_a_scheduled_job_runs_when_its_time_has_come(shared_worker: SharedWorker) -> None:
     job = enqueue_background_job(ADD, 1, job_delay=1)
-    with rq_worker('--with-scheduler'):
-        status = wait_for_job(job.id, 30)
+    status = wait_for_job(job.id, 60)
     assert status['status'] == 'finished'
     assert status['started_at'] is not None
     assert status['created_at'] is not None
     assert status['started_at'] - status['created_at'] >= timedelta(seconds=1)
 
 
-def test_every_status_of_rq_can_be_listed(connection: Redis, rq_worker: Worker) -> None:
-    done = enqueue_background_job(ADD, 1, job_id='done')
+def test_every_status_of_rq_can_be_listed(connection: Redis, shared_worker: SharedWorker) -> None:
+    enqueue_background_job(ADD, 1, job_id='done')
     enqueue_background_job(FAIL, job_id='broken')
-    finish(rq_worker)
+    finish('done', 'broken')
+    with shared_worker.held():
+        check_listings(connection)
+
+
+def check_listings(connection: Redis) -> None:
     enqueue_background_job(ADD, 1, job_id='waiting')
     enqueue_background_job(ADD, 1, job_id='later', job_delay=60)
     enqueue_background_job(ADD, 1, job_id='off')
@@ -417,7 +428,7 @@ def test_every_status_of_rq_can_be_listed(connection: Redis, rq_worker: Worker) 
         'queued': ['waiting', 'parent'],
         'scheduled': ['later'],
         'deferred': ['dependent'],
-        'finished': [done.id],
+        'finished': ['done'],
         'failed': ['broken'],
         'canceled': ['off'],
     }
@@ -432,12 +443,6 @@ def test_an_entry_that_is_no_text_hides_no_other(connection: Redis) -> None:
     connection.zadd('rq:failed:default', {b'\xff': 1e12})
     connection.sadd('rq:rl-keys', b'\xff')
     assert [job['id'] for job in list_jobs()] == ['sound']
-
-
-def test_a_running_job_is_listed_as_started(rq_worker: Worker) -> None:
-    with rq_worker():
-        job = enqueue_background_job('tests.support.tasks.sleep', 1.0)
-        eventually(lambda: [found['id'] for found in list_jobs('started')] == [job.id])
 
 
 def test_a_listing_of_few_among_many_is_bounded_and_goes_on(connection: Redis) -> None:
@@ -486,67 +491,76 @@ def test_a_listing_of_what_there_is_not_is_refused(arguments: dict[str, Any], to
         list_jobs(**arguments)
 
 
-def test_reading_changes_nothing(rq_worker: Worker, dump: Dump, connection: Redis) -> None:
+def test_reading_changes_nothing(
+    shared_worker: SharedWorker, dump: Dump, connection: Redis
+) -> None:
     enqueue_background_job(ADD, 1, job_id='done')
-    finish(rq_worker)
-    enqueue_background_job(ADD, 1, job_id='waiting')
-    # What RQ's cleanup would sweep away: entries whose time is up, and one that lost its job.
-    for key in ('rq:finished:default', 'rq:failed:default', 'rq:wip:default'):
-        connection.zadd(key, {'done': 1, 'gone:execution': 1})
-    before = dump()
-    get_job_status('done')
-    list_jobs(limit=1000)
-    for status in STATUSES:
-        list_jobs(status)
-    assert dump() == before
-    FinishedJobRegistry(connection=connection).count  # noqa: B018  # the control: RQ's own does
-    assert dump() != before
+    finish('done')
+    with shared_worker.held():
+        enqueue_background_job(ADD, 1, job_id='waiting')
+        # What RQ's cleanup would sweep away: entries whose time is up, and one that lost its job.
+        for key in ('rq:finished:default', 'rq:failed:default', 'rq:wip:default'):
+            connection.zadd(key, {'done': 1, 'gone:execution': 1})
+        before = dump()
+        get_job_status('done')
+        list_jobs(limit=1000)
+        for status in STATUSES:
+            list_jobs(status)
+        assert dump() == before
+        FinishedJobRegistry(connection=connection).count  # noqa: B018  # the control: RQ's own does
+        assert dump() != before
 
 
-def test_waiting_for_a_job_ends_with_the_job_or_with_the_time(rq_worker: Worker) -> None:
-    job = enqueue_background_job(ADD, 1)
-    assert wait_for_job(job.id, 0.05)['status'] == 'queued'
-    with rq_worker():
-        assert wait_for_job(job.id, 30)['result'] == 3
+def test_waiting_for_a_job_ends_with_the_job_or_with_the_time(shared_worker: SharedWorker) -> None:
+    with shared_worker.held():
+        job = enqueue_background_job(ADD, 1)
+        assert wait_for_job(job.id, 0.05)['status'] == 'queued'
+    assert wait_for_job(job.id, 60)['result'] == 3
     with pytest.raises(JobNotFoundError):
         wait_for_job('missing', 1)
 
 
-def test_jobs_that_rq_enqueued_itself_are_told_of_too(connection: Redis, rq_worker: Worker) -> None:
-    job = Queue('default', connection=connection).enqueue(ADD, 1, description='by hand')
-    dependent = Queue('default', connection=connection).enqueue(ADD, 2, depends_on=job)
-    assert get_job_status(job.id)['task'] == ADD
-    assert dependent.id in DeferredJobRegistry(connection=connection).get_job_ids()
-    finish(rq_worker)
+def test_jobs_that_rq_enqueued_itself_are_told_of_too(
+    connection: Redis, shared_worker: SharedWorker
+) -> None:
+    with shared_worker.held():
+        job = Queue('default', connection=connection).enqueue(ADD, 1, description='by hand')
+        dependent = Queue('default', connection=connection).enqueue(ADD, 2, depends_on=job)
+        assert get_job_status(job.id)['task'] == ADD
+        assert dependent.id in DeferredJobRegistry(connection=connection).get_job_ids()
+    finish(job.id, dependent.id)
     assert [status['result'] for status in get_job_statuses([job.id, dependent.id])] == [3, 4]
 
 
 def test_dependents_of_an_ended_id_still_wait_for_its_new_run(
-    connection: Redis, rq_worker: Worker
+    connection: Redis, shared_worker: SharedWorker
 ) -> None:
-    enqueue_background_job(FAIL, job_id='parent')
-    parent = Job.fetch('parent', connection, PlainSerializer)
-    queue(connection).enqueue(ADD, 1, depends_on=parent, job_id='child')
-    finish(rq_worker)
+    with shared_worker.held():
+        enqueue_background_job(FAIL, job_id='parent')
+        parent = Job.fetch('parent', connection, PlainSerializer)
+        queue(connection).enqueue(ADD, 1, depends_on=parent, job_id='child')
+    finish('parent')
     assert get_job_status('child')['status'] == 'deferred'
     enqueue_background_job(ADD, 1, job_id='parent')
-    finish(rq_worker)
+    finish('parent', 'child')
     assert get_job_status('child')['status'] == 'finished'
 
 
 def test_rq_s_own_rate_limit_holds_for_cancel_retry_and_listing(
-    connection: Redis, rq_worker: Worker
+    connection: Redis, shared_worker: SharedWorker
 ) -> None:
     from rq.rate_limit import RateLimit
 
     limit = RateLimit('one', 1)
-    first = queue(connection).enqueue(FAIL, rate_limit=limit)
-    second = queue(connection).enqueue(ADD, 1, rate_limit=limit)
-    third = queue(connection).enqueue(ADD, 1, rate_limit=limit)
-    assert {job['id'] for job in list_jobs('rate_limited')} == {second.id, third.id}
-    assert cancel_job(third.id) == 'canceled'
-    finish(rq_worker)
+    with shared_worker.held():
+        first = queue(connection).enqueue(FAIL, rate_limit=limit)
+        second = queue(connection).enqueue(ADD, 1, rate_limit=limit)
+        third = queue(connection).enqueue(ADD, 1, rate_limit=limit)
+        assert {job['id'] for job in list_jobs('rate_limited')} == {second.id, third.id}
+        assert cancel_job(third.id) == 'canceled'
+    finish(first.id, second.id)
     statuses = [job['status'] for job in get_job_statuses([first.id, second.id, third.id])]
     assert statuses == ['failed', 'finished', 'canceled']
-    retry_job(first.id)
-    assert queue(connection).job_ids == [first.id]
+    with shared_worker.held():
+        retry_job(first.id)
+        assert queue(connection).job_ids == [first.id]

@@ -17,9 +17,10 @@ from app import create_app
 from libraries.job_manager import enqueue_background_job, get_job_status, wait_for_job
 from qdjobs.config import environment_config
 from qdjobs.server import embedded_redis, free_port
-from tests.qdjobs.web.test_metrics import commands, fill
-from tests.support.applications import use_redis
+from tests.support.applications import shared_app, use_redis
+from tests.support.load import commands, fill
 from tests.support.processes import ROOT, Worker, eventually, kill_group
+from tests.support.shared_worker import SharedWorker
 
 ADD = 'tests.support.tasks.add'
 LONG_AGO = '2020-01-01T00:00:00.000000Z'
@@ -29,7 +30,7 @@ class Report:
     """What the doctor has said, and its exit code."""
 
     def __init__(self, color: bool = False) -> None:
-        runner = create_app().test_cli_runner()
+        runner = shared_app(create_app).test_cli_runner()
         result = runner.invoke(args=['jobs', 'doctor'], color=color)
         assert result.exception is None or isinstance(result.exception, SystemExit)
         self.code, self.text = result.exit_code, result.output
@@ -99,13 +100,14 @@ DOORS = {
 # All is well
 
 
-def test_all_is_well(job_worker: Worker, connection: Redis, settings: pytest.MonkeyPatch) -> None:
+def test_all_is_well(
+    shared_worker: SharedWorker, connection: Redis, settings: pytest.MonkeyPatch
+) -> None:
     for name in (name for names in DOORS.values() for name in names):
         settings.setenv(name, 'a-key')
     environment_config.cache_clear()
-    with job_worker():
-        eventually(lambda: has_worker(connection))
-        report = Report()
+    eventually(lambda: has_worker(connection))
+    report = Report()
     assert {line[0] for line in report.lines} == {'✓'}
     assert report.code == 0
     for said in (
@@ -183,8 +185,8 @@ def test_a_queue_that_nobody_serves(connection: Redis, tmp_path: Path) -> None:
     assert report.marks('No worker is alive on default.') == '✗'
 
 
-def test_a_worker_that_was_killed(job_worker: Worker, connection: Redis) -> None:
-    with job_worker() as worker:
+def test_a_worker_that_was_killed(own_worker: Worker, connection: Redis) -> None:
+    with own_worker() as worker:
         eventually(lambda: has_worker(connection))
         assert Report().code == 0
         kill(worker)
@@ -213,33 +215,32 @@ def test_suspended_workers(connection: Redis) -> None:
 
 
 @pytest.mark.usefixtures('allow_test_tasks')
-def test_a_job_whose_worker_was_killed(job_worker: Worker) -> None:
+def test_a_job_whose_worker_was_killed(own_worker: Worker, connection: Redis) -> None:
     job = enqueue_background_job('tests.support.tasks.sleep', 60)
-    with job_worker() as worker:
+    with own_worker() as worker:
         eventually(lambda: get_job_status(job.id)['status'] == 'started')
         assert Report().marks('No job is orphaned') == '✓'
         kill(worker)
-        eventually(lambda: Report().marks('1 running job lost', 'look again') == '!')
-    with job_worker(JOB_SHUTDOWN_GRACE='1'):
-        eventually(lambda: Report().marks('No job is orphaned') == '✓')
+        wait_for_lost_lease(connection)
+        assert Report().marks('1 running job lost', 'look again') == '!'
+        [key] = connection.smembers('rq:workers')
+        connection.hset(key, 'last_heartbeat', LONG_AGO)
+        assert Report().marks('1 running job lost', 'Start one: flask jobs worker') == '✗'
+    with own_worker(JOB_SHUTDOWN_GRACE='1'):
+        eventually(lambda: connection.zcount('rq:leases', '-inf', time.time()) == 0)
+        assert Report().marks('No job is orphaned') == '✓'
 
 
-@pytest.mark.usefixtures('allow_test_tasks')
-def test_nobody_is_there_to_put_it_back(job_worker: Worker, connection: Redis) -> None:
-    job = enqueue_background_job('tests.support.tasks.sleep', 60)
-    with job_worker() as worker:
-        eventually(lambda: get_job_status(job.id)['status'] == 'started')
-        kill(worker)
-    [key] = connection.smembers('rq:workers')
-    connection.hset(key, 'last_heartbeat', LONG_AGO)
-    eventually(lambda: Report().marks('1 running job lost', 'Start one: flask jobs worker') == '✗')
+def wait_for_lost_lease(connection: Redis) -> None:
+    """Until a lease is past in whole seconds too."""
+    eventually(lambda: connection.zcount('rq:leases', '-inf', time.time() - 1) == 1)
 
 
 @pytest.mark.usefixtures('allow_test_tasks')
 def test_a_job_whose_stock_worker_was_killed(rq_worker: Worker, connection: Redis) -> None:
     job = enqueue_background_job('tests.support.tasks.sleep', 60)
     with rq_worker() as worker:
-        eventually(lambda: connection.zcard('rq:wip:default') == 1)
+        eventually(lambda: get_job_status(job.id)['status'] == 'started')
         assert Report().marks('No job is orphaned') == '✓'
         kill(worker)
     entry: Any
@@ -286,10 +287,9 @@ def test_a_queued_id_without_a_record(connection: Redis) -> None:
 
 
 @pytest.mark.usefixtures('allow_test_tasks')
-def test_dead_letters_are_worth_a_note(job_worker: Worker) -> None:
-    with job_worker():
-        wait_for_job(enqueue_background_job('tests.support.tasks.fail').id, 20)
-        report = Report()
+def test_dead_letters_are_worth_a_note(shared_worker: SharedWorker) -> None:
+    wait_for_job(enqueue_background_job('tests.support.tasks.fail').id, 60)
+    report = Report()
     assert report.marks('1 job among the dead letters', 'flask jobs list --status failed') == '·'
     assert report.code == 0
 
@@ -371,11 +371,12 @@ def test_it_changes_nothing(connection: Redis, dump: Callable[[], dict[bytes, An
     assert dump() == before
 
 
-def test_it_costs_the_same_however_many_jobs_there_are(connection: Redis) -> None:
+@pytest.mark.parametrize('jobs', [3_000, pytest.param(50_000, marks=pytest.mark.slow)])
+def test_it_costs_the_same_however_many_jobs_there_are(connection: Redis, jobs: int) -> None:
     Report()  # from now on the server knows the script
-    fill(connection, 2_000)
+    fill(connection, 1_500)
     some = commands(connection, Report)
-    fill(connection, 50_000)
+    fill(connection, jobs)
     many = commands(connection, Report)
     assert many == some
     assert (many['evalsha'], many['info']) == (1, 1)

@@ -2,28 +2,24 @@
 
 import json
 import pickle
-import time
 import zlib
+from collections.abc import Callable
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from redis import Redis
+from rq.command import send_stop_job_command
 
-from libraries.job_manager import enqueue_background_job, get_job_status, wait_for_job
-from qdjobs.config import environment_config
-from tests.qdjobs.worker.test_stock_tools import Hostile
-from tests.qdjobs.worker.test_worker import require_living
+from libraries.job_manager import enqueue_background_job, get_job_status
+from qdjobs.client.payload import PlainSerializer
+from tests.support.hostile import Hostile
+from tests.support.jobs import done, require_living
 from tests.support.processes import Worker, eventually
+from tests.support.shared_worker import SharedWorker
 
 ADD = 'tests.support.tasks.add'
-CALM = {'JOB_LEASE': '10'}  # for tests that are not about leases
-
-
-@pytest.fixture(autouse=True)
-def more_tasks(settings: pytest.MonkeyPatch) -> None:
-    settings.setenv('JOB_TASK_MODULES', 'workers,tests.support.tasks,tests.support.worker_tasks')
-    environment_config.cache_clear()
 
 
 def data_of(*call: Any) -> bytes:
@@ -55,48 +51,54 @@ def webhook(url: str) -> str:
     return json.dumps([{'url': url, 'job_status': 'failed', 'method': 'GET'}])
 
 
-def cases(canary: Path) -> dict[str, tuple[dict[str, Any], str]]:
-    hostile = pickle.dumps(Hostile(canary))
-    return {
-        'another function': (
-            {'data': data_of('os.mkdir', None, (str(canary),), {})},
-            'outside the allowed task modules',
-        ),
-        'an instance': ({'data': data_of('upper', 'text', (), {})}, 'method of an object'),
-        'no function': ({'data': data_of(5, None, (), {})}, 'names no function'),
-        'no call': ({'data': zlib.compress(pickle.dumps(5))}, 'cannot be read'),
-        'success callback': ({'success_callback_name': 'os.mkdir'}, 'outside the allowed'),
-        'failure callback': ({'failure_callback_name': 'os.mkdir'}, 'outside the allowed'),
-        'stopped callback': ({'stopped_callback_name': 'os.mkdir'}, 'outside the allowed'),
-        'webhook': ({'webhooks': webhook('http://127.0.0.1:1/')}, 'JOB_WEBHOOK_HOSTS'),
-        'hostile data': ({'data': zlib.compress(hostile)}, 'mkdir'),
-        'hostile meta': ({'meta': hostile}, 'mkdir'),
-        'hostile result': ({'result': hostile}, 'mkdir'),
-        'missing data': ({'data': None}, 'cannot be read'),
-        'bad time-out': ({'timeout': 'soon'}, 'cannot be read'),
-        'huge time-out': ({'timeout': '1000000000000'}, 'OverflowError'),
-        'bad date': ({'created_at': 'yesterday'}, 'cannot be read'),
-        'bad count': ({'retries_left': 'many'}, 'cannot be read'),
-        'bad text': ({'description': b'\xff\xfe'}, 'cannot be read'),
-        'bad origin': ({'origin': b'\xff'}, 'cannot be read'),
-        'a bomb': ({'data': zlib.compress(bytes(200_000_000))}, 'unpacks to more than'),
-        'a bomb in a bomb': (
-            {'data': zlib.compress(zlib.compress(bytes(200_000_000)))},
-            'cannot be read',
-        ),
-    }
+@cache
+def bomb() -> bytes:
+    """Little that unpacks to more than a worker reads."""
+    return zlib.compress(bytes(70_000_000), level=1)
 
 
-@pytest.mark.parametrize('case', list(cases(Path('/'))))
+# Each makes some fields of a record, given the path of a folder that nothing must create; and what
+# the job fails with.
+CASES: dict[str, tuple[Callable[[Path], dict[str, Any]], str]] = {
+    'another function': (
+        lambda canary: {'data': data_of('os.mkdir', None, (str(canary),), {})},
+        'outside the allowed task modules',
+    ),
+    'an instance': (lambda _: {'data': data_of('upper', 'text', (), {})}, 'method of an object'),
+    'no function': (lambda _: {'data': data_of(5, None, (), {})}, 'names no function'),
+    'no call': (lambda _: {'data': zlib.compress(pickle.dumps(5))}, 'cannot be read'),
+    'success callback': (lambda _: {'success_callback_name': 'os.mkdir'}, 'outside the allowed'),
+    'failure callback': (lambda _: {'failure_callback_name': 'os.mkdir'}, 'outside the allowed'),
+    'stopped callback': (lambda _: {'stopped_callback_name': 'os.mkdir'}, 'outside the allowed'),
+    'webhook': (lambda _: {'webhooks': webhook('http://127.0.0.1:1/')}, 'JOB_WEBHOOK_HOSTS'),
+    'hostile data': (lambda canary: {'data': zlib.compress(hostile(canary))}, 'mkdir'),
+    'hostile meta': (lambda canary: {'meta': hostile(canary)}, 'mkdir'),
+    'hostile result': (lambda canary: {'result': hostile(canary)}, 'mkdir'),
+    'missing data': (lambda _: {'data': None}, 'cannot be read'),
+    'bad time-out': (lambda _: {'timeout': 'soon'}, 'cannot be read'),
+    'huge time-out': (lambda _: {'timeout': '1000000000000'}, 'OverflowError'),
+    'bad date': (lambda _: {'created_at': 'yesterday'}, 'cannot be read'),
+    'bad count': (lambda _: {'retries_left': 'many'}, 'cannot be read'),
+    'bad text': (lambda _: {'description': b'\xff\xfe'}, 'cannot be read'),
+    'bad origin': (lambda _: {'origin': b'\xff'}, 'cannot be read'),
+    'a bomb': (lambda _: {'data': bomb()}, 'unpacks to more than'),
+    'a bomb in a bomb': (lambda _: {'data': zlib.compress(bomb())}, 'cannot be read'),
+}
+
+
+def hostile(canary: Path) -> bytes:
+    return pickle.dumps(Hostile(canary))
+
+
+@pytest.mark.parametrize('case', CASES)
 def test_a_planted_record_fails_once_and_runs_nothing(
-    connection: Redis, job_worker: Worker, tmp_path: Path, case: str
+    connection: Redis, shared_worker: SharedWorker, tmp_path: Path, case: str
 ) -> None:
     canary = tmp_path / 'canary'
-    fields, error = cases(canary)[case]
-    key = plant(connection, fields)
-    with job_worker(**CALM) as worker:
-        eventually(lambda: connection.hget(key, 'status') == b'failed')
-        require_living(worker)
+    fields, error = CASES[case]
+    key = plant(connection, fields(canary))
+    eventually(lambda: connection.hget(key, 'status') == b'failed')
+    require_living(shared_worker)
     status = get_job_status('planted')
     assert status['status'] == 'failed'
     assert error in str(status['error'])
@@ -111,85 +113,101 @@ def test_a_planted_record_fails_once_and_runs_nothing(
 
 @pytest.mark.parametrize('case', ['another function', 'an instance', 'hostile data', 'webhook'])
 def test_a_planted_record_is_not_retried(
-    connection: Redis, job_worker: Worker, tmp_path: Path, case: str
+    connection: Redis, shared_worker: SharedWorker, tmp_path: Path, case: str
 ) -> None:
-    fields, _ = cases(tmp_path / 'canary')[case]
+    fields, _ = CASES[case]
     retries = {'retries_left': '1000000', 'retry_intervals': '[0]'}
-    key = plant(connection, fields | retries)
-    with job_worker(**CALM) as worker:
-        eventually(lambda: connection.hget(key, 'status') == b'failed', timeout=5)
-        require_living(worker)
+    key = plant(connection, fields(tmp_path / 'canary') | retries)
+    eventually(lambda: connection.hget(key, 'status') == b'failed')
+    require_living(shared_worker)
     assert len(get_job_status('planted')['attempts']) == 1
 
 
 @pytest.mark.parametrize('intervals', ['["x"]', '[1e30]', '{"a": 1}', '5', '[null]'])
 def test_bad_retry_intervals_do_not_end_the_worker(
-    connection: Redis, job_worker: Worker, intervals: str
+    connection: Redis, shared_worker: SharedWorker, intervals: str
 ) -> None:
     failing = data_of('tests.support.tasks.fail', None, (), {})
     key = plant(connection, {'data': failing, 'retries_left': '1', 'retry_intervals': intervals})
-    with job_worker(**CALM) as worker:
-        eventually(lambda: worker.poll() is not None or connection.hget(key, 'status') == b'failed')
-        assert worker.poll() is None
-        require_living(worker)
+    eventually(
+        lambda: shared_worker.poll() is not None or connection.hget(key, 'status') == b'failed'
+    )
+    assert shared_worker.poll() is None
+    require_living(shared_worker)
 
 
 @pytest.mark.parametrize('field', ['result_ttl', 'failure_ttl'])
 @pytest.mark.parametrize('task', [ADD, 'tests.support.tasks.fail'])
 def test_an_impossible_ttl_loses_no_registration(
-    connection: Redis, job_worker: Worker, field: str, task: str
+    connection: Redis, shared_worker: SharedWorker, field: str, task: str
 ) -> None:
     key = plant(
         connection, {'data': data_of(task, None, (1,), {}), field: '1000000000000000000000'}
     )
-    with job_worker(**CALM) as worker:
-        eventually(lambda: connection.hget(key, 'status') in (b'failed', b'finished'))
-        require_living(worker)
+    eventually(lambda: has_ended(connection, key))
+    require_living(shared_worker)
+    require_registered(connection, 'planted')
+
+
+def require_registered(connection: Redis, job_id: str) -> None:
     places = ['rq:failed:default', 'rq:finished:default']
-    assert any(connection.zscore(place, 'planted') is not None for place in places)
+    assert any(connection.zscore(place, job_id) is not None for place in places)
 
 
 @pytest.mark.parametrize('job_id', ['with space', 'a:b', 'ä', b'\xff\xfe', 'x' * 5000])
 def test_an_odd_id_fails_once_and_runs_nothing(
-    connection: Redis, job_worker: Worker, tmp_path: Path, job_id: str | bytes
+    connection: Redis, shared_worker: SharedWorker, tmp_path: Path, job_id: str | bytes
 ) -> None:
     lines = tmp_path / 'lines'
     data = data_of('tests.support.tasks.append', None, (str(lines), 'ran'), {})
     key = plant(connection, {'data': data}, job_id)
-    with job_worker() as worker:
-        eventually(lambda: connection.hget(key, 'status') in (b'failed', b'finished'))
-        require_living(worker)
+    eventually(lambda: has_ended(connection, key))
+    require_living(shared_worker)
     # Whether it is run is a matter of taste; once is not.
     assert not lines.exists() or lines.read_text() == 'ran\n'
     assert connection.hget(key, 'worker_deaths') is None
     assert connection.zrange('rq:leases', 0, -1) == []
 
 
-def test_a_key_that_is_no_record_is_passed_over(connection: Redis, job_worker: Worker) -> None:
+def test_a_key_that_is_no_record_is_passed_over(
+    connection: Redis, shared_worker: SharedWorker
+) -> None:
     connection.set('rq:job:text', 'no hash')
     connection.rpush('rq:queue:default', 'text', 'missing', '')
-    with job_worker(**CALM) as worker:
-        require_living(worker)
-        assert connection.llen('rq:queue:default') == 0
+    require_living(shared_worker)
+    assert connection.llen('rq:queue:default') == 0
 
 
-@pytest.mark.parametrize('key', ['executions', 'results', 'execution'])
-def test_a_key_of_another_type_beside_the_record(
-    connection: Redis, job_worker: Worker, key: str
-) -> None:
-    record = plant(connection)
-    connection.set(f'rq:{key}:planted', 'of another type')
-    with job_worker() as worker:
+def test_a_key_of_another_type_beside_the_record(connection: Redis, own_worker: Worker) -> None:
+    kinds = ('executions', 'results', 'execution')
+    records = {kind: plant(connection, job_id=kind) for kind in kinds}
+    for kind in kinds:
+        connection.set(f'rq:{kind}:{kind}', 'of another type')
+    with own_worker(JOB_TASK_MODULES='tests.support.tasks') as worker:  # a lease of one second
         require_living(worker)
-        eventually(lambda: connection.hget(record, 'status') in (b'failed', b'finished'))
+        for record in records.values():
+            eventually(partial(has_ended, connection, record))
         require_living(worker)
         eventually(lambda: connection.zrange('rq:leases', 0, -1) == [])
-        places = ['rq:failed:default', 'rq:finished:default']
-        assert any(connection.zscore(place, 'planted') is not None for place in places)
+        for kind in kinds:
+            require_registered(connection, kind)
+
+
+def has_ended(connection: Redis, key: bytes) -> bool:
+    return connection.hget(key, 'status') in (b'failed', b'finished')
+
+
+def require_tidying(connection: Redis, worker: SharedWorker) -> None:
+    """Fail unless the worker tidies, and then lives; it does so every half second."""
+    for _ in range(2):
+        connection.delete('rq:tidying')
+        eventually(lambda: worker.poll() is not None or connection.exists('rq:tidying'))
+    assert worker.poll() is None
+    require_living(worker)
 
 
 def test_a_bad_record_among_the_scheduled_ends_no_worker(
-    connection: Redis, job_worker: Worker
+    connection: Redis, shared_worker: SharedWorker
 ) -> None:
     """A job under a rate limit is left to RQ's own code, which raises for such a record."""
     for number, fields in enumerate(
@@ -205,53 +223,47 @@ def test_a_bad_record_among_the_scheduled_ends_no_worker(
         }
         connection.hset(f'rq:job:bad{number}', mapping=record)
         connection.zadd('rq:scheduled:default', {f'bad{number}': 1})
-    with job_worker() as worker:
-        eventually(lambda: worker.poll() is not None or connection.exists('rq:tidying'))
-        time.sleep(1)
-        assert worker.poll() is None
-        require_living(worker)
+    require_tidying(connection, shared_worker)
 
 
-def test_a_bad_id_among_the_scheduled_ends_no_worker(connection: Redis, job_worker: Worker) -> None:
+def test_a_bad_id_among_the_scheduled_ends_no_worker(
+    connection: Redis, shared_worker: SharedWorker
+) -> None:
     connection.hset('rq:job:no id!', mapping={'rate_limit_key': 'k', 'status': 'scheduled'})
     connection.zadd('rq:scheduled:default', {'no id!': 1})
-    with job_worker() as worker:
-        eventually(lambda: worker.poll() is not None or connection.exists('rq:tidying'))
-        time.sleep(1)
-        assert worker.poll() is None
-        require_living(worker)
+    require_tidying(connection, shared_worker)
 
 
 @pytest.mark.parametrize('member', [b'bad', b'no id!', b'\xff'])
 def test_a_bad_record_among_those_with_dependents_ends_no_worker(
-    connection: Redis, job_worker: Worker, member: bytes
+    connection: Redis, shared_worker: SharedWorker, member: bytes
 ) -> None:
     connection.hset(
         b'rq:job:' + member, mapping={'data': b'x', 'status': 'nonsense', 'origin': 'default'}
     )
     connection.zadd('rq:pending-dependents', {member: 1})
-    with job_worker() as worker:
-        eventually(lambda: worker.poll() is not None or connection.exists('rq:tidying'))
-        time.sleep(1)
-        assert worker.poll() is None
-        require_living(worker)
+    require_tidying(connection, shared_worker)
 
 
-def test_commands_that_are_none_end_nothing(connection: Redis, job_worker: Worker) -> None:
-    with job_worker('--name', 'w', **CALM) as worker:
-        require_living(worker)
-        for message in ('not json', 'null', '[]', '{}', '{"command": "stop-job", "job_id": []}'):
-            connection.publish('rq:pubsub:w', message)
-        require_living(worker)
+def test_commands_that_are_none_end_nothing(
+    connection: Redis, shared_worker: SharedWorker, tmp_path: Path
+) -> None:
+    require_living(shared_worker)
+    channel = f'rq:pubsub:{shared_worker.name}'
+    for message in ('not json', 'null', '[]', '{}', '{"command": "stop-job", "job_id": []}'):
+        assert connection.publish(channel, message) == 1
+    begun = tmp_path / 'begun'
+    job = enqueue_background_job('tests.support.tasks.touch_and_sleep', str(begun), 600.0)
+    eventually(begun.exists)
+    send_stop_job_command(connection, job.id, PlainSerializer)  # it still hears
+    assert done(job)['status'] == 'stopped'
 
 
-def test_a_result_that_does_not_travel_fails_the_job(job_worker: Worker) -> None:
-    with job_worker(**CALM) as worker:
-        for task in ('return_unplain', 'return_unpicklable'):
-            job = enqueue_background_job(f'tests.support.tasks.{task}')
-            status = wait_for_job(job.id, 20)
-            assert status['status'] == 'failed'
-            assert str(status['error']).startswith(
-                'InvalidJobError: the result of tests.support.tasks.'
-            )
-        require_living(worker)
+def test_a_result_that_does_not_travel_fails_the_job(shared_worker: SharedWorker) -> None:
+    for task in ('return_unplain', 'return_unpicklable'):
+        status = done(enqueue_background_job(f'tests.support.tasks.{task}'))
+        assert status['status'] == 'failed'
+        assert str(status['error']).startswith(
+            'InvalidJobError: the result of tests.support.tasks.'
+        )
+    require_living(shared_worker)

@@ -1,0 +1,43 @@
+"""What the tests of a worker do with jobs again and again."""
+
+from pathlib import Path
+from typing import Protocol
+
+from click.testing import CliRunner, Result
+from rq.cli.cli import main as rq_command
+from rq.job import Job
+
+from libraries.job_manager import enqueue_background_job, wait_for_job
+from qdjobs.client.status import Status
+
+ENDED = ('finished', 'failed', 'stopped', 'canceled')
+PATIENCE = 60  # seconds
+
+
+class Process(Protocol):
+    """A worker of a test: the shared one, or a `Popen` of its own."""
+
+    def poll(self) -> int | None: ...
+
+
+def done(job: Job) -> Status:
+    """The status of the job once it has ended."""
+    status = wait_for_job(job.id, PATIENCE)
+    assert status['status'] in ENDED, status
+    return status
+
+
+def require_living(worker: Process) -> None:
+    """Fail unless the worker runs the next job."""
+    assert done(enqueue_background_job('tests.support.tasks.add', 1))['result'] == 3
+    assert worker.poll() is None
+
+
+def lines_of(path: Path) -> list[str]:
+    """What tasks have written, one word a line."""
+    return path.read_text().split() if path.exists() else []
+
+
+def run_rq(*arguments: str) -> Result:
+    """RQ's own command, such as `rq info`, in this process: a new one takes a second to start."""
+    return CliRunner().invoke(rq_command, arguments)
