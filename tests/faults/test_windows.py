@@ -112,7 +112,7 @@ def test_the_horse_alone_killed_just_after_a_success(own_worker: Worker, tmp_pat
         job = enqueue_background_job(ADD, 1)
         assert done(job)['result'] == 3
         # The worker sees the death, and has nothing to record.
-        eventually(lambda: 'is dropped' in (tmp_path / 'worker.log').read_text())
+        eventually(lambda: 'discards the outcome' in (tmp_path / 'worker.log').read_text())
         status = get_job_status(job.id)
     assert (status['status'], status['attempts']) == ('finished', [])
 
@@ -178,7 +178,7 @@ def test_a_worker_that_was_stopped_meanwhile_records_nothing(
         os.kill(horse, signal.SIGCONT)
         stopped.send_signal(signal.SIGCONT)
         # Its horse comes to record the outcome, or it kills the horse before.
-        eventually(lambda: re.search('is lost to another|is dropped', log.read_text()))
+        eventually(lambda: re.search('lost the lease|discards the outcome', log.read_text()))
         assert get_job_status(job.id) == status
         require_living(shared_worker)
         assert stopped.poll() is None

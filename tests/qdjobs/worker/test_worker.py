@@ -1026,7 +1026,7 @@ def test_a_connection_that_hangs_is_given_up(
         proxy.hang = True
         # Once its lease is past another may run the job: this one must not.
         eventually(lambda: not alive(int(lines_of(begun)[0])))
-        assert f'job {job.id} is lost to another' in log.read_text()
+        assert f'lost the lease of job {job.id}' in log.read_text()
         cancel_job(job.id)
         proxy.hang = False
         require_living(worker)
