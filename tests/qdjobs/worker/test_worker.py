@@ -108,7 +108,7 @@ def state_of(connection: Redis, worker: str) -> str:
 
 
 def test_sigterms_to_every_process_let_the_job_finish_and_no_other_begin(
-    own_worker: Worker, begun: Path, gate: Path
+    own_worker: Worker, tmp_path: Path, begun: Path, gate: Path
 ) -> None:
     """As systemd, Heroku and `kill -- -1` in a container send them; a pool sends each twice."""
     twice = 'tests.support.worker_tasks.TwiceTerminatedJobWorker'
@@ -118,6 +118,8 @@ def test_sigterms_to_every_process_let_the_job_finish_and_no_other_begin(
         eventually(begun.exists)
         os.kill(horse_of(worker.pid), signal.SIGTERM)
         worker.terminate()
+        eventually(lambda: 'shut down requested' in (tmp_path / 'worker.log').read_text())
+        time.sleep(0.5)  # in which it looks at the job, and must not end it
         gate.touch()
         assert worker.wait(60) == 0
     assert get_job_status(running.id)['result'] == 'done'
@@ -964,8 +966,8 @@ def test_redis_killed_and_restarted(
     try:
         use_redis(settings, f'redis://{HOST}:{port}/0')
         begun, lines = tmp_path / 'begun', tmp_path / 'lines'
-        with own_worker('--name', 'w', JOB_LEASE='5') as worker:
-            long = enqueue_background_job(BEGIN, str(begun), 1.5)
+        with own_worker('--name', 'w', JOB_LEASE='30') as worker:
+            long = enqueue_background_job(BEGIN, str(begun), 1.0)
             jobs = [enqueue_background_job(APPEND, str(lines), str(n)) for n in range(20)]
             eventually(begun.exists)
             server._process.kill()
@@ -974,6 +976,7 @@ def test_redis_killed_and_restarted(
             server = start()
             for job in (long, *jobs):
                 assert done(job)['status'] == 'finished'
+            assert get_job_status(long.id)['attempts'] == []  # it ended without Redis
             assert {int(line) for line in lines_of(lines)} == set(range(20))
             assert worker.poll() is None
             # Commands are heard again too.
