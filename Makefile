@@ -68,4 +68,4 @@ bench: .venv/benched .venv/celery/bin/celery
 	@touch $@
 
 clean:
-	rm -rf .venv output var .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv dist output var .mypy_cache .ruff_cache .pytest_cache .hypothesis

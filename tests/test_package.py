@@ -15,6 +15,8 @@ import qdjobs
 from qdjobs.server import free_port
 from tests.support.processes import ROOT
 
+pytestmark = pytest.mark.slow  # an environment is made
+
 NAME = f'qdjobs-{qdjobs.__version__}'
 FILES = {
     str(path.relative_to(ROOT))

@@ -71,9 +71,12 @@ def resolve_task(path: str) -> Task:
     InvalidJobError if the function cannot be a task.
     """
     if not isinstance(path, str):
+        module, name = getattr(path, '__module__', None), getattr(path, '__qualname__', None)
+        example = (
+            f'{module}.{name}' if module and name else 'workers.svg_tasks.generate_complex_svg'
+        )
         raise UnknownTaskError(
-            'A task is named by its dotted path, such as '
-            f"'workers.svg_tasks.generate_complex_svg', not by {short_repr(path)}."
+            f'A task is named by its dotted path, such as {example!r}, not by {short_repr(path)}.'
         )
     return _resolve(path, get_config().task_modules)
 
@@ -94,7 +97,8 @@ def require_allowed(path: str, allowed: tuple[str, ...]) -> None:
     if not any(module_name == top or module_name.startswith(f'{top}.') for top in allowed):
         raise UnknownTaskError(
             f'{path!r} is outside the allowed task modules ({", ".join(allowed)}): '
-            'define the task there, or add its module to JOB_TASK_MODULES.'
+            'define the task there, or add its module to JOB_TASK_MODULES. (If app.config has it '
+            'there: it counts from JobQueue(app) on, and in the context of that application.)'
         )
 
 

@@ -14,6 +14,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from qdjobs.errors import QueueUnavailableError
 from qdjobs.monitoring.health import Health, read_health
 from qdjobs.web.access import require_token
+from qdjobs.web.problems import register_problems
 
 WORKER_STATES = ('started', 'idle', 'busy', 'suspended', 'lost')
 
@@ -23,6 +24,7 @@ def make_metrics(token: str) -> Blueprint:
     registry = CollectorRegistry()
     registry.register(_Collector())
     blueprint = Blueprint('qdjobs_metrics', __name__)
+    register_problems(blueprint)
 
     @blueprint.get('', strict_slashes=False)
     def metrics() -> Response:

@@ -98,14 +98,21 @@ class JobWorker(Supervisor, Worker):
             setup_loghandlers(logging_level, date_format, log_format, name=name)
         self._import_tasks()
         self._horse = self._new_horse()  # before RQ starts its thread, and before a job is claimed
-        super().bootstrap(logging_level, date_format, log_format)
+        try:
+            super().bootstrap(logging_level, date_format, log_format)
+        except ValueError as error:  # another worker has its name
+            self._horse.retire()
+            raise SystemExit(f'Error: {error}') from None
 
     def _import_tasks(self) -> None:
         """Import the task modules before the fork, so that no job waits for an import."""
-        for name in self._config.task_modules:
-            if (package := self._import(name)) is not None:
-                for inner in pkgutil.iter_modules(getattr(package, '__path__', []), f'{name}.'):
-                    self._import(inner.name)
+        packages = {name: self._import(name) for name in self._config.task_modules}
+        if not any(packages.values()):  # every job that it claimed would fail
+            self.log.error('Worker %s: no module of JOB_TASK_MODULES can be imported', self.name)
+            raise SystemExit(1)
+        for name, package in packages.items():
+            for inner in pkgutil.iter_modules(getattr(package, '__path__', []), f'{name}.'):
+                self._import(inner.name)
 
     def _import(self, name: str) -> ModuleType | None:
         try:

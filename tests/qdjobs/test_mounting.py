@@ -5,6 +5,7 @@ import sys
 
 import pytest
 from flask import Flask, Response
+from werkzeug.exceptions import HTTPException
 
 from libraries.job_manager import enqueue_background_job
 from qdjobs import JobError, JobQueue, init_job_queue
@@ -89,6 +90,19 @@ def test_the_host_s_own_errors_stay_its_own() -> None:
     assert client.get('/nowhere').text == 'Our own page for what is not there'
     assert client.get('/work').mimetype == 'text/html'  # 405
     assert client.get('/crash').mimetype == 'text/html'  # 500
+
+
+@pytest.mark.parametrize('caught', [401, HTTPException, Exception])
+def test_a_login_is_asked_for_whatever_the_host_answers_to_errors(
+    caught: int | type[Exception],
+) -> None:
+    host = make_host(**SECRETS)
+    host.register_error_handler(caught, lambda error: ('Our own login page', 302))
+    JobQueue(host)
+    for path, scheme in (('/api/jobs', 'Bearer'), ('/rq/', 'Basic'), ('/metrics', 'Bearer')):
+        answer = host.test_client().get(path)
+        assert answer.status_code == 401, path
+        assert answer.headers['WWW-Authenticate'].startswith(scheme), path
 
 
 def test_an_outage_is_503_and_says_when_to_come_back(settings: pytest.MonkeyPatch) -> None:

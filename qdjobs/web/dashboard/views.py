@@ -24,6 +24,7 @@ from qdjobs.web.dashboard.data import (
     workers_data,
 )
 from qdjobs.web.dashboard.pages import package, read_template, render
+from qdjobs.web.problems import register_problems
 
 POLL_INTERVAL = 2500  # milliseconds
 
@@ -39,6 +40,10 @@ dashboard = Blueprint(
     'qdjobs_dashboard', __name__, url_prefix='/rq', static_folder=str(package() / 'static')
 )
 dashboard.jinja_loader = FunctionLoader(read_template)
+
+
+# Ours, or the application's handlers of errors would answer: a browser must see the 401.
+register_problems(dashboard)
 
 
 @dashboard.before_request

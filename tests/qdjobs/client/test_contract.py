@@ -561,6 +561,8 @@ def test_rq_s_own_rate_limit_holds_for_cancel_retry_and_listing(
     finish(first.id, second.id)
     statuses = [job['status'] for job in get_job_statuses([first.id, second.id, third.id])]
     assert statuses == ['failed', 'finished', 'canceled']
+    # The worker frees its place right after it has written how the job ended.
+    eventually(lambda: connection.zcard('rq:rl:one:allowed') == 0)
     with shared_worker.held():
         retry_job(first.id)
         assert queue(connection).job_ids == [first.id]

@@ -287,8 +287,9 @@ def test_a_queued_id_without_a_record(connection: Redis) -> None:
 
 
 @pytest.mark.usefixtures('allow_test_tasks')
-def test_dead_letters_are_worth_a_note(shared_worker: SharedWorker) -> None:
+def test_dead_letters_are_worth_a_note(shared_worker: SharedWorker, connection: Redis) -> None:
     wait_for_job(enqueue_background_job('tests.support.tasks.fail').id, 60)
+    eventually(lambda: has_worker(connection))  # again, with its next heartbeat
     report = Report()
     assert report.marks('1 job among the dead letters', 'flask jobs list --status failed') == '·'
     assert report.code == 0

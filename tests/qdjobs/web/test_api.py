@@ -653,7 +653,7 @@ def test_a_name_whose_module_is_broken_is_our_mistake(
     app = make_app()
     app.extensions['job_queue'].add('broken', 'workers.no_such_module.task')
     with caplog.at_level(logging.ERROR):
-        assert_problem(post(with_token(app), task='broken'), 400)
+        assert_problem(post(with_token(app), task='broken'), 500)
     assert 'no_such_module' in caplog.text
 
 

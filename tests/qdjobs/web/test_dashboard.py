@@ -568,6 +568,7 @@ def test_what_a_job_depends_on_is_shown(client: FlaskClient, connection: Redis) 
 
 
 def test_a_worker_is_shown_with_its_job(client: FlaskClient, shared_worker: SharedWorker) -> None:
+    eventually(lambda: fetch(client, 'workers')['workers'])  # its next heartbeat registers it
     job = enqueue_background_job('tests.support.tasks.sleep', 30)
     eventually(lambda: get_job_status(job.id)['status'] == 'started')
     (worker,) = fetch(client, 'workers')['workers']

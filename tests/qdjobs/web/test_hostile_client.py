@@ -29,6 +29,7 @@ NAMES = ('generate_complex_svg', 'send_email', 'data_processing', 'generate_repo
 JSON = 'Content-Type: application/json'
 BEARER = f'Authorization: Bearer {TOKEN}'
 MEGABYTE = 1024 * 1024
+PATIENCE = 120  # seconds, for a busy machine
 SLOW_CLIENTS = 40  # more than the threads that gunicorn's own worker would lose to them
 
 
@@ -40,7 +41,7 @@ class Server:
         self.pid = pid
 
     def connect(self) -> socket.socket:
-        return socket.create_connection((HOST, self.port), timeout=30)
+        return socket.create_connection((HOST, self.port), timeout=PATIENCE)
 
     def send(self, raw: bytes) -> bytes:
         """All that it answers to a request after which nothing comes."""
@@ -51,8 +52,8 @@ class Server:
             return read_all(client)
 
     def get(self, path: str) -> int:
-        """The status of an answer that has 30 seconds to come."""
-        connection = HTTPConnection(HOST, self.port, timeout=30)
+        """The status of an answer that has PATIENCE to come."""
+        connection = HTTPConnection(HOST, self.port, timeout=PATIENCE)
         connection.request('GET', path)
         status = connection.getresponse().status
         connection.close()
@@ -70,7 +71,7 @@ def children(pid: int) -> list[str]:
 
 
 def read_all(client: socket.socket) -> bytes:
-    """All that comes until the server closes, for which it has 30 seconds from the last byte."""
+    """All that comes until the server closes, for which it has PATIENCE from the last byte."""
     answer = b''
     with contextlib.suppress(ConnectionError):
         while piece := client.recv(65_536):
@@ -110,7 +111,7 @@ def server(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         yield Server(port, process.pid)
         workers = children(process.pid)
         process.send_signal(signal.SIGTERM)
-        process.wait(40)
+        process.wait(100)
     finally:
         kill_group(process.pid)
         process.wait()
@@ -250,7 +251,7 @@ def post_bodies(server: Server, seed: int, count: int) -> Counter[int]:
     """The statuses of so many random bodies, over one connection that is kept alive."""
     dice = random.Random(seed)
     statuses: Counter[int] = Counter()
-    connection = HTTPConnection(HOST, server.port, timeout=30)
+    connection = HTTPConnection(HOST, server.port, timeout=PATIENCE)
     for _ in range(count):
         headers = {'Content-Type': 'application/json', 'Authorization': f'Bearer {TOKEN}'}
         if dice.random() < 0.2:
@@ -288,11 +289,11 @@ def pour(server: Server, head: bytes, piece: bytes, pieces: int) -> bytes:
                 except BlockingIOError:
                     time.sleep(0.001)
                 except OSError:  # it has closed, and said why before
-                    client.settimeout(30)
+                    client.settimeout(PATIENCE)
                     return read_all(client)
             if answer:
                 break
-        client.settimeout(30)
+        client.settimeout(PATIENCE)
         return answer or read_all(client)
 
 

@@ -12,7 +12,7 @@ from qdjobs import JobWorker, enqueue_background_job, get_job_status
 from qdjobs.config import environment_config
 from qdjobs.worker.application import ApplicationError, load_app
 from tests.support.jobs import done, lines_of
-from tests.support.processes import ROOT, Worker
+from tests.support.processes import ROOT, Worker, eventually
 from tests.support.shared_worker import SharedWorker
 
 RQ = str(Path(sys.executable).with_name('rq'))
@@ -93,6 +93,24 @@ def test_a_worker_that_cannot_run_jobs_writes_that_line_and_ends_with_1(
     assert get_job_status(job.id)['status'] == 'queued'
 
 
+def test_a_worker_without_any_task_module_claims_nothing() -> None:
+    job = enqueue_background_job(APP_NAME)
+    ended = run_worker(JOB_TASK_MODULES='shop.tasks')
+    assert ended.returncode == 1
+    assert ended.stderr.splitlines()[-1].endswith('no module of JOB_TASK_MODULES can be imported')
+    assert get_job_status(job.id)['status'] == 'queued'
+
+
+def test_a_name_that_a_living_worker_has_is_one_line(own_worker: Worker, connection: Redis) -> None:
+    with own_worker('--name', 'twin') as worker:
+        eventually(lambda: connection.exists('rq:worker:twin'))
+        ended = run_worker('--name', 'twin')
+        assert worker.poll() is None
+    assert ended.returncode == 1
+    assert "There exists an active worker named 'twin' already" in ended.stderr.splitlines()[-1]
+    assert 'Traceback' not in ended.stderr
+
+
 def test_what_the_application_itself_raises_is_shown_with_its_cause() -> None:
     job = enqueue_background_job(APP_NAME)
     ended = run_worker(JOB_APP='tests.support.apps:create_broken')
@@ -104,10 +122,10 @@ def test_what_the_application_itself_raises_is_shown_with_its_cause() -> None:
     assert get_job_status(job.id)['status'] == 'queued'
 
 
-def run_worker(**env: str) -> subprocess.CompletedProcess[str]:
+def run_worker(*options: str, **env: str) -> subprocess.CompletedProcess[str]:
     """A worker that ends when there is no more to do."""
     return subprocess.run(
-        [RQ, 'worker', '--worker-class', 'qdjobs.JobWorker', '--burst', 'default'],
+        [RQ, 'worker', '--worker-class', 'qdjobs.JobWorker', '--burst', *options, 'default'],
         cwd=ROOT,
         env=os.environ | LIGHT | env,
         capture_output=True,
