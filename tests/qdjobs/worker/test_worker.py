@@ -40,7 +40,6 @@ from libraries.job_manager import (
     get_job_statuses,
     list_jobs,
 )
-from qdjobs.client import redis as client
 from qdjobs.client.payload import PlainSerializer
 from qdjobs.client.redis import get_connection
 from qdjobs.config import environment_config
@@ -344,17 +343,8 @@ def test_what_a_task_does_to_its_process_does_not_hurt_the_next(
     require_living(shared_worker)
 
 
-@pytest.fixture
-def patient_client(settings: pytest.MonkeyPatch) -> Iterator[None]:
-    """A busy machine takes longer for many megabytes than a client waits for an answer."""
-    settings.setattr(client, '_ANSWER_TIMEOUT', 60)
-    client._connect.cache_clear()
-    yield
-    client._connect.cache_clear()
-
-
-@pytest.mark.usefixtures('shared_worker', 'patient_client')
-@pytest.mark.parametrize('size', [5_000_000, pytest.param(50_000_000, marks=pytest.mark.slow)])
+@with_a_worker
+@pytest.mark.parametrize('size', [2_000_000, pytest.param(50_000_000, marks=pytest.mark.slow)])
 def test_arguments_of_many_megabytes(size: int) -> None:
     job = enqueue_background_job('tests.support.worker_tasks.size', os.urandom(size))
     assert done(job)['result'] == size
