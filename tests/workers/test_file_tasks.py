@@ -309,8 +309,8 @@ def test_a_killed_attempt_is_gone_on_with(upload: Upload, own_worker: Worker) ->
     files = [*done, slow.name, upload('z.csv', 'a\n3\n')]
     with own_worker('--burst') as worker:
         job = enqueue_background_job(BATCH, files, job_id='batch')
-        folder = output_dir() / 'batches'
-        eventually(lambda: folder.exists() and list(folder.glob('batch.json')))
+        written = output_dir() / 'batches' / 'batch.json'
+        eventually(lambda: written.exists() and report_of('batch')['begun'] == {slow.name: 1})
         os.kill(worker.pid, signal.SIGKILL)
     report = report_of('batch')
     assert [outcome['file'] for outcome in report['outcomes']] == done
