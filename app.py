@@ -1,6 +1,5 @@
 """Create the Flask application. Importing this module opens no connection."""
 
-import click
 from flask import Flask, Response
 
 from components.artboard.main import artboard
@@ -9,6 +8,7 @@ from components.task_names import name_tasks
 from libraries.mail.settings import read_mail_settings
 from qdjobs import JobQueue
 from qdjobs.client.redis import redis_connection
+from qdjobs.extension import shown_by_flask
 from qdjobs.web import register_problems
 
 
@@ -16,7 +16,8 @@ def create_app() -> Flask:
     """Create an application. Raises ValueError, naming the variable, for an invalid setting."""
     app = Flask(__name__)
     app.config['MAX_CONTENT_LENGTH'] = 1024 * 1024
-    _check_mail_settings()
+    with shown_by_flask():
+        read_mail_settings()  # here, and not only when a mail is due
     app.register_blueprint(artboard)
     app.register_blueprint(page)
     name_tasks(JobQueue(app))
@@ -30,13 +31,3 @@ def healthz() -> Response:
     with redis_connection() as connection:
         connection.ping()
     return Response('ok\n', mimetype='text/plain')
-
-
-def _check_mail_settings() -> None:
-    """Check the mail settings at start, not only when a mail is sent."""
-    try:
-        read_mail_settings()
-    except ValueError as error:
-        if click.get_current_context(silent=True) is None:
-            raise
-        raise click.ClickException(str(error)) from None  # `flask` shows it in one line

@@ -88,6 +88,8 @@ def get_config() -> JobConfig:
     if has_app_context() and (config := current_app.extensions.get(EXTENSION)) is not None:
         return config  # type: ignore[no-any-return]
     environment = environment_config()
+    if not _configured:  # as in most processes: no hash of a configuration for each job
+        return environment
     others = _configured - {environment}
     if len(others) > 1:
         raise RuntimeError(

@@ -89,7 +89,7 @@ class JobQueue:
         """
         if EXTENSION in app.extensions:
             raise RuntimeError('This application has a JobQueue: use the one that is there.')
-        with _shown_by_flask():
+        with shown_by_flask():
             config = read_app_config(app.config)
             self._names.check(config)
             blueprints = list(self._blueprints(config))  # which may lack an extra
@@ -193,8 +193,11 @@ def init_job_queue(app: Flask, db: None = None) -> JobQueue:
 
 
 @contextmanager
-def _shown_by_flask() -> Iterator[None]:
-    """Have the command line show a bad setting or a missing extra in one line."""
+def shown_by_flask() -> Iterator[None]:
+    """Have the command line show a bad setting or a missing extra in one line.
+
+    For whatever an application checks while it is made.
+    """
     try:
         yield
     except (ValueError, ModuleNotFoundError) as error:

@@ -15,7 +15,7 @@ from rq.job import Job, JobStatus
 from qdjobs.client.job import job_class
 from qdjobs.client.options import JobOptions, parse_options, retry_delays, split_options
 from qdjobs.client.payload import PlainSerializer, dump_checked
-from qdjobs.client.redis import LUA, Script, get_connection, redis_connection
+from qdjobs.client.redis import LUA, Script, redis_connection
 from qdjobs.client.tasks import Task, resolve_task
 from qdjobs.config import get_config
 from qdjobs.errors import InvalidJobError, short_repr
@@ -94,7 +94,8 @@ def _enqueue(
     repeat_id: str,
 ) -> list[Job]:
     with redis_connection(repeat_id) as connection:
-        jobs = [_make_job(task, options, call) for call in calls]
+        kind = job_class(get_config().key_prefix)
+        jobs = [_make_job(kind(call[0], connection), task, options, call) for call in calls]
         shared = ['task', task.path]
         for field, value in jobs[0].to_dict().items():
             if field not in _FIELDS_PER_JOB and value != '':
@@ -121,10 +122,10 @@ def load_fields(job: Job, reply: list[bytes]) -> None:
 
 
 def _make_job(
-    task: Task, options: JobOptions, call: tuple[str, tuple[Any, ...], dict[str, Any]]
+    job: Job, task: Task, options: JobOptions, call: tuple[str, tuple[Any, ...], dict[str, Any]]
 ) -> Job:
-    job_id, args, kwargs = call
-    job = job_class(get_config().key_prefix)(job_id, get_connection())
+    """Fill in a new job."""
+    _, args, kwargs = call
     job.serializer = PlainSerializer  # if it were an argument, RQ would inspect it for each job
     job.data = dump_checked((task.path, None, args, kwargs))
     job.description = _describe(task.path, args, kwargs)
