@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given
-from hypothesis import settings as hypothesis
+from hypothesis import given
 from hypothesis import strategies as st
 
 from qdjobs.config import (
@@ -23,9 +22,6 @@ from qdjobs.config import (
     read_app_config,
 )
 from tests.support.processes import ROOT
-
-# A slow machine is no failure.
-unhurried = hypothesis(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def test_an_empty_environment_has_defaults() -> None:
@@ -180,7 +176,6 @@ def test_a_bad_url_does_not_tell_its_password() -> None:
     assert 'secret' not in str(refusal.value)
 
 
-@unhurried
 @given(st.text(st.characters(exclude_characters='\0', exclude_categories=['Cs']), min_size=1))
 def test_any_text_is_taken_or_refused_by_name(text: str) -> None:
     for name in ('REDIS_URL', 'JOB_TASK_MODULES', 'JOB_RESULT_TTL', 'JOB_QUEUES'):

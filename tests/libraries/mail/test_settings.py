@@ -1,15 +1,11 @@
 """SMTP_URL and MAIL_FROM: what they take, and what they refuse without showing a password."""
 
 import pytest
-from hypothesis import HealthCheck, given
-from hypothesis import settings as hypothesis
+from hypothesis import given
 from hypothesis import strategies as st
 
 from libraries.mail.server import SmtpUrl
 from libraries.mail.settings import read_mail_settings
-
-# A slow machine is no failure.
-unhurried = hypothesis(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 BAD = [
     *[
@@ -71,7 +67,6 @@ def test_a_bad_value_names_its_variable(name: str, value: str) -> None:
         read_mail_settings({name: value})
 
 
-@unhurried
 @given(st.text(st.characters(exclude_characters='\0', exclude_categories=['Cs']), min_size=1))
 def test_any_text_is_accepted_or_refused_by_name(text: str) -> None:
     for name in ('SMTP_URL', 'MAIL_FROM'):

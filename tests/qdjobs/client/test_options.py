@@ -6,16 +6,12 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given
-from hypothesis import settings as hypothesis
+from hypothesis import given
 from hypothesis import strategies as st
 
 from qdjobs.client.options import JobOptions, is_job_id, parse_options, retry_delays, split_options
 from qdjobs.config import QUEUES, environment_config, get_config
 from qdjobs.errors import InvalidJobError
-
-# A slow machine is no failure.
-unhurried = hypothesis(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 DURATIONS = ('job_timeout', 'job_result_ttl', 'job_retry_delay', 'job_delay')
 OPTIONS = (*DURATIONS, 'job_at', 'job_id', 'job_max_retries', 'job_queue')
@@ -142,7 +138,6 @@ def test_none_is_no_duration(option: str) -> None:
         parse(**{option: None})
 
 
-@unhurried
 @given(st.integers() | st.floats() | st.text() | st.timedeltas() | st.decimals() | st.binary())
 def test_any_duration_is_taken_or_refused(value: Any) -> None:
     for option in DURATIONS:

@@ -16,8 +16,7 @@ from uuid import UUID
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import HealthCheck, given
-from hypothesis import settings as hypothesis
+from hypothesis import given
 from hypothesis import strategies as st
 from markupsafe import Markup
 from werkzeug.datastructures import MultiDict
@@ -25,9 +24,6 @@ from werkzeug.datastructures import MultiDict
 from qdjobs.client.json import to_json
 from qdjobs.client.payload import PLAIN_TYPES, PlainSerializer, check_plain, decompress
 from qdjobs.errors import InvalidJobError
-
-# A slow machine is no failure.
-unhurried = hypothesis(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 HUGE = 10**10000  # more digits than Python likes to write
 NAIVE = datetime(2030, 1, 2, 3, 4)  # noqa: DTZ001
@@ -118,13 +114,11 @@ def a_function() -> None: ...
 # What travels
 
 
-@unhurried
 @given(plain)
 def test_plain_data_comes_back_as_it_was(value: Any) -> None:
     assert shape(PlainSerializer.loads(PlainSerializer.dumps(value))) == shape(value)
 
 
-@unhurried
 @given(plain)
 def test_a_stock_unpickler_reads_what_we_write(value: Any) -> None:
     assert shape(pickle.loads(PlainSerializer.dumps(value))) == shape(value)
@@ -477,7 +471,6 @@ def test_every_truncation_is_refused() -> None:
             PlainSerializer.loads(payload[:length])
 
 
-@unhurried
 @given(st.binary())
 def test_random_bytes_are_read_as_plain_data_or_refused(payload: bytes) -> None:
     try:
@@ -487,7 +480,6 @@ def test_random_bytes_are_read_as_plain_data_or_refused(payload: bytes) -> None:
     check_plain(value)
 
 
-@unhurried
 @given(plain, st.data())
 def test_a_payload_with_one_wrong_byte_is_read_as_plain_data_or_refused(
     value: Any, data: st.DataObject
@@ -587,14 +579,12 @@ def test_a_bomb_is_refused_without_being_unpacked() -> None:
 # to_json
 
 
-@unhurried
 @given(plain)
 def test_json_is_valid_for_all_plain_data(value: Any) -> None:
     json.loads(to_json(value), parse_constant=pytest.fail)
     to_json(value).encode()
 
 
-@unhurried
 @given(st.dictionaries(st.text(), hashable_scalars, max_size=4))
 def test_json_keeps_every_name(value: dict[str, Any]) -> None:
     assert len(json.loads(to_json(value))) == len(value)
