@@ -29,9 +29,10 @@ MIN_INTERVAL, MAX_INTERVAL = 0.01, 20.0  # seconds
 VARIABLES = (
     'RQ_REDIS_URL', 'REDIS_URL', 'JOB_KEY_PREFIX', 'JOB_QUEUES', 'JOB_TASK_MODULES', 'JOB_APP',
     'JOB_RESULT_TTL', 'JOB_FAILURE_TTL', 'JOB_LEASE', 'JOB_MAX_WORKER_DEATHS',
-    'JOB_SHUTDOWN_GRACE', 'JOB_HORSE_MAX_JOBS', 'JOB_IDLE_WAIT', 'JOB_DUE_INTERVAL',
-    'JOB_HEARTBEAT_INTERVAL', 'JOB_TIDY_INTERVAL', 'JOB_WEBHOOK_HOSTS', 'JOBS_API_TOKEN',
-    'METRICS_TOKEN', 'DASHBOARD_USERNAME', 'DASHBOARD_PASSWORD',
+    'JOB_UNKNOWN_TASK_GRACE', 'JOB_SHUTDOWN_GRACE', 'JOB_HORSE_MAX_JOBS', 'JOB_HORSE_MAX_MEMORY',
+    'JOB_IDLE_WAIT', 'JOB_DUE_INTERVAL', 'JOB_HEARTBEAT_INTERVAL', 'JOB_TIDY_INTERVAL',
+    'JOB_WEBHOOK_HOSTS', 'JOBS_API_TOKEN', 'METRICS_TOKEN', 'DASHBOARD_USERNAME',
+    'DASHBOARD_PASSWORD',
 )  # fmt: skip
 
 # Which a worker need not know.
@@ -56,8 +57,10 @@ class JobConfig:
     failure_ttl: int  # seconds that a failed job is kept among the dead letters
     lease: int  # seconds without a renewal after which a job is requeued
     max_worker_deaths: int  # workers that can die under a job before it fails
+    unknown_task_grace: int  # seconds in which a worker that knows a job's task can still start
     shutdown_grace: int | None  # seconds that a deploy waits for a running job; None: no limit
     horse_max_jobs: int  # jobs after which a work horse is replaced, against leaks
+    horse_max_memory: int | None  # megabytes after which a work horse is replaced; None: no limit
     idle_wait: float  # seconds that an idle worker waits for a wake-up before it polls
     due_interval: float  # seconds, at least, between two checks for due jobs
     heartbeat_interval: float  # seconds between two heartbeats of a worker
@@ -158,8 +161,10 @@ def _read(env: Mapping[str, str]) -> JobConfig:
         failure_ttl=_whole(env, 'JOB_FAILURE_TTL', 7 * _DAY),
         lease=_whole(env, 'JOB_LEASE', 30),
         max_worker_deaths=_whole(env, 'JOB_MAX_WORKER_DEATHS', 3),
+        unknown_task_grace=_whole(env, 'JOB_UNKNOWN_TASK_GRACE', 3600),
         shutdown_grace=_whole(env, 'JOB_SHUTDOWN_GRACE', None),
         horse_max_jobs=_whole(env, 'JOB_HORSE_MAX_JOBS', 1000),
+        horse_max_memory=_whole(env, 'JOB_HORSE_MAX_MEMORY', None),
         idle_wait=_interval(env, 'JOB_IDLE_WAIT', 1.0),
         due_interval=_interval(env, 'JOB_DUE_INTERVAL', 0.5),
         heartbeat_interval=_interval(env, 'JOB_HEARTBEAT_INTERVAL', 10.0),
