@@ -28,7 +28,7 @@ MIN_INTERVAL, MAX_INTERVAL = 0.01, 20.0  # seconds
 # The first two in the order in which `rq worker` reads them, so that web and worker agree.
 VARIABLES = (
     'RQ_REDIS_URL', 'REDIS_URL', 'JOB_KEY_PREFIX', 'JOB_QUEUES', 'JOB_TASK_MODULES', 'JOB_APP',
-    'JOB_RESULT_TTL', 'JOB_FAILURE_TTL', 'JOB_LEASE', 'JOB_MAX_WORKER_DEATHS',
+    'JOB_RESULT_TTL', 'JOB_FAILURE_TTL', 'JOB_MAX_RESULT', 'JOB_LEASE', 'JOB_MAX_WORKER_DEATHS',
     'JOB_UNKNOWN_TASK_GRACE', 'JOB_SHUTDOWN_GRACE', 'JOB_HORSE_MAX_JOBS', 'JOB_HORSE_MAX_MEMORY',
     'JOB_IDLE_WAIT', 'JOB_DUE_INTERVAL', 'JOB_HEARTBEAT_INTERVAL', 'JOB_TIDY_INTERVAL',
     'JOB_WEBHOOK_HOSTS', 'JOBS_API_TOKEN', 'METRICS_TOKEN', 'DASHBOARD_USERNAME',
@@ -55,6 +55,7 @@ class JobConfig:
     task_modules: tuple[str, ...]  # packages or modules whose functions can be tasks
     result_ttl: int  # seconds that a result or a cancelled job is kept
     failure_ttl: int  # seconds that a failed job is kept among the dead letters
+    max_result: int  # megabytes, serialized; a job with a larger result fails
     lease: int  # seconds without a renewal after which a job is requeued
     max_worker_deaths: int  # workers that can die under a job before it fails
     unknown_task_grace: int  # seconds in which a worker that knows a job's task can still start
@@ -159,6 +160,7 @@ def _read(env: Mapping[str, str]) -> JobConfig:
         app=env.get('JOB_APP') or None,
         result_ttl=_whole(env, 'JOB_RESULT_TTL', _DAY),
         failure_ttl=_whole(env, 'JOB_FAILURE_TTL', 7 * _DAY),
+        max_result=_whole(env, 'JOB_MAX_RESULT', 10),
         lease=_whole(env, 'JOB_LEASE', 30),
         max_worker_deaths=_whole(env, 'JOB_MAX_WORKER_DEATHS', 3),
         unknown_task_grace=_whole(env, 'JOB_UNKNOWN_TASK_GRACE', 3600),
