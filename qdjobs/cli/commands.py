@@ -13,7 +13,8 @@ from qdjobs.client.control import cancel_job, retry_job
 from qdjobs.client.enqueue import enqueue_background_job
 from qdjobs.client.json import to_json
 from qdjobs.client.listing import MAX_LISTED, list_jobs
-from qdjobs.client.status import ENDED, STATUSES, Status, get_job_status, wait_for_job
+from qdjobs.client.states import ENDED
+from qdjobs.client.status import STATUSES, Status, get_job_status, wait_for_job
 from qdjobs.client.tasks import resolve_task
 from qdjobs.config import get_config
 from qdjobs.errors import InvalidJobError, JobError, JobNotFoundError

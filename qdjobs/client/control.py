@@ -13,7 +13,8 @@ from qdjobs.client.job import job_class
 from qdjobs.client.options import is_job_id
 from qdjobs.client.payload import PlainSerializer
 from qdjobs.client.redis import LUA, Script, get_connection, redis_connection
-from qdjobs.client.status import ENDED, read_text
+from qdjobs.client.states import ENDED
+from qdjobs.client.status import read_text
 from qdjobs.config import get_config
 from qdjobs.errors import InvalidJobError, JobNotFoundError
 

@@ -16,6 +16,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, RedisError
 from redis.retry import Retry
 
+from qdjobs.client.states import LUA_STATES
 from qdjobs.config import get_config
 from qdjobs.errors import QueueUnavailableError
 
@@ -76,9 +77,14 @@ class Script:
     its reply.
     """
 
-    def __init__(self, path: Path, *preambles: Path) -> None:
-        """`preambles` are files of Lua functions that the script uses."""
-        self._source = ''.join(file.read_text() for file in (_COMMON, *preambles, path))
+    def __init__(self, path: Path, *preambles: Path, constants: str = '', flags: str = '') -> None:
+        """`preambles` are files of Lua functions that the script uses, `constants` is Lua too.
+
+        `flags` are Redis' own: with `allow-oom` the script also runs when memory is full.
+        """
+        files = (file.read_text() for file in (_COMMON, *preambles, path))
+        head = f'#!lua flags={flags}\n' if flags else ''
+        self._source = f'{head}{LUA_STATES}{constants}{"".join(files)}'
         self._sha = hashlib.sha1(self._source.encode(), usedforsecurity=False).hexdigest()
 
     def __call__(self, connection: Redis, arguments: Sequence[Any]) -> Any:

@@ -14,6 +14,7 @@ from rq.results import Result
 from qdjobs.client.options import is_job_id
 from qdjobs.client.payload import PlainSerializer, decompress
 from qdjobs.client.redis import LUA, Script, redis_connection
+from qdjobs.client.states import ENDED
 from qdjobs.errors import InvalidJobError, JobNotFoundError, short_repr
 
 # RQ's statuses in the order of listings: running, waiting, terminal states.
@@ -21,7 +22,6 @@ STATUSES = (
     'started', 'queued', 'scheduled', 'deferred', 'rate_limited', 'ready_to_enqueue', 'created',
     'failed', 'stopped', 'canceled', 'finished',
 )  # fmt: skip
-ENDED = frozenset(('finished', 'failed', 'stopped', 'canceled'))
 
 # The fields of a job's hash that read_statuses.lua returns, in its order.
 STATUS_FIELDS = ('status', 'origin', 'created_at', 'started_at', 'ended_at', 'meta', 'task')

@@ -9,10 +9,11 @@ import contextlib
 import ctypes
 import logging
 import mmap
-import multiprocessing
 import os
 import select
 import signal
+import socket
+import struct
 import sys
 import threading
 import time
@@ -49,25 +50,53 @@ class HorseDied(Exception):
             super().__init__(f'the task ended its process with exit code {code}')
 
 
+class Marks:
+    """What the parent can see of a job even if its horse dies: memory that both share."""
+
+    _ENTERED, _RETURNED = slice(0, 8), slice(8, 16)
+
+    def __init__(self) -> None:
+        self._memory = mmap.mmap(-1, 16)
+
+    def enter(self, job: int) -> None:
+        """Mark that the task's function of this job, a running number, is entered."""
+        self._memory[self._ENTERED] = job.to_bytes(8)
+
+    def leave(self, job: int) -> None:
+        """Mark that the task's function has returned or raised."""
+        self._memory[self._RETURNED] = job.to_bytes(8)
+
+    def has_entered(self, job: int) -> bool:
+        return int.from_bytes(self._memory[self._ENTERED]) == job
+
+    def has_returned(self, job: int) -> bool:
+        return int.from_bytes(self._memory[self._RETURNED]) == job
+
+
 class Horse:
     """The parent's handle of one forked horse."""
 
-    def __init__(self, prepare: Callable[[], None], run: Callable[[bytes], bytes]) -> None:
+    def __init__(
+        self, prepare: Callable[[Marks], Callable[[bytes, int], bytes]], patience: float
+    ) -> None:
         """Fork the horse, and return once it is ready.
 
-        The horse calls `prepare` once and `run` for each message. Raises HorseFailed if `prepare`
-        raises, HorseDied if the horse dies before it is ready.
+        The horse calls `prepare` once, and what that returns for each message, with the running
+        number of the message. `patience` are the seconds in which the horse must read a message.
+        Raises HorseFailed if `prepare` raises, HorseDied if the horse dies before it is ready.
         """
         self.jobs = 0
-        self._started = mmap.mmap(-1, 8)  # shared: the number of jobs that the horse has started
-        self._connection, child_end = multiprocessing.Pipe()
+        self.marks = Marks()
+        ours, theirs = socket.socketpair()
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(patience))
+        self._connection, child_end = Connection(ours.detach()), Connection(theirs.detach())
         parent = os.getpid()
         sys.stdout.flush()
         sys.stderr.flush()
         self.pid = os.fork()
         if self.pid == 0:
             self._connection.close()
-            _child_main(parent, child_end, self._started, prepare, run)
+            _child_main(parent, child_end, lambda: prepare(self.marks))
         child_end.close()
         self._poll = select.poll()  # `Connection.poll` would create a new one for each job
         self._poll.register(self._connection.fileno(), select.POLLIN)
@@ -79,10 +108,14 @@ class Horse:
                 raise HorseFailed(answer.removeprefix(_FAILED).decode())
 
     def send(self, message: bytes) -> None:
-        """Send a job to the horse. If the horse is dead, `wait` raises HorseDied."""
+        """Send a message to the horse. If the horse is dead, `wait` raises HorseDied."""
         self.jobs += 1
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        try:
             self._connection.send_bytes(message)
+        except (BrokenPipeError, ConnectionResetError):
+            return
+        except BlockingIOError:  # it does not read: a thread of an earlier job may hold a lock
+            self._kill_group()
 
     def wait(self, seconds: float) -> bytes | None:
         """Return the answer to the message, or None after `seconds`. Raises HorseDied."""
@@ -98,9 +131,14 @@ class Horse:
         return None
 
     @property
-    def has_started_job(self) -> bool:
-        """Whether the horse has started the job sent last; also known once it is dead."""
-        return int.from_bytes(self._started[:]) == self.jobs
+    def has_entered_task(self) -> bool:
+        """Whether the task of the message sent last was entered; also known once it is dead."""
+        return self.marks.has_entered(self.jobs)
+
+    @property
+    def has_left_task(self) -> bool:
+        """Whether the task of the message sent last has returned or raised."""
+        return self.marks.has_returned(self.jobs)
 
     def is_alive(self) -> bool:
         """Return whether the horse can run a job. Check before claiming one."""
@@ -128,15 +166,12 @@ class Horse:
         self._connection.close()
 
     def retire(self) -> None:
-        """Let an idle horse exit; kill it if it does not."""
+        """Let an idle horse exit, and kill what its tasks have left running."""
         self._connection.close()
         deadline = time.monotonic() + 2
-        with contextlib.suppress(ChildProcessError):
-            while time.monotonic() < deadline:
-                if os.waitpid(self.pid, os.WNOHANG)[0]:
-                    return
-                time.sleep(0.01)
-            self.kill()
+        while self.is_alive() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        self.kill()
 
     def _reap(self, status: int) -> None:
         self._kill_group()  # processes that the task has started must not outlive the horse
@@ -148,16 +183,15 @@ class Horse:
             os.killpg(self.pid, signal.SIGKILL)
 
 
+def _timeval(seconds: float) -> bytes:
+    return struct.pack('@ll', int(seconds), int(seconds % 1 * 1_000_000))
+
+
 def _child_main(
-    parent: int,
-    connection: Connection,
-    started: mmap.mmap,
-    prepare: Callable[[], None],
-    run: Callable[[bytes], bytes],
+    parent: int, connection: Connection, prepare: Callable[[], Callable[[bytes, int], bytes]]
 ) -> None:
     """Run the horse until its pipe is closed. Never returns."""
     code = 1
-    own = os.getpid()
     try:
         os.setpgid(0, 0)  # Ctrl-C goes to the worker, which decides about the job
         _die_with_parent(parent)
@@ -165,14 +199,7 @@ def _child_main(
         # Some platforms send SIGTERM to every process of a service; the worker decides here too.
         # Programs that a task starts would inherit SIG_IGN, but not a handler.
         signal.signal(signal.SIGTERM, lambda *_: None)
-        connection.send_bytes(_prepare(prepare))
-        with contextlib.suppress(EOFError, OSError):  # the worker has closed the pipe
-            while os.getpid() == own:  # a task may fork, and its child may return to here
-                message = connection.recv_bytes()
-                started[:] = (int.from_bytes(started[:]) + 1).to_bytes(8)
-                answer = run(message)
-                if os.getpid() == own:
-                    connection.send_bytes(answer)
+        _serve(connection, prepare)
         code = 0
     except BaseException:  # noqa: BLE001
         sys.excepthook(*sys.exc_info())  # nothing above catches it: `os._exit` follows
@@ -183,16 +210,37 @@ def _child_main(
         os._exit(code)
 
 
-def _prepare(prepare: Callable[[], None]) -> bytes:
-    """Prepare the horse, and return the message for the parent: _READY, or _FAILED and why."""
+def _serve(connection: Connection, prepare: Callable[[], Callable[[bytes, int], bytes]]) -> None:
+    """Prepare the horse, then answer each message of the parent until it closes the pipe."""
+    own = os.getpid()
+    answer_message, answer = _prepare(prepare)
+    number = 0
+    while os.getpid() == own:  # a task may fork, and its child may return to here
+        try:  # around sending and receiving only: an OSError of a task is a task's failure
+            connection.send_bytes(answer)
+            message = connection.recv_bytes()
+        except (EOFError, ConnectionError):
+            return
+        number += 1
+        answer = answer_message(message, number)
+
+
+def _prepare(
+    prepare: Callable[[], Callable[[bytes, int], bytes]],
+) -> tuple[Callable[[bytes, int], bytes], bytes]:
+    """Prepare the horse. Returns what answers messages, and _READY, or _FAILED and why."""
     try:
-        prepare()
+        return prepare(), _READY
     except ApplicationError as error:
-        return _FAILED + str(error).encode()
+        return _never, _FAILED + str(error).encode()
     except (Exception, SystemExit) as error:
         log.exception('The work horse cannot be prepared')
-        return _FAILED + f'{type(error).__name__}: {" ".join(str(error).split())}'.encode()
-    return _READY
+        reason = f'{type(error).__name__}: {" ".join(str(error).split())}'
+        return _never, _FAILED + reason.encode()
+
+
+def _never(message: bytes, number: int) -> bytes:
+    raise RuntimeError('The work horse is not prepared')
 
 
 def _die_with_parent(parent: int) -> None:

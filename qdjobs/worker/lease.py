@@ -1,15 +1,14 @@
-"""Claim jobs under a lease; renew, end, release and recover leases.
+"""Claim jobs under a lease; renew, end and recover leases. Calls the scripts in lua/.
 
 A running job has a lease: an entry of the sorted set `leases`, scored with the time at which it
-expires. Only the holder of the lease can record the outcome of the job. Once the lease has
-expired, any JobWorker requeues the job. RQ's registry of started jobs has the execution too,
-without an expiry, so that RQ's tools do not treat it as abandoned.
+expires. Only the run that holds the lease can record how it ended. RQ's registry of started jobs
+has the execution too, without an expiry, so that RQ's tools do not treat it as abandoned.
 
-Runs in the parent, except that `record` and `finish` also run in the horse.
+Runs in the parent.
 """
 
-import logging
 import select
+import time
 from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,29 +17,43 @@ from pathlib import Path
 from typing import Any
 from zlib import compress
 
+import msgspec
 from redis import Redis
-from redis.client import Pipeline
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from rq.defaults import RQ_KEY_PREFIX
 from rq.utils import utcformat
 
 from qdjobs.client.redis import Script
 
-log = logging.getLogger(__name__)
-
-WAKE_UPS = f'{RQ_KEY_PREFIX}:doorbell'
 PENDING_DEPENDENTS = f'{RQ_KEY_PREFIX}:pending-dependents'
+LEASES = f'{RQ_KEY_PREFIX}:leases'
+STOPPED = 'Job stopped by user, work-horse terminated.'  # RQ's words
 
 _LUA = Path(__file__).with_name('lua')
-_LEASE = _LUA / 'lease.lua'
 
-_claim = Script(_LUA / 'claim.lua', _LEASE)
-_renew = Script(_LUA / 'renew.lua', _LEASE)
-_finish = Script(_LUA / 'finish.lua', _LEASE)
-_record = Script(_LUA / 'record.lua', _LEASE)
-_release = Script(_LUA / 'release.lua', _LEASE)
-_recover = Script(_LUA / 'recover.lua', _LEASE)
-_persist_waiting = Script(_LUA / 'persist_waiting.lua', _LEASE)
+
+def pack_error(text: str) -> str:
+    """Encode an error as RQ does in a job's results."""
+    return b64encode(compress(text.encode(errors='backslashreplace'))).decode()
+
+
+def _script(name: str, *preambles: str) -> Script:
+    return Script(
+        _LUA / f'{name}.lua',
+        *(_LUA / f'{each}.lua' for each in preambles),
+        constants=f"local STOPPED = '{pack_error(STOPPED)}'\n",
+        # What a worker does for a job must work when Redis is full: it frees memory.
+        flags='allow-oom',
+    )
+
+
+_claim = _script('claim', 'run', 'claim_next')
+_end = _script('end', 'run', 'claim_next')
+_renew = _script('renew', 'run')
+_recover = _script('recover', 'run')
+_dependents = _script('dependents', 'run')
+_persist_waiting = _script('persist_waiting')
+_presence = _script('presence')
 
 
 @dataclass(frozen=True)
@@ -52,6 +65,11 @@ class Lease:
     worker: str
     origin: str  # the queue whose registries hold the job
 
+    @property
+    def member(self) -> str:
+        """Its entry in `leases`, which is also RQ's name of the execution."""
+        return f'{self.job_id}:{self.execution_id}'
+
 
 @dataclass(frozen=True)
 class Claim:
@@ -60,42 +78,145 @@ class Claim:
     lease: Lease
     queue: str
     fields: dict[bytes, bytes]
+    claimed_at: float  # on the monotonic clock, when the request was made
+
+
+class ClaimRequest(msgspec.Struct, frozen=True):
+    """Who asks for a job, under which execution, and from which queues, in their order."""
+
+    worker: str
+    execution: str
+    lease: float  # seconds
+    queues: Sequence[str]
+    is_due_check: bool  # enqueue due jobs first
+    is_ahead: bool  # claimed while another job still runs
+    moment: str
+    timestamp: float
+    made_at: float  # on the monotonic clock
 
 
 @dataclass(frozen=True)
-class NoJob:
-    """No job can be claimed: none waits, or `rq suspend` has suspended the workers."""
+class Claimed:
+    """The reply to a claim. Without a `claim`, no job waits, or the workers are suspended."""
 
-    suspended: bool
-    last_wake_up: str  # its id in the stream; every later enqueue adds a new entry
+    claim: Claim | None
+    is_suspended: bool
+    has_more_due: bool  # a limit was reached: check for due jobs again at once
 
 
-def claim_job(
-    connection: Redis,
+@dataclass(frozen=True)
+class Ended:
+    """The reply to an ending: the new state of the job, or 'lost'; see run.lua."""
+
+    state: str
+    has_dependents: bool
+    claimed: Claimed | None
+
+
+def claim_request(
     worker: str,
-    execution_id: str,
-    seconds: float,
+    execution: str,
+    lease: float,
     queues: Sequence[str],
-    reply_lost: bool = False,
-    due: bool = True,
-) -> Claim | NoJob:
-    """Claim and start the next job of the queues, in their order, with a lease of `seconds`.
+    is_due_check: bool = True,
+    is_ahead: bool = False,
+) -> ClaimRequest:
+    """Return a request for the next job. Its `execution` is a new id."""
+    made_at = time.monotonic()
+    return ClaimRequest(worker, execution, lease, queues, is_due_check, is_ahead, *_now(), made_at)
 
-    With `reply_lost`, a job that this execution may have claimed already is returned again. With
-    `due`, delayed jobs that are due are enqueued first.
+
+def claim_job(connection: Redis, request: ClaimRequest, reply_lost: bool = False) -> Claimed:
+    """Claim and start the next job.
+
+    With `reply_lost`, a job that this execution may have claimed already is returned again.
     """
-    arguments = [worker, execution_id, seconds, *_now(), int(reply_lost), int(due), *queues]
-    reply = _claim(connection, arguments)
-    if reply[0] != b'job':
-        return NoJob(reply[0] == b'suspended', reply[1].decode())
-    queue, job_id = reply[1].decode(), reply[2].decode()
-    fields = dict(zip(reply[3][::2], reply[3][1::2], strict=True))
-    origin = fields[b'origin'].decode(errors='replace')
-    return Claim(Lease(job_id, execution_id, worker, origin), queue, fields)
+    reply = _claim(connection, [msgspec.msgpack.encode(request), int(reply_lost)])
+    return _read_claimed(reply, request)
 
 
-def wait_for_wake_up(connection: Redis, last_wake_up: str, seconds: float, interrupt: int) -> None:
-    """Block until a wake-up after `last_wake_up`, or for at most `seconds`.
+def end_run(
+    connection: Redis,
+    lease: Lease,
+    ending: tuple[bytes, bytes],
+    begun: Lease | None = None,
+    request: ClaimRequest | None = None,
+) -> Ended:
+    """End a run, and claim the next job if there is a `request`. Safe to repeat.
+
+    `ending` is an Ending as its `encode` returns it. `begun` is a run that was claimed ahead and has begun.
+    """
+    identity = [lease.job_id, lease.execution_id, lease.worker, lease.origin]
+    wanted = b'' if request is None else msgspec.msgpack.encode(request)
+    reply = _end(connection, [*identity, *ending, begun.member if begun else '', wanted])
+    claimed = _read_claimed(reply[2], request) if request is not None else None
+    return Ended(reply[0].decode(), bool(reply[1]), claimed)
+
+
+def renew(
+    connection: Redis, leases: Sequence[Lease], seconds: float, is_stopping: bool
+) -> list[str]:
+    """Renew leases. Returns for each 'held', 'stop' if a stop was requested, or 'lost'."""
+    arguments = [seconds, *_now(), int(is_stopping)]
+    for lease in leases:
+        arguments += (lease.job_id, lease.execution_id)
+    return [state.decode() for state in _renew(connection, arguments)]
+
+
+def late_leases(connection: Redis, seconds: float, limit: int) -> dict[str, float]:
+    """Return the leases that expire in less than `seconds`, with their expiry by Redis' clock."""
+    server_time: Any = connection.time()
+    latest = server_time[0] + seconds
+    found: Any = connection.zrangebyscore(LEASES, '-inf', latest, 0, limit, withscores=True)
+    return {member.decode(errors='replace'): score for member, score in found}
+
+
+def recover(
+    connection: Redis, expired: dict[str, float], max_deaths: int
+) -> list[tuple[str, str, bool]]:
+    """Requeue the jobs of leases that have expired and were not renewed since they were seen.
+
+    Returns for each job its id, its new state and whether it has dependents to enqueue.
+    """
+    lost = pack_error('WorkerLostError: the worker died while it ran this job')
+    arguments = [max_deaths, _now()[0], lost]
+    for member, expiry in expired.items():
+        arguments += (member, repr(expiry))
+    ids, states, notes = _recover(connection, arguments)
+    return [
+        (job_id.decode(), state.decode(), bool(note))
+        for job_id, state, note in zip(ids, states, notes, strict=True)
+    ]
+
+
+def enqueue_dependents(
+    connection: Redis, parent: str, cursor: str, limit: int
+) -> tuple[str, list[str]]:
+    """Enqueue jobs that wait for an ended one, about `limit` of them. Safe to repeat.
+
+    Returns the next cursor, '0' at the end, and the ids of jobs under RQ's rate limit.
+    """
+    reply = _dependents(connection, [parent, _now()[0], cursor, limit])
+    return reply[0].decode(), [job_id.decode() for job_id in reply[1]]
+
+
+def persist_waiting(connection: Redis, queue: str, first: int, last: int) -> int:
+    """Remove the expiry of waiting jobs in a range of indexes; return how many were checked."""
+    return int(_persist_waiting(connection, [queue, first, last]))
+
+
+def write_presence(
+    connection: Redis, worker: str, seconds: int, queues: Sequence[str], record: dict[str, Any]
+) -> None:
+    """Write the record of a living worker, which expires after `seconds`."""
+    fields = [item for pair in record.items() for item in pair]
+    _presence(connection, [worker, seconds, len(queues), *queues, *fields])
+
+
+def wait_for_wake_up(
+    connection: Redis, queues: Sequence[str], seconds: float, interrupt: int
+) -> None:
+    """Block until a job is enqueued in one of the queues, or for at most `seconds`.
 
     Also returns once the file descriptor `interrupt` is readable. Claims nothing, so no job is
     lost with the reply. Raises RedisError.
@@ -103,13 +224,13 @@ def wait_for_wake_up(connection: Redis, last_wake_up: str, seconds: float, inter
     pool = connection.connection_pool
     link = pool.get_connection()
     try:
-        block = max(1, int(seconds * 1000))
-        link.send_command('XREAD', 'BLOCK', block, 'STREAMS', WAKE_UPS, last_wake_up)
+        keys = [f'{RQ_KEY_PREFIX}:wake-up:{queue}' for queue in queues]
+        link.send_command('BLPOP', *keys, f'{seconds:.3f}')
         socket: Any = link._sock  # redis-py has no public name for it
         poll = select.poll()
         poll.register(socket, select.POLLIN)
         poll.register(interrupt, select.POLLIN)
-        ready = {file for file, _ in poll.poll(block + (link.socket_timeout or 5.0) * 1000)}
+        ready = {file for file, _ in poll.poll((seconds + (link.socket_timeout or 5.0)) * 1000)}
         if not ready:
             raise RedisTimeoutError('Timeout reading from socket')
         if interrupt not in ready:
@@ -123,67 +244,15 @@ def wait_for_wake_up(connection: Redis, last_wake_up: str, seconds: float, inter
         pool.release(link)
 
 
-def renew(connection: Redis, lease: Lease, seconds: float) -> str:
-    """Renew a lease for `seconds`. Returns 'held', 'stop' if a stop was requested, or 'lost'."""
-    arguments = [lease.job_id, lease.execution_id, seconds, *_now()]
-    return str(_renew(connection, arguments).decode())
-
-
-def record(connection: Redis, lease: Lease, commands: Pipeline) -> str:
-    """Run the commands of a pipeline in one step, and end the lease.
-
-    Returns 'done', or 'dependents' if other jobs wait for this one. Runs nothing and returns
-    'lost' if the lease does not hold any more, or the job was deleted or cancelled meanwhile.
-    """
-    arguments: list[Any] = [lease.job_id, lease.execution_id, lease.worker, lease.origin]
-    for words, _ in commands.command_stack:
-        arguments += (len(words), *words)
-    return str(_record(connection, arguments).decode())
-
-
-def finish(
-    connection: Redis, lease: Lease, started: float, ended: float, result: str, ttl: int
-) -> str:
-    """Record that the task has returned, and end the lease. Returns the same as `record`.
-
-    `started` and `ended` are timestamps, `result` is encoded by `pack_result`, `ttl` is in seconds.
-    """
-    moment = utcformat(datetime.fromtimestamp(ended, UTC))
-    identity = [lease.job_id, lease.execution_id, lease.worker, lease.origin]
-    reply = _finish(connection, [*identity, moment, started, ended, result, ttl])
-    return str(reply.decode())
-
-
-def release(connection: Redis, lease: Lease) -> bool:
-    """Release a claimed job to the front of its queue. Returns False if the lease was lost."""
-    arguments = [lease.job_id, lease.execution_id, lease.worker, lease.origin, _now()[0]]
-    return bool(_release(connection, arguments))
-
-
-def recover(connection: Redis, max_deaths: int, failure_ttl: int) -> list[str]:
-    """Requeue every job whose lease has expired; fail those whose workers died too often.
-
-    Returns the ids of jobs that have failed, or have stopped since a stop was requested.
-    """
-    lost = 'WorkerLostError: the worker died while it ran this job'
-    poison = f'PoisonJobError: {max_deaths} workers died while they ran this job'
-    arguments = [max_deaths, _now()[0], pack_error(lost), pack_error(poison), failure_ttl]
-    requeued, failed = _recover(connection, arguments)
-    for job_id in requeued:
-        log.warning('Job %s is requeued: its worker has died.', job_id.decode())
-    for job_id in failed:
-        log.error('Job %s has failed or stopped: its worker has died.', job_id.decode())
-    return [job_id.decode() for job_id in failed]
-
-
-def persist_waiting(connection: Redis, queue: str, first: int, last: int) -> int:
-    """Remove the expiry of waiting jobs in a range of indexes; return how many were checked."""
-    return int(_persist_waiting(connection, [queue, first, last]))
-
-
-def pack_error(text: str) -> str:
-    """Encode an error as RQ does in a job's results."""
-    return b64encode(compress(text.encode(errors='backslashreplace'))).decode()
+def _read_claimed(reply: list[Any], request: ClaimRequest) -> Claimed:
+    kind, queue, job_id, values, more_due = reply
+    claim = None
+    if kind == b'job':
+        fields = dict(zip(values[::2], values[1::2], strict=True))
+        origin = fields[b'origin'].decode(errors='replace')
+        lease = Lease(job_id.decode(), request.execution, request.worker, origin)
+        claim = Claim(lease, queue.decode(), fields, request.made_at)
+    return Claimed(claim, kind == b'suspended', bool(more_due))
 
 
 def _now() -> tuple[str, float]:

@@ -4,47 +4,90 @@ Runs in the parent of every worker, busy or idle. Several workers can do so at t
 step is one script, or safe to repeat.
 """
 
-import contextlib
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from redis import Redis
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 from rq.defaults import RQ_KEY_PREFIX
 from rq.exceptions import NoSuchJobError
-from rq.job import Job
 from rq.queue import Queue
 from rq.registry import ScheduledJobRegistry
 
+from qdjobs.client.states import ENDED
 from qdjobs.config import JobConfig
-from qdjobs.worker.lease import PENDING_DEPENDENTS, persist_waiting, recover
+from qdjobs.worker.lease import PENDING_DEPENDENTS, late_leases, persist_waiting, recover
+from qdjobs.worker.successors import enqueue_all_dependents, free_slot, rate_limit_of
 from qdjobs.worker.untrusted import CheckedJob
 
 PAGE = 1000  # waiting jobs that one round checks: at each end of a queue, and in between
+RECOVERED_AT_ONCE = 100  # leases in one step
+LATE_LEASES = 1000  # leases that one round looks at
 
 _TIDYING = f'{RQ_KEY_PREFIX}:tidying'
 
 log = logging.getLogger(__name__)
 
 
-class Maintenance:
-    """Does a round when it is due. `enqueue_dependents` and `release_slot` are the worker's."""
+class Recovery:
+    """Requeues jobs whose workers have died.
 
-    def __init__(
-        self,
-        connection: Redis,
-        queues: Sequence[Queue],
-        config: JobConfig,
-        enqueue_dependents: Callable[[Job], None],
-        release_slot: Callable[[Job], None],
-    ) -> None:
+    An expired lease alone does not mean that: after an outage of Redis, a step of its clock, or
+    when this worker itself was frozen, all leases can have expired while their workers live. So a
+    lease is recovered only if this worker has seen it twice, unrenewed, a third of a lease apart by
+    its own clock: a living worker has renewed it by then.
+    """
+
+    def __init__(self, connection: Redis, config: JobConfig) -> None:
+        self._connection = connection
+        self._config = config
+        self._seen: dict[str, tuple[float, float]] = {}  # member: its expiry, when first seen
+
+    def run(self) -> bool:
+        """Recover what can be. Returns whether there may be more. Raises RedisError."""
+        lease = self._config.lease
+        late = late_leases(self._connection, lease / 2, LATE_LEASES)
+        moment = time.monotonic()
+        self._seen = {
+            member: (expiry, self._first_seen(member, expiry, moment))
+            for member, expiry in late.items()
+        }
+        ripe = [
+            (member, expiry)
+            for member, (expiry, first) in self._seen.items()
+            if moment - first >= lease * 0.3
+        ]
+        for start in range(0, len(ripe), RECOVERED_AT_ONCE):
+            self._recover(dict(ripe[start : start + RECOVERED_AT_ONCE]))
+        return len(late) == LATE_LEASES
+
+    def _first_seen(self, member: str, expiry: float, moment: float) -> float:
+        known = self._seen.get(member)
+        return known[1] if known is not None and known[0] == expiry else moment
+
+    def _recover(self, leases: dict[str, float]) -> None:
+        for job_id, state, has_dependents in recover(
+            self._connection, leases, self._config.max_worker_deaths
+        ):
+            if state == 'lost':  # the job was deleted or cancelled meanwhile
+                continue
+            log.warning('Job %s is %s: its worker has died.', job_id, state)
+            if has_dependents:
+                enqueue_all_dependents(self._connection, job_id, self._config.lease / 6)
+            if state in ENDED and (limit := rate_limit_of(self._connection, job_id)):
+                free_slot(self._connection, limit, job_id)
+
+
+class Maintenance:
+    """Does a round when it is due."""
+
+    def __init__(self, connection: Redis, queues: Sequence[Queue], config: JobConfig) -> None:
         self._connection = connection
         self._queues = queues
         self._config = config
-        self._enqueue_dependents = enqueue_dependents
-        self._release_slot = release_slot
+        self._recovery = Recovery(connection, config)
         self._next_round = 0.0  # on the monotonic clock
         self._positions: dict[str, int] = {}  # by queue: the first index of the next page
 
@@ -56,22 +99,15 @@ class Maintenance:
         config = self._config
         self._next_round = moment + min(2 * config.tidy_interval, config.lease / 3)
         try:
-            for job_id in recover(self._connection, config.max_worker_deaths, config.failure_ttl):
-                self._free_slot(job_id)
+            if self._recovery.run():
+                self._next_round = moment
             # Only one worker at a time does the rest.
             if self._connection.set(_TIDYING, 1, nx=True, px=int(config.tidy_interval * 1000)):
                 self._tidy()
         except RedisError as error:
-            log.warning('Redis is away: %s', error)
+            log.warning('Maintenance is interrupted: %s', error)
         except Exception:
             log.exception('Maintenance failed')
-
-    def _free_slot(self, job_id: str) -> None:
-        """Release the job's slot in RQ's rate limit, if it has one."""
-        with contextlib.suppress(NoSuchJobError):
-            job = CheckedJob.fetch(job_id, self._connection)
-            if job.has_rate_limit:
-                self._release_slot(job)
 
     def _tidy(self) -> None:
         for queue in self._queues:
@@ -104,15 +140,16 @@ class Maintenance:
                 pipe.execute()
 
     def _enqueue_pending_dependents(self) -> None:
-        """Enqueue dependents of ended jobs whose worker died before it did so."""
+        """Enqueue dependents of ended jobs whose worker died, or lost Redis, before it did so."""
         old = time.time() - self._config.tidy_interval
+        deadline = time.monotonic() + self._config.lease / 6  # this worker may run a job meanwhile
         found: Any = self._connection.zrangebyscore(PENDING_DEPENDENTS, 0, old)
         for member in found:
             try:
-                job = CheckedJob.fetch(member.decode(), self._connection)
-            except RedisError:
-                raise  # the entry stays for the next round
-            except Exception:  # noqa: BLE001  # deleted or malformed: nothing can be enqueued
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    return
+                enqueue_all_dependents(self._connection, member, left)
+            except ResponseError as error:  # its key has another type: nothing can be enqueued
+                log.error('Dependents of job %r cannot be enqueued: %s', member, error)
                 self._connection.zrem(PENDING_DEPENDENTS, member)
-            else:
-                self._enqueue_dependents(job)

@@ -1,130 +1,287 @@
-"""Run jobs in the horse: the part of JobWorker that runs there.
+"""Run claimed jobs, and tell the parent how they have ended. Runs in the horse.
 
-The parent uses `_restore`, `_queue_of` and `_execution_of` too.
+`Runner` answers the messages of the parent. `Performer` is the RQ worker that RQ's `perform_job`
+needs, for RQ's callbacks and exception handlers and for tools that patch it, such as Sentry's SDK.
 """
 
 import contextlib
+import logging
 import os
 import pickle
+import time
+from collections.abc import Iterator
 from contextvars import copy_context
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal
 
+import msgspec
+from redis import Redis
+from rq import Worker
+from rq.callbacks import execute_stopped_callback
 from rq.executions import Execution
-from rq.job import Job, Retry
+from rq.job import Job, JobStatus, Retry
 from rq.queue import Queue
 from rq.timeouts import JobTimeoutException
 
-from qdjobs.client.payload import check_plain
-from qdjobs.config import get_config
+from qdjobs.client.payload import PlainSerializer
+from qdjobs.config import JobConfig
 from qdjobs.errors import InvalidJobError, PermanentJobError, UnknownTaskError
+from qdjobs.worker import ending
 from qdjobs.worker.application import load_app
+from qdjobs.worker.ending import Encoded, Ending
+from qdjobs.worker.horse import Marks
 from qdjobs.worker.lease import Claim
-from qdjobs.worker.outcome import write_failed
-from qdjobs.worker.recorder import Recorder
-from qdjobs.worker.untrusted import CheckedJob, restore_job
+from qdjobs.worker.surroundings import Surroundings, resident_megabytes
+from qdjobs.worker.untrusted import CheckedJob, TimeLimit, restore_job
 
-if TYPE_CHECKING:
-    from flask import Flask  # a worker without JOB_APP does not need it
+log = logging.getLogger(__name__)
 
-TIMED_OUT = b' timed out'  # ends the horse's answer after a time-out: the parent replaces it
+Fate = Literal['keep', 'retire', 'kill']
 
 
-class Runner(Recorder):
-    """The part of JobWorker that runs jobs in the horse."""
+class PoisonJobError(Exception):
+    """Too many workers have died under a job."""
 
-    _app: 'Flask | None' = None
-    _timed_out = False
 
-    def prepare_horse(self) -> None:
-        """Open the horse's own Redis connection and load the application. Called once."""
-        self._is_horse = True
-        self.connection.connection_pool.reset()  # the parent uses the inherited sockets
-        self._own_connection = None
-        os.environ['RQ_WORKER_ID'] = self.name
-        config = get_config()
-        if config.app:
-            self._app = load_app(config.app, config)
+@dataclass(frozen=True)
+class FollowUp:
+    """What a horse does once the end of a job is recorded: webhooks, the callback of a stop."""
 
-    def run_message(self, message: bytes) -> bytes:
-        """Run a claimed job and record its outcome. Returns the execution id, see TIMED_OUT."""
-        claim: Claim = pickle.loads(message)  # noqa: S301  # from the parent
-        self._lease, self._permanent, self._timed_out = claim.lease, False, False
-        os.environ['RQ_JOB_ID'] = claim.lease.job_id
-        folder = os.getcwd()
-        try:
-            job = self._restore(claim)
-            if job is not None:
-                context = copy_context()  # discards the context variables that the task sets
-                context.run(self._run_in_app, job, claim)
-        finally:
-            os.chdir(folder)
-        done = claim.lease.execution_id.encode()
-        return done + TIMED_OUT if self._timed_out else done
+    claim: Claim
+    status: str
+    error: str = ''
 
-    def _run_in_app(self, job: CheckedJob, claim: Claim) -> None:
-        with self._app.app_context() if self._app else contextlib.nullcontext():
-            self.perform_job(job, self._queue_of(job), self._execution_of(job, claim))
+
+class Answer(msgspec.Struct, frozen=True):
+    """What the horse tells the parent about a job."""
+
+    ending: Encoded  # empty for a follow-up
+    fate: Fate = 'keep'  # of the horse; killed after a time-out, with what the task has started
+    needs_follow_up: bool = False
+    status: str = ''  # for the follow-up
+    error: str = ''
+
+
+class Performer(Worker):
+    """RQ's worker inside the horse: it keeps how a job ended, which RQ would write to Redis.
+
+    Overrides of RQ, besides the classes of jobs and time-outs:
+    - prepare_job_execution: RQ writes that the job has started, which claiming it has done;
+    - handle_execution_ended: RQ extends a heartbeat, but the parent renews the lease;
+    - handle_job_success, handle_job_failure, handle_job_retry: RQ writes the end in several steps,
+      whether or not the job is still this worker's;
+    - log_result_lifespan: RQ logs the same line for each job.
+    """
+
+    job_class = CheckedJob
+    death_penalty_class = TimeLimit
+    log_result_lifespan = False
+
+    ending: Ending | None = None
+    error = ''
+    config: JobConfig
 
     def prepare_job_execution(self, job: Job, remove_from_intermediate_queue: bool = False) -> None:
-        # RQ writes here that the job has started, which `claim_job` has done. RQ records an error
-        # that is raised here as a failure of the job, so this is the place to check the record.
         assert isinstance(job, CheckedJob)
-        job.require_trustworthy()
+        if job.raised is not None:
+            raise job.raised
 
     def handle_execution_ended(self, job: Job, queue: Queue, heartbeat_ttl: int) -> None:
-        # RQ extends the heartbeat for the callbacks here; the parent renews the lease instead.
         job.ended_at = datetime.now(UTC)
 
-    def _finalize_success(
-        self, job: Job, queue: Queue, execution: Execution, return_value: Any
+    def handle_job_success(
+        self, job: Job, queue: Queue, started_job_registry: Any, execution: Execution
     ) -> None:
-        # RQ would record a placeholder for a result that is not plain data.
-        if not isinstance(return_value, Retry):
-            check_plain(return_value, f'the result of {job.func_name}')
-        super()._finalize_success(job, queue, execution, return_value)
+        result_ttl = job.get_result_ttl(self.default_result_ttl)
+        self.ending = ending.finished(job, result_ttl, self.config)
 
-    def _finalize_failure(
-        self, job: Job, queue: Queue, execution: Execution, exc_info: Any
+    def handle_job_retry(
+        self,
+        job: Job,
+        queue: Queue,
+        retry: Retry,
+        started_job_registry: Any,
+        execution: Execution,
     ) -> None:
-        # RQ replaces this error if the failure callback fails: read it first.
-        self._permanent = isinstance(exc_info[1], _PERMANENT)
-        self._timed_out = isinstance(exc_info[1], JobTimeoutException)
-        if self._app is None:
-            _add_application_hint(exc_info[1])
-        super()._finalize_failure(job, queue, execution, exc_info)
+        self.ending = ending.asked_again(job, self.name, retry)
 
-    def _restore(self, claim: Claim) -> CheckedJob | None:
-        """Return the claimed job. If its record is malformed, record a failure and return None."""
-        lease = claim.lease
+    def handle_job_failure(
+        self,
+        job: Job,
+        queue: Queue,
+        started_job_registry: Any = None,
+        exc_string: str = '',
+        execution: Execution | None = None,
+    ) -> None:
+        assert isinstance(job, CheckedJob)
+        self.error = exc_string
+        if job.should_retry and not isinstance(job.raised, _PERMANENT):
+            self.ending = ending.retried(job, self.name, exc_string)
+        else:
+            is_unregistered = self.disable_default_exception_handler
+            self.ending = ending.failed(job, self.name, exc_string, is_unregistered=is_unregistered)
+
+
+class Runner:
+    """Runs one message of the parent after another, for the whole life of a horse."""
+
+    def __init__(self, worker: Worker, performer: type[Performer], marks: Marks) -> None:
+        """Take over in a newly forked horse, and load the application. `worker` is the parent's."""
+        self._config: JobConfig = worker._config  # type: ignore[attr-defined]
+        self._marks = marks
+        self._connection = worker.connection
+        self._connection.connection_pool.reset()  # the parent uses the inherited sockets
+        self._performer = performer(
+            worker.queues,
+            name=worker.name,
+            connection=self._connection,
+            exception_handlers=worker._exc_handlers,
+            default_result_ttl=worker.default_result_ttl,
+            disable_default_exception_handler=worker.disable_default_exception_handler,
+            log_job_description=worker.log_job_description,
+            prepare_for_work=False,
+        )
+        self._performer.config = self._config
+        self._performer._is_horse = True
+        os.environ['RQ_WORKER_ID'] = worker.name
+        self._app = load_app(self._config.app, self._config) if self._config.app else None
+        self._surroundings = Surroundings.now()
+
+    def answer(self, message: bytes, number: int) -> bytes:
+        """Run a claimed job, or follow up one. `number` is the job's for this horse."""
+        work: Claim | FollowUp = pickle.loads(message)  # noqa: S301  # from the parent
+        os.environ['RQ_JOB_ID'] = work.lease.job_id if isinstance(work, Claim) else ''
+        context = copy_context()  # discards the context variables that the task sets
+        if isinstance(work, Claim):
+            answer = context.run(self._run, work, number)
+        else:
+            answer = context.run(self._follow_up, work)
+        return msgspec.msgpack.encode(answer)
+
+    def _run(self, claim: Claim, number: int) -> Answer:
+        lease, limit = claim.lease, self._config.max_worker_deaths
+        poison = PoisonJobError(f'{limit} workers died while they ran this job')
+        deaths = _whole(claim.fields.get(b'worker_deaths'))
+        if deaths > limit:  # its record or its callbacks are lethal too
+            return Answer(_unread(claim, f'PoisonJobError: {poison}', self._connection).encode())
         try:
-            return restore_job(lease.job_id, claim.fields, self.connection)
+            job = restore_job(lease.job_id, claim.fields, self._connection)
         except Exception as error:  # anyone may have written the record: it can raise anything
-            self.log.exception('Worker %s: job %s cannot be read', self.name, lease.job_id)
-            text = f'InvalidJobError: the record of the job cannot be read: {error!r}'
-            job = CheckedJob(connection=self.connection)
-            job._id, job.origin = lease.job_id, lease.origin
-            with self._recording(job, self._queue_of(job)) as pipe:
-                write_failed(pipe, job, self._execution_of(job, claim), text)
+            log.exception('Job %s cannot be read', lease.job_id)
+            return Answer(unreadable(claim, error, self._connection).encode())
+        job.raised = _refusal(job) or (poison if deaths == limit else None)
+        if isinstance(job.raised, UnknownTaskError) and (release := self._release(job, claim)):
+            return Answer(release.encode())
+        job.around_task = self._marked(number)
+        webhooks, job.webhooks = job.webhooks, []  # sent once the end is recorded
+        with self._app.app_context() if self._app else contextlib.nullcontext():
+            self._performer.error = ''
+            self._performer.perform_job(job, self._queue_of(job), self._execution_of(job, claim))
+        ended, self._performer.ending = self._performer.ending, None
+        assert ended is not None
+        has_succeeded = ended.counter == 'successful_job_count'  # also if it repeats
+        status = 'finished' if has_succeeded else ended.status
+        has_webhook = any(webhook.job_status == status for webhook in webhooks)
+        return Answer(ended.encode(), self._fate(job), has_webhook, status, self._performer.error)
+
+    def _release(self, job: CheckedJob, claim: Claim) -> Ending | None:
+        """Return the ending of a job for a newer worker, or None once the grace has passed."""
+        if not getattr(job.raised, 'may_be_known_elsewhere', False):
             return None
+        since = _number(claim.fields.get(b'unknown_since')) or time.time()
+        if time.time() - since >= self._config.unknown_task_grace:
+            return None
+        error = f'{type(job.raised).__name__}: {job.raised}'
+        log.warning('Job %s is released for a newer worker: %s', job.id, error)
+        return ending.unknown_here(job, error, since)
+
+    @contextlib.contextmanager
+    def _marked(self, number: int) -> Iterator[None]:
+        self._marks.enter(number)
+        try:
+            yield
+        except RuntimeError as error:
+            if self._app is None:
+                _add_application_hint(error)
+            raise
+        finally:
+            self._marks.leave(number)
+
+    def _fate(self, job: CheckedJob) -> Fate:
+        """Restore what the task has changed in this process, and say what becomes of it."""
+        limit = self._config.horse_max_memory
+        if isinstance(job.raised, JobTimeoutException):
+            return 'kill'
+        if not self._surroundings.restore() or (limit and resident_megabytes() > limit):
+            return 'retire'
+        return 'keep'
+
+    def _follow_up(self, work: FollowUp) -> Answer:
+        with self._app.app_context() if self._app else contextlib.nullcontext():
+            try:
+                job = restore_job(work.claim.lease.job_id, work.claim.fields, self._connection)
+                job.require_trustworthy()
+                job.ended_at = datetime.now(UTC)
+                if work.status == 'stopped':
+                    execute_stopped_callback(job, TimeLimit)
+                else:
+                    job.send_webhooks(JobStatus(work.status), exc_string=work.error)
+            except (Exception, SystemExit):
+                log.exception('What follows the end of job %s failed', work.claim.lease.job_id)
+        return Answer((b'', b''))
 
     def _queue_of(self, job: Job) -> Queue:
-        return self.queue_class(
+        return Queue(
             job.origin,
-            connection=self.connection,
+            connection=self._connection,
             job_class=CheckedJob,
-            death_penalty_class=self.death_penalty_class,
+            serializer=PlainSerializer,
+            death_penalty_class=TimeLimit,
         )
 
     def _execution_of(self, job: Job, claim: Claim) -> Execution:
-        execution = Execution(claim.lease.execution_id, job.id, self.connection, self.name)
+        lease = claim.lease
+        execution = Execution(lease.execution_id, job.id, self._connection, lease.worker)
         execution._job = job
         return execution
 
 
-def _add_application_hint(error: BaseException | None) -> None:
+def unreadable(claim: Claim, error: Exception, connection: Redis) -> Ending:
+    """Return the ending of a job whose record cannot be read."""
+    text = f'InvalidJobError: the record of the job cannot be read: {error!r}'
+    return _unread(claim, text, connection)
+
+
+def _unread(claim: Claim, error: str, connection: Redis) -> Ending:
+    job = CheckedJob(connection=connection)
+    job._id, job.origin = claim.lease.job_id, claim.lease.origin
+    return ending.failed(job, claim.lease.worker, error)
+
+
+def _refusal(job: CheckedJob) -> Exception | None:
+    """Return why the task must not be entered, or None."""
+    try:
+        job.require_trustworthy()
+    except Exception as error:  # noqa: BLE001  # recorded as the job's failure
+        return error
+    return None
+
+
+def _whole(text: bytes | None) -> int:
+    return int(text) if text is not None and text.isdigit() else 0
+
+
+def _number(text: bytes | None) -> float | None:
+    try:
+        return float(text) if text else None
+    except ValueError:
+        return None
+
+
+def _add_application_hint(error: RuntimeError) -> None:
     """Replace Flask's message about a missing application context by one for workers."""
-    if isinstance(error, RuntimeError) and str(error).startswith(_NO_APP):
+    if str(error).startswith(_NO_APP):
         error.args = (
             f'{_NO_APP}: this worker has no application. Start it with `flask jobs worker`, or '
             'with JOB_APP=module:factory.',
@@ -134,4 +291,4 @@ def _add_application_hint(error: BaseException | None) -> None:
 _NO_APP = 'Working outside of application context'  # Flask's message
 
 # Errors after which a retry would fail too.
-_PERMANENT = (PermanentJobError, InvalidJobError, UnknownTaskError)
+_PERMANENT = (PermanentJobError, InvalidJobError, UnknownTaskError, PoisonJobError)

@@ -1,173 +1,304 @@
-"""Supervise the running job: renew its lease, kill the horse when the job must end.
+"""Supervise one claimed job: send it to the horse, renew its lease, kill the horse if it must end.
 
-Runs in the parent.
+Lives in the parent.
 """
 
+import logging
 import pickle
-import signal
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
+import msgspec
+from redis import Redis
 from redis.exceptions import RedisError
-from rq.callbacks import execute_stopped_callback
 from rq.defaults import CALLBACK_TIMEOUT
 from rq.executions import Execution
 from rq.job import Job
 from rq.queue import Queue
 
 from qdjobs.config import JobConfig
+from qdjobs.worker import ending
+from qdjobs.worker.claims import LATE, Claims
+from qdjobs.worker.contact import Contact
+from qdjobs.worker.ending import Ending
 from qdjobs.worker.horse import Horse, HorseDied
-from qdjobs.worker.lease import Claim, Lease, release, renew
-from qdjobs.worker.runner import TIMED_OUT, Runner
-from qdjobs.worker.untrusted import CheckedJob
+from qdjobs.worker.lease import Claim, renew
+from qdjobs.worker.orders import NO_LIMIT, Orders
+from qdjobs.worker.recorder import Outcome, Recorder
+from qdjobs.worker.runner import Answer, FollowUp, unreadable
+from qdjobs.worker.untrusted import CheckedJob, restore_job
 
 TICK = 0.2  # seconds between two checks of a running job
 TIMEOUT_GRACE = 1.5  # seconds that a task has to end after its time-out, before it is killed
+MAX_EARLY_DEATHS = 3  # in a row, of horses that had not entered a task
+FOLLOW_UP_TIMEOUT = 60.0  # seconds for webhooks, or the callback of a stop
 
-_NO_LIMIT = float('inf')
+log = logging.getLogger(__name__)
 
 
-class Supervisor(Runner):
-    """The part of JobWorker that sends a job to the horse and supervises both."""
+@dataclass
+class Run:
+    """A job that the horse runs. Times are on the monotonic clock."""
 
-    _config: JobConfig
-    _horse: Horse | None = None
-    _claimed: Claim | None = None
-    _lease_until = 0.0  # when the lease expires, on the monotonic clock
-    _execution_to_kill: str | None = None  # set by a command
-    _stop_at_once = False  # set by a second stop signal
-    _grace_until = _NO_LIMIT  # when JOB_SHUTDOWN_GRACE ends, on the monotonic clock
+    claim: Claim
+    started_at: float
+    timeout: float
+    must_end_at: float
+    lease_until: float
+    has_left_task: bool = False
+    said_stopping: bool = False
 
-    def execute_job(self, job: Job, queue: Queue) -> None:
-        # RQ forks a work horse here for each job.
-        assert self._claimed is not None
-        claim, self._claimed = self._claimed, None
-        execution = Execution(claim.lease.execution_id, job.id, self.connection, self.name)
-        self._stopped_job_id = None
-        self.executions[execution.id] = execution  # RQ's commands find the running job here
-        try:
-            if self._stop_requested:
-                self._release(claim.lease)
-            else:
-                self._run(claim)
-        finally:
-            self._horse_pid = 0
-            self.executions.clear()
 
-    def _run(self, claim: Claim) -> None:
+class Supervisor:
+    """Runs claimed jobs in a horse, and sees that each of them ends."""
+
+    def __init__(
+        self,
+        worker: str,
+        connection: Redis,
+        config: JobConfig,
+        orders: Orders,
+        contact: Contact,
+        claims: Claims,
+        recorder: Recorder,
+        executions: dict[str, Execution],
+        new_horse: Callable[[], Horse],
+        on_horse_killed: Callable[[Job, int], None],
+        beat: Callable[[], None],
+    ) -> None:
+        """`executions` is where RQ's commands find the running job; `beat` is called while it runs.
+
+        `on_horse_killed` is called with the job and the exit status of a horse that has died.
+        """
+        self._worker = worker
+        self._connection = connection
+        self._config = config
+        self._orders = orders
+        self._contact = contact
+        self._claims = claims
+        self._recorder = recorder
+        self._executions = executions
+        self._new_horse = new_horse
+        self._on_horse_killed = on_horse_killed
+        self._beat = beat
+        self._early_deaths = 0
+        self._horse: Horse | None = None
+
+    # -- the horse -------------------------------------------------------------------------------
+
+    @property
+    def has_horse(self) -> bool:
+        """Whether a horse is ready for another job."""
+        return self._horse is not None
+
+    def require_horse(self) -> Horse:
+        """Return a living horse; fork one if need be. Call it before a job is claimed."""
+        if self._horse is None or not self._horse.is_alive():
+            self._horse = self._new_horse()
+        return self._horse
+
+    def end(self) -> None:
+        """Let the horse exit."""
+        if self._horse is not None:
+            self._horse.retire()
+            self._horse = None
+
+    def _kill_horse(self) -> None:
+        if self._horse is not None:
+            self._horse.kill()
+            self._horse = None
+
+    # -- one job ---------------------------------------------------------------------------------
+
+    def start(self, claim: Claim) -> Run:
+        """Send a claimed job to the horse."""
         assert self._horse is not None
-        horse = self._horse
-        self._horse_pid = horse.pid
-        horse.send(pickle.dumps(claim))
-        try:
-            if self._watch(horse, claim):
-                if horse.jobs < self._config.horse_max_jobs:
-                    return
-                horse.retire()
-        except HorseDied as died:
-            if self._stopped_job_id == claim.lease.job_id:
-                self.record_stopped(claim)
-            elif not horse.has_started_job:
-                self._release(claim.lease)
-            else:
-                self.record_crash(claim, f'HorseDied: {died} while it ran the job', died)
-        self._horse = None
-
-    def _watch(self, horse: Horse, claim: Claim) -> bool:
-        """Wait until the job has ended; kill the horse if it must. Returns False if killed."""
         lease = claim.lease
-        timeout = _parse_timeout(claim.fields.get(b'timeout'), self.queue_class.DEFAULT_TIMEOUT)
-        must_end_at = time.monotonic() + timeout + _callback_timeout(claim.fields) + TIMEOUT_GRACE
-        done = lease.execution_id.encode()
-        while (answer := horse.wait(TICK)) != done:
-            self._renew_when_due(lease)
-            moment = time.monotonic()
-            if answer == done + TIMED_OUT:
-                horse.kill()  # with all processes that the task has left running
-            elif moment >= self._lease_until:
-                self.log.error('Worker %s: lost the lease of job %s', self.name, lease.job_id)
-                horse.kill()
-            elif self._stopped_job_id == lease.job_id:
-                horse.kill()
-                self.record_stopped(claim)
-            elif self._execution_to_kill == lease.execution_id:
-                horse.kill()
-                self.record_crash(claim, 'HorseDied: the work horse was killed by a command')
-            elif self._stop_at_once or moment >= self._grace_until:
-                self.log.warning('Worker %s: requeues job %s to exit', self.name, lease.job_id)
-                horse.kill()
-                self._release(lease)
-            elif moment >= must_end_at:
-                horse.kill()
-                self.record_crash(
-                    claim,
-                    f'JobTimeoutException: Task exceeded maximum timeout value ({timeout:g} '
-                    'seconds) and did not end; its process was killed',
-                )
-            else:
-                if moment < self._lease_until - self._config.lease / 3:  # Redis answers
-                    self.heartbeat()
-                continue
+        self._executions.clear()
+        self._executions[lease.execution_id] = Execution(
+            lease.execution_id, lease.job_id, self._connection, self._worker
+        )
+        self._horse.send(pickle.dumps(claim))
+        moment = time.monotonic()
+        timeout = _parse_timeout(claim.fields.get(b'timeout'), Queue.DEFAULT_TIMEOUT)
+        must_end_at = moment + timeout + _callback_timeout(claim.fields) + TIMEOUT_GRACE
+        return Run(claim, moment, timeout, must_end_at, claim.claimed_at + self._config.lease)
+
+    def watch(self, run: Run) -> Outcome:
+        """Wait until the job has ended. Kills the horse if the job must end."""
+        assert self._horse is not None
+        try:
+            while True:
+                answer = self._horse.wait(LATE if self._claims.ahead else TICK)
+                if answer is not None:
+                    return self._read(run, answer)
+                self._release_late(run)
+                self._renew_if_due(run)
+                self._recorder.retry_if_due()
+                outcome = self._end_if_needed(run)
+                if outcome is not None:
+                    self._kill_horse()
+                    return outcome
+                if time.monotonic() < run.lease_until - self._config.lease / 3:  # Redis answers
+                    self._beat()
+        except HorseDied as died:
+            return self._read_death(run, died)
+        finally:
+            self._executions.pop(run.claim.lease.execution_id, None)
+
+    def _read(self, run: Run, message: bytes) -> Outcome:
+        answer = msgspec.msgpack.decode(message, type=Answer)
+        self._early_deaths = 0
+        self._claims.note_duration(time.monotonic() - run.started_at)
+        assert self._horse is not None
+        if answer.fate == 'kill':
+            self._kill_horse()
+        elif answer.fate == 'retire' or self._horse.jobs >= self._config.horse_max_jobs:
+            self.end()
+        follow_up = None
+        if answer.needs_follow_up:
+            follow_up = FollowUp(run.claim, answer.status, answer.error)
+        return Outcome(answer.ending, follow_up)
+
+    def _read_death(self, run: Run, died: HorseDied) -> Outcome:
+        horse, self._horse = self._horse, None
+        assert horse is not None
+        if self._orders.execution_to_kill == run.claim.lease.execution_id:
+            return self._killed_by_command(run)
+        if horse.has_entered_task:
+            self._early_deaths = 0
+            error = f'HorseDied: {died} while it ran the job'
+            return self._crashed(run.claim, error, died)
+        self._early_deaths += 1
+        job_id = run.claim.lease.job_id
+        log.error('Worker %s: %s before it ran job %s', self._worker, died, job_id)
+        return Outcome(ending.released().encode())
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether horse after horse dies before it has entered a task."""
+        return self._early_deaths >= MAX_EARLY_DEATHS
+
+    def _end_if_needed(self, run: Run) -> Outcome | None:
+        """Return how the job ends if it must end now, whatever the task does."""
+        lease, orders = run.claim.lease, self._orders
+        moment = time.monotonic()
+        if moment >= run.lease_until:
+            log.error('Worker %s: lost the lease of job %s', self._worker, lease.job_id)
+            return Outcome(ending.released().encode())
+        if orders.execution_to_kill == lease.execution_id:
+            return self._killed_by_command(run)
+        if orders.at_once or moment >= orders.grace_until:
+            log.warning('Worker %s: requeues job %s to exit', self._worker, lease.job_id)
+            return Outcome(ending.released().encode())
+        if self._is_overdue(run, moment):
+            error = (
+                f'JobTimeoutException: Task exceeded maximum timeout value ({run.timeout:g} '
+                'seconds) and did not end; its process was killed'
+            )
+            return self._crashed(run.claim, error)
+        return None
+
+    def _is_overdue(self, run: Run, moment: float) -> bool:
+        if moment < run.must_end_at:
+            return False
+        assert self._horse is not None
+        if self._horse.has_left_task and not run.has_left_task:
+            # It was in time. What it does now, such as saving its metadata, may wait for Redis.
+            run.has_left_task = True
+            run.must_end_at = moment + _callback_timeout(run.claim.fields) + self._config.lease
             return False
         return True
 
-    def _renew_when_due(self, lease: Lease) -> None:
-        duration = self._config.lease
-        sent_at = time.monotonic()
-        if sent_at < self._lease_until - duration * 2 / 3:
+    def _renew_if_due(self, run: Run) -> None:
+        duration, sent_at = self._config.lease, time.monotonic()
+        is_due = sent_at >= run.lease_until - duration * 2 / 3
+        if not is_due and run.said_stopping == self._orders.stop:
             return
+        is_stopping = self._orders.stop
+        leases = [run.claim.lease, *self._recorder.leases]
         try:
-            answer = renew(self.connection, lease, duration)
+            state = renew(self._connection, leases, duration, is_stopping)[0]
         except RedisError as error:
-            self.log.warning('Worker %s: cannot renew its lease: %s', self.name, error)
+            self._contact.failed(f'renew the lease of job {run.claim.lease.job_id}', error)
             return
-        if answer == 'lost':
-            self._lease_until = 0.0
-            return
-        self._lease_until = sent_at + duration
-        if answer == 'stop':
-            self._stopped_job_id = lease.job_id
+        self._contact.restored()
+        run.said_stopping = is_stopping
+        run.lease_until = 0.0 if state == 'lost' else sent_at + duration
+        if state == 'stop':
+            self._orders.kill(run.claim.lease.execution_id, is_stop=True)
 
-    def _release(self, lease: Lease) -> None:
+    def _release_late(self, run: Run) -> None:
+        """Release a job claimed ahead if the present one is long, or the worker must exit."""
+        if self._claims.ahead is None:
+            return
+        if self._orders.stop or time.monotonic() - run.started_at >= LATE:
+            self.release_ahead()
+
+    def release_ahead(self) -> None:
+        """Release a job that was claimed ahead, untouched."""
+        ahead = self._claims.take_ahead()
+        if ahead is not None:
+            self._recorder.record(ahead, Outcome(ending.released().encode()))
+
+    # -- ends that the horse does not tell -------------------------------------------------------
+
+    def _killed_by_command(self, run: Run) -> Outcome:
+        claim = run.claim
+        if not self._orders.is_kill_a_stop:
+            return self._crashed(claim, 'HorseDied: the work horse was killed by a command')
+        job = self._restore(claim)
+        if isinstance(job, Ending):
+            return Outcome(job.encode())
+        follow_up = FollowUp(claim, 'stopped') if job._stopped_callback_name else None
+        return Outcome(ending.stopped(job, self._worker).encode(), follow_up)
+
+    def _crashed(self, claim: Claim, error: str, died: HorseDied | None = None) -> Outcome:
+        log.error('Worker %s: job %s: %s', self._worker, claim.lease.job_id, error)
+        job = self._restore(claim)
+        if isinstance(job, Ending):
+            return Outcome(job.encode())
+        if died is not None:
+            self._on_horse_killed(job, died.status)
+        if job.should_retry:
+            return Outcome(ending.retried(job, self._worker, error).encode())
+        has_webhook = any(webhook.job_status == 'failed' for webhook in job.webhooks)
+        follow_up = FollowUp(claim, 'failed', error) if has_webhook else None
+        return Outcome(ending.failed(job, self._worker, error).encode(), follow_up)
+
+    def _restore(self, claim: Claim) -> CheckedJob | Ending:
+        """Return the claimed job, or its ending if the record cannot be read."""
         try:
-            release(self.connection, lease)
-        except RedisError as error:  # the job is requeued once its lease has expired
-            self.log.error('Worker %s: cannot requeue job %s: %s', self.name, lease.job_id, error)
-
-    def kill_horse(self, sig: signal.Signals = signal.SIGKILL) -> None:
-        # RQ's command thread calls this. RQ's method may signal the worker's own process group.
-        # `_watch` kills the horse instead, if it still runs this job.
-        if self._stopped_job_id is None:
-            self._execution_to_kill = next(iter(self.executions), None)
-
-    def record_stopped(self, claim: Claim) -> None:
-        """Record a job as stopped, after its horse was killed for that."""
-        self._lease = claim.lease
-        self._stopped_job_id = claim.lease.job_id
-        job = self._restore(claim)
-        if job is not None:
-            self._record_failure(job, claim, 'Job stopped by user, work-horse terminated.')
-            try:  # RQ calls it before recording, but the lease could expire during the callback
-                execute_stopped_callback(job, self.death_penalty_class)
-            except (Exception, SystemExit):
-                self.log.exception('Worker %s: the callback of job %s raised', self.name, job.id)
-        self._stopped_job_id = None
-
-    def record_crash(self, claim: Claim, error: str, died: HorseDied | None = None) -> None:
-        """Record a failed attempt, after its horse has died or was killed."""
-        self.log.error('Worker %s: job %s: %s', self.name, claim.lease.job_id, error)
-        self._lease, self._permanent = claim.lease, False
-        job = self._restore(claim)
-        if job is not None:
-            if died is not None:
-                self.handle_work_horse_killed(job, 0, died.status, None)  # type: ignore[no-untyped-call]
-            self._record_failure(job, claim, error)
-
-    def _record_failure(self, job: CheckedJob, claim: Claim, error: str) -> None:
+            job = restore_job(claim.lease.job_id, claim.fields, self._connection)
+        except Exception as error:
+            log.exception('Worker %s: job %s cannot be read', self._worker, claim.lease.job_id)
+            return unreadable(claim, error, self._connection)
         job.ended_at = datetime.now(UTC)
-        self.handle_job_failure(
-            job, self._queue_of(job), None, error, self._execution_of(job, claim)
-        )
+        return job
+
+    # -- after the end ---------------------------------------------------------------------------
+
+    def follow_up(self, work: FollowUp) -> None:
+        """Have the horse send webhooks, or call the callback of a stop. No lease is held."""
+        horse = self.require_horse()
+        horse.send(pickle.dumps(work))
+        deadline = time.monotonic() + FOLLOW_UP_TIMEOUT
+        try:
+            while horse.wait(TICK) is None:
+                self._beat()
+                if time.monotonic() >= deadline or self._orders.at_once:
+                    log.error(
+                        'Worker %s: gives up the webhooks or the callback of job %s',
+                        self._worker,
+                        work.claim.lease.job_id,
+                    )
+                    self._kill_horse()
+                    return
+        except HorseDied as died:
+            log.error('Worker %s: after the end of job: %s', self._worker, died)
+            self._horse = None
 
 
 def _callback_timeout(fields: dict[bytes, bytes]) -> float:
@@ -185,4 +316,4 @@ def _parse_timeout(text: bytes | None, default: float) -> float:
         seconds = float(text) if text else default
     except ValueError:
         return default
-    return seconds if seconds > 0 else _NO_LIMIT
+    return seconds if seconds > 0 else NO_LIMIT

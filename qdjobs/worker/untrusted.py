@@ -5,6 +5,7 @@ Runs in the horse; for crashed and stopped jobs in the parent.
 
 import signal
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime
 from types import FrameType
 from typing import Annotated, Any
@@ -13,10 +14,10 @@ from urllib.parse import urlsplit
 import msgspec
 from redis import Redis
 from rq.exceptions import DeserializationError
-from rq.job import Job
+from rq.job import Job, Retry
 from rq.timeouts import UnixSignalDeathPenalty
 
-from qdjobs.client.payload import PlainSerializer, decompress
+from qdjobs.client.payload import PlainSerializer, check_plain, decompress
 from qdjobs.client.tasks import resolve_function
 from qdjobs.config import get_config
 from qdjobs.errors import InvalidJobError
@@ -34,6 +35,21 @@ class CheckedJob(Job):
     ) -> None:
         super().__init__(id, connection)
         self.serializer = PlainSerializer  # never RQ's, which can run code
+        self.raised: BaseException | None = None  # by the task, or by the check of the record
+        self.around_task: AbstractContextManager[None] = nullcontext()
+
+    def perform(self) -> Any:
+        """Run the task. Keeps what it raises, which RQ replaces if a callback raises too."""
+        try:
+            with self.around_task:
+                result = super().perform()
+            # RQ would record a placeholder for a result that is not plain data.
+            if not isinstance(result, Retry):
+                check_plain(result, f'the result of {self.func_name}')
+        except BaseException as error:
+            self.raised = error
+            raise
+        return result
 
     @property
     def func(self) -> Callable[..., Any]:

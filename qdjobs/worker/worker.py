@@ -1,47 +1,61 @@
 """JobWorker: RQ's worker with leases and a reused work horse, so that it loses no job.
 
 Start it with `rq worker --worker-class qdjobs.JobWorker high default low`, or set RQ_WORKER_CLASS.
-The parent claims a job in one step (this module, which runs in the parent), and supervises it
-(supervisor.py). The horse runs the job (runner.py) and records its outcome in one step
-(recorder.py). Methods that override RQ's say why in a comment. See docs/reliability.md.
+See docs/reliability.md.
 """
 
 import contextlib
 import importlib
 import os
 import pkgutil
-import select
 import signal
 import time
-from types import FrameType, ModuleType
+from types import ModuleType
 from typing import Any
-from uuid import uuid4
 
 from redis import Redis
+from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
-from rq import Worker, worker_registration
+from redis.retry import Retry
+from rq import Worker
 from rq.defaults import DEFAULT_LOGGING_DATE_FORMAT, DEFAULT_LOGGING_FORMAT, RQ_KEY_PREFIX
-from rq.job import Job
 from rq.logutils import setup_loghandlers
-from rq.queue import Queue
 from rq.utils import now
+from rq.worker import DequeueStrategy
 
 from qdjobs.client.payload import PlainSerializer
 from qdjobs.config import JobConfig, get_config
+from qdjobs.worker.claims import Claims
+from qdjobs.worker.contact import Contact
 from qdjobs.worker.horse import Horse, HorseDied, HorseFailed
-from qdjobs.worker.lease import NoJob, claim_job, wait_for_wake_up
+from qdjobs.worker.lease import Claim
 from qdjobs.worker.maintenance import Maintenance
-from qdjobs.worker.supervisor import Supervisor
-from qdjobs.worker.untrusted import CheckedJob, TimeLimit
+from qdjobs.worker.orders import Orders
+from qdjobs.worker.presence import Presence
+from qdjobs.worker.recorder import RETRY_INTERVAL, Outcome, Recorder
+from qdjobs.worker.runner import Performer, Runner
+from qdjobs.worker.supervisor import Run, Supervisor
+from qdjobs.worker.untrusted import CheckedJob
 
 SOCKET_TIMEOUT = 5.0  # seconds, at most, to wait for an answer of Redis
+OUTAGE_PAUSE = 0.5  # seconds between two attempts to claim while Redis is away
 
 
-class JobWorker(Supervisor, Worker):
-    """An RQ worker that loses no job."""
+class JobWorker(Worker):
+    """An RQ worker that loses no job. Lives in the parent; the horse has a Performer.
+
+    It composes the parts of this package. Overrides of RQ, and why:
+    - job_class: RQ's Job can run code from a record;
+    - work: RQ's loop pops an id and starts its job several round trips later, and forks for each;
+    - _set_connection: RQ's time-out is seven minutes, and redis-py repeats commands;
+    - kill_horse: RQ signals a process group, which before the fork is the worker's own;
+    - handle_payload: what one message raises would end the thread for commands;
+    - _pubsub_exception_handler: RQ's ends that thread after a time-out.
+    The overrides inside the horse are listed in runner.py.
+    """
 
     job_class = CheckedJob
-    death_penalty_class = TimeLimit
+    performer_class = Performer  # what runs jobs in the horse; for subclasses
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._config = _read_config()
@@ -51,58 +65,85 @@ class JobWorker(Supervisor, Worker):
         self.serializer = PlainSerializer
         for queue in self.queues:
             queue.job_class, queue.serializer = CheckedJob, PlainSerializer
-        self._maintenance = Maintenance(
-            self.connection,
-            self.queues,
-            self._config,
-            lambda job: self.enqueue_dependents(job, self._queue_of(job)),
-            self._release_slot_safely,
-        )
-        self._written_state: str | None = None
-        # On the monotonic clock:
-        self._next_heartbeat = 0.0
-        self._stop_requested_at = 0.0
-        self._last_due_check = 0.0
+        self._compose()
 
-    def serialize(self) -> dict[Any, Any]:
-        # RQ's record of a worker does not name its class.
-        kind = type(self)
-        return super().serialize() | {'worker_class': f'{kind.__module__}.{kind.__qualname__}'}
+    def _compose(self) -> None:
+        config, connection = self._config, self.connection
+        self._orders = Orders(config.shutdown_grace, self._on_stop)
+        self._contact = Contact(connection, self.name, patience=2 * config.lease)
+        self._presence = Presence(
+            self.name,
+            connection,
+            self._contact,
+            self.worker_ttl,
+            config.heartbeat_interval,
+            self._describe,
+        )
+        self._claims = Claims(
+            self.name,
+            connection,
+            config,
+            self._contact,
+            self._orders,
+            lambda: [queue.name for queue in self._ordered_queues],
+        )
+        self._recorder = Recorder(self.name, connection, self._contact)
+        self._maintenance = Maintenance(connection, self.queues, config)
+        self._supervisor = Supervisor(
+            self.name,
+            connection,
+            config,
+            self._orders,
+            self._contact,
+            self._claims,
+            self._recorder,
+            self.executions,
+            self._new_horse,
+            lambda job, status: self.handle_work_horse_killed(job, 0, status, None),  # type: ignore[no-untyped-call]
+            self._beat,
+        )
 
     def _set_connection(self, connection: Redis) -> Redis:
-        # RQ's time-out is seven minutes, since its dequeue blocks. This worker must notice in time
-        # that it cannot renew a lease.
+        # This worker must notice in time that it cannot renew a lease.
         socket_timeout = min(SOCKET_TIMEOUT, self._config.lease / 3)
         connection.connection_pool.disconnect()  # connections that `rq` opened have no time-out
         connection.connection_pool.connection_kwargs |= {
             'socket_timeout': socket_timeout,
             'socket_connect_timeout': socket_timeout,
         }
+        # A repeated claim must say that it is one.
+        connection.set_retry(Retry(NoBackoff(), 0))
         return connection
 
     # -- start and end ---------------------------------------------------------------------------
 
-    def work(self, *args: Any, with_scheduler: bool = False, **kwargs: Any) -> bool:
-        # Every JobWorker enqueues due jobs when it claims one, so RQ's scheduler is not needed.
-        return bool(super().work(*args, **kwargs))
-
-    def bootstrap(
+    def work(
         self,
-        logging_level: Any = 'INFO',
+        burst: bool = False,
+        logging_level: Any = None,
         date_format: str = DEFAULT_LOGGING_DATE_FORMAT,
         log_format: str = DEFAULT_LOGGING_FORMAT,
-    ) -> None:
-        self._stop_reader, self._stop_writer = os.pipe()  # readable after the first stop signal
-        self._install_signal_handlers()  # RQ does so later; until then a signal would kill it
-        for name in ('qdjobs', *self._config.task_modules):
+        max_jobs: int | None = None,
+        max_idle_time: int | None = None,
+        with_scheduler: bool = False,
+        dequeue_strategy: DequeueStrategy = DequeueStrategy.DEFAULT,
+    ) -> bool:
+        """Run jobs until a request to stop, or as the arguments say, which are RQ's.
+
+        `with_scheduler` has no effect: every JobWorker enqueues due jobs.
+        Returns whether any job was run.
+        """
+        self._dequeue_strategy = dequeue_strategy
+        self._orders.install()  # first: a signal would kill the process
+        for name in ('rq.worker', 'rq.job', 'qdjobs', *self._config.task_modules):
             setup_loghandlers(logging_level, date_format, log_format, name=name)
         self._import_tasks()
-        self._horse = self._new_horse()  # before RQ starts its thread, and before a job is claimed
+        self._supervisor.require_horse()  # before RQ starts its thread, and before a job is claimed
         try:
-            super().bootstrap(logging_level, date_format, log_format)
-        except ValueError as error:  # another worker has its name
-            self._horse.retire()
-            raise SystemExit(f'Error: {error}') from None
+            self._announce()
+            return self._run_jobs(burst, max_jobs, max_idle_time) > 0
+        finally:
+            self._end()
 
     def _import_tasks(self) -> None:
         """Import the task modules before the fork, so that no job waits for an import."""
@@ -117,161 +158,204 @@ class JobWorker(Supervisor, Worker):
     def _import(self, name: str) -> ModuleType | None:
         try:
             return importlib.import_module(name)
-        except Exception as error:  # noqa: BLE001  # only jobs of this module will fail
+        except (Exception, SystemExit) as error:  # noqa: BLE001  # only jobs of this module are affected
             self.log.error('Worker %s: cannot import %s: %r', self.name, name, error)
             return None
 
     def _new_horse(self) -> Horse:
+        self._supervisor.release_ahead()  # a new horse may take long
         try:
-            return Horse(self.prepare_horse, self.run_message)
+            horse = Horse(
+                lambda marks: Runner(self, self.performer_class, marks).answer,
+                patience=self._config.lease / 3,
+            )
         except (HorseFailed, HorseDied) as error:
             self.log.error('Worker %s: %s', self.name, error)
             raise SystemExit(1) from None  # the process manager sees that no job can run
+        self._horse_pid = horse.pid
+        return horse
 
-    def _install_signal_handlers(self) -> None:
-        for signum in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(signum, self.request_stop)
+    def _announce(self) -> None:
+        """Register in Redis, and listen to RQ's commands. Exits if another worker has the name."""
+        self.birth_date = now()
+        try:
+            self._presence.begin(self.key)
+        except ValueError as error:
+            raise SystemExit(f'Error: {error}') from None
+        self.log.info('Worker %s: started with PID %d', self.name, os.getpid())
+        self.subscribe()  # type: ignore[no-untyped-call]
+        self.log.info('*** Listening on %s...', ', '.join(self.queue_names()))
 
-    def request_stop(self, signum: int, frame: FrameType | None) -> None:
-        # RQ raises an exception in the handler, which can lose a job that was just claimed.
-        if not self._stop_requested:
-            self._stop_requested_at = time.monotonic()  # first: a second signal may follow
-            self._stop_requested = True
-            os.write(self._stop_writer, b'.')  # ends a wait for a wake-up
-            self._shutdown_requested_date = now()
-            if self._config.shutdown_grace is not None:
-                self._grace_until = time.monotonic() + self._config.shutdown_grace
-            self.handle_warm_shutdown_request()  # type: ignore[no-untyped-call]
-        elif time.monotonic() - self._stop_requested_at >= 1:  # a pool sends each signal twice
-            self._stop_at_once = True
-
-    def teardown(self) -> None:
-        if self._horse is not None:
-            self._horse.retire()
-        with contextlib.suppress(RedisError):  # the worker's record expires
-            super().teardown()  # type: ignore[no-untyped-call]
-
-    def unsubscribe(self) -> None:
-        # RQ's stops its thread only after it has unsubscribed: the thread may wait for another
-        # subscription by then, and the worker waits a second for the thread.
-        if self.pubsub_thread is not None:
-            self.pubsub_thread.stop()
-        super().unsubscribe()  # type: ignore[no-untyped-call]
-
-    # -- heartbeat, state, maintenance, commands: all survive a lost Redis -----------------------
-
-    def heartbeat(self, timeout: int | None = None, pipeline: Any = None) -> None:
-        # RQ writes one several times per job, and an error of Redis would end the worker.
-        if pipeline is not None:
-            super().heartbeat(timeout, pipeline)
-        else:
-            self._write_heartbeat_if_due()
-            self._maintenance.run_if_due()
-
-    def _write_heartbeat_if_due(self) -> None:
-        moment = time.monotonic()
-        if moment < self._next_heartbeat or self.birth_date is None:
-            return
-        self._next_heartbeat = moment + self._config.heartbeat_interval
+    def _describe(self) -> tuple[list[str], dict[str, Any]]:
+        """Return the queues, and RQ's record of this worker with its class, which RQ leaves out."""
         self.last_heartbeat = now()
-        # The whole record, since Redis may have lost it.
-        record = self.serialize() | {'state': self._written_state or 'idle'}
-        try:
-            with self.connection.pipeline() as pipe:
-                pipe.hset(self.key, mapping=record)
-                worker_registration.register(self, pipe)
-                pipe.expire(self.key, self.worker_ttl + 60)
-                pipe.execute()
-        except RedisError as error:
-            self.log.warning('Worker %s: cannot write its heartbeat: %s', self.name, error)
+        kind = type(self)
+        record = self.serialize() | {'worker_class': f'{kind.__module__}.{kind.__qualname__}'}
+        return self.queue_names(), record
 
-    def _write_state(self, state: str) -> None:
-        """Write the state that `rq info` shows, if it has changed."""
-        if state != self._written_state:
-            self.set_state(state)
-            self._written_state = state
+    def _on_stop(self) -> None:
+        self._stop_requested = True  # RQ's name
+        self.handle_warm_shutdown_request()  # type: ignore[no-untyped-call]
 
-    def check_for_suspension(self, burst: bool) -> None:
-        """Do nothing: `claim_job` checks for a suspension in the same step."""
+    def _end(self) -> None:
+        self._supervisor.end()
+        if self.pubsub_thread is not None:
+            # RQ stops the thread only after it has unsubscribed: by then it may wait again.
+            self.pubsub_thread.stop()
+        with contextlib.suppress(RedisError):  # the worker's record expires
+            self.teardown()  # type: ignore[no-untyped-call]
 
-    def run_maintenance_tasks(self) -> None:
-        # A record that RQ cannot read would end the worker.
-        try:
-            super().run_maintenance_tasks()  # type: ignore[no-untyped-call]
-        except Exception:
-            self.log.exception("Worker %s: RQ's maintenance failed", self.name)
-            self.last_cleaned_at = now()  # type: ignore[assignment]  # RQ's own type
+    # -- the loop --------------------------------------------------------------------------------
+
+    def _run_jobs(self, burst: bool, max_jobs: int | None, max_idle_time: int | None) -> int:
+        """Run one job after the other. Returns how many."""
+        done, run = 0, None
+        while max_jobs is None or done < max_jobs:
+            if run is None:
+                claim = self._wait_for_claim(burst, max_idle_time)
+                if claim is None:
+                    break
+                run = self._start(claim)
+            if max_jobs is None and self._can_claim_ahead():
+                self._claims.claim_ahead()
+            outcome = self._supervisor.watch(run)
+            done += 1
+            run = self._go_on(run, outcome, is_last=done == max_jobs)
+            self._beat()
+        self._settle()
+        return done
+
+    def _wait_for_claim(self, burst: bool, max_idle_time: int | None) -> Claim | None:
+        """Wait for a job. Returns None if the worker has to end."""
+        idle_since = time.monotonic()
+        while True:
+            self._settle()
+            if self._orders.stop:
+                self.log.info('Worker %s: stopping on request', self.name)
+                return None
+            self._beat()
+            self._supervisor.require_horse()
+            try:
+                claim = self._claims.try_once(is_due_check=burst)
+                if claim is not None:
+                    return claim
+                if burst and not self._claims.has_more_due:
+                    self.log.info('Worker %s: done, quitting', self.name)
+                    return None
+                self._presence.show('suspended' if self._claims.is_suspended else 'idle')
+                self._claims.wait()
+            except RedisError as error:
+                self._contact.failed('claim a job', error)
+                self._orders.pause(OUTAGE_PAUSE)
+            if max_idle_time is not None and time.monotonic() - idle_since >= max_idle_time:
+                self.log.info('Worker %s: idle for %d seconds, quitting', self.name, max_idle_time)
+                return None
+
+    def _start(self, claim: Claim) -> Run:
+        run = self._supervisor.start(claim)
+        queue = next((q for q in self.queues if q.name == claim.queue), self.queues[0])
+        self.reorder_queues(queue)
+        description = claim.fields.get(b'description', b'')[:500].decode(errors='replace')
+        job_id = claim.lease.job_id
+        shown = f'{description} ({job_id})' if self.log_job_description else job_id
+        self.log.info('Worker %s: %s: %s', self.name, queue.name, shown)
+        self._presence.show('busy')
+        return run
+
+    def _can_claim_ahead(self) -> bool:
+        claims = self._claims
+        return (
+            claims.has_short_jobs
+            and claims.ahead is None
+            and not claims.found_nothing
+            and not claims.is_unanswered
+            and not self._recorder.is_behind
+            and not self._orders.stop
+        )
+
+    def _go_on(self, run: Run, outcome: Outcome, is_last: bool) -> Run | None:
+        """Start the job claimed ahead, then record how this one has ended, and claim another.
+
+        Returns the run that has begun, if any.
+        """
+        can_go_on = (
+            self._supervisor.has_horse
+            and outcome.follow_up is None
+            and not is_last
+            and not self._orders.stop
+            and not self._recorder.is_behind
+            and not self._claims.is_unanswered
+        )
+        if not can_go_on:
+            self._supervisor.release_ahead()
+            self._recorder.record(run.claim, outcome)
+            return None
+        ahead = self._claims.take_ahead()
+        following = self._start(ahead) if ahead is not None else None
+        request = None
+        if following is None or self._claims.has_short_jobs:
+            request = self._claims.request(is_ahead=following is not None)
+        ended = self._recorder.record(run.claim, outcome, ahead, request)
+        if request is None:
+            return following
+        if ended is None or ended.claimed is None:
+            self._claims.lose_reply(request)
+            return following
+        claim = self._claims.read(ended.claimed)
+        if claim is None or following is None:
+            return self._start(claim) if claim is not None else None
+        self._claims.ahead = claim
+        return following
+
+    def _settle(self) -> None:
+        """Wait until all endings are recorded, and follow them up. Exits if no horse survives."""
+        deadline = time.monotonic() + 2 * self._config.lease
+        while self._recorder.is_behind:
+            self._recorder.retry_if_due()
+            if self._orders.at_once or (self._orders.stop and time.monotonic() >= deadline):
+                self.log.error('Worker %s: ends before Redis has recorded all', self.name)
+                return
+            if self._recorder.is_behind:
+                time.sleep(RETRY_INTERVAL)
+        while self._recorder.follow_ups:
+            self._supervisor.follow_up(self._recorder.follow_ups.pop(0))
+        if self._supervisor.is_broken:
+            self.log.error('Worker %s: its work horses die before they run a job', self.name)
+            raise SystemExit(1)
+
+    def _beat(self) -> None:
+        """Do what a living worker does now and then. Logs all errors of Redis."""
+        if self._recorder.is_behind:
+            return
+        self._presence.beat_if_due()
+        self._maintenance.run_if_due()
+        if self.should_run_maintenance_tasks:
+            try:
+                self.run_maintenance_tasks()  # type: ignore[no-untyped-call]
+            except Exception:  # a record that RQ cannot read must not end the worker
+                self.log.exception("Worker %s: RQ's maintenance failed", self.name)
+                self.last_cleaned_at = now()  # type: ignore[assignment]  # RQ's own type
+
+    # -- RQ's commands, which arrive in a thread -------------------------------------------------
+
+    def kill_horse(self, sig: signal.Signals = signal.SIGKILL) -> None:
+        """Have the horse killed if it still runs the present job."""
+        stopped, self._stopped_job_id = self._stopped_job_id, None
+        execution = next(iter(self.executions), None)
+        self._orders.kill(execution, is_stop=stopped is not None)
 
     def handle_payload(self, message: Any) -> None:
-        # What one message raises would end the thread for commands, and anyone may publish one.
+        """Handle a command. Ignores what is none: anyone may publish a message."""
         try:
             super().handle_payload(message)  # type: ignore[no-untyped-call]
         except Exception as error:  # noqa: BLE001
             self.log.warning('Worker %s: ignores a command: %r', self.name, error)
 
     def _pubsub_exception_handler(self, exc: Exception, pubsub: Any, pubsub_thread: Any) -> None:
-        # RQ's handler ends the thread that receives commands, even after a time-out.
         if not isinstance(exc, RedisError):
             raise exc
-        self.log.warning('Worker %s: cannot receive commands: %s', self.name, exc)
+        self.log.debug('Worker %s: cannot receive commands: %s', self.name, exc)
         time.sleep(1)
-
-    # -- claiming a job --------------------------------------------------------------------------
-
-    def dequeue_job_and_maintain_ttl(
-        self, timeout: int | None, max_idle_time: int | None = None
-    ) -> tuple[Job, Queue] | None:
-        # RQ pops the id, and starts the job several round trips later.
-        burst = timeout is None
-        execution_id = uuid4().hex
-        idle_since = time.monotonic()
-        reply_lost = False
-        while not self._stop_requested:
-            self.heartbeat()
-            if self.should_run_maintenance_tasks:
-                self.run_maintenance_tasks()
-            try:
-                found = self._claim(execution_id, burst, reply_lost)
-                if found is not None or burst:
-                    return found
-            except RedisError as error:
-                reply_lost = True
-                self.log.error('Worker %s: Redis is away: %s', self.name, error)
-                select.select([self._stop_reader], [], [], 0.5)
-            if max_idle_time is not None and time.monotonic() - idle_since >= max_idle_time:
-                return None
-        return None
-
-    def _claim(self, execution_id: str, burst: bool, reply_lost: bool) -> tuple[Job, Queue] | None:
-        """Claim the next job. If there is none, wait for a wake-up and return None."""
-        if self._horse is None or not self._horse.is_alive():
-            self._horse = self._new_horse()  # first, so that no claimed job waits for it
-        sent_at = time.monotonic()
-        names = [queue.name for queue in self._ordered_queues]
-        lease = self._config.lease
-        due = burst or sent_at - self._last_due_check >= self._config.due_interval
-        if due:
-            self._last_due_check = sent_at
-        found = claim_job(
-            self.own_connection, self.name, execution_id, lease, names, reply_lost, due
-        )
-        if isinstance(found, NoJob):
-            self._write_state('suspended' if found.suspended else 'idle')
-            if not burst:
-                wait = min(self._config.idle_wait, self._config.heartbeat_interval)
-                wait_for_wake_up(self.connection, found.last_wake_up, wait, self._stop_reader)
-            return None
-        self._claimed = found
-        self._lease_until = sent_at + lease
-        self._write_state('busy')
-        job = CheckedJob(connection=self.connection)
-        job._id, job.origin = found.lease.job_id, found.lease.origin
-        queue = next((q for q in self.queues if q.name == found.queue), self.queues[0])
-        self.reorder_queues(queue)
-        described = found.fields.get(b'description', b'')[:500].decode(errors='replace')
-        shown = f'{described} ({job.id})' if self.log_job_description else job.id
-        self.log.info('Worker %s: %s: %s', self.name, queue.name, shown)
-        return job, queue
 
 
 def _read_config() -> JobConfig:

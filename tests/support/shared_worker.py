@@ -14,7 +14,6 @@ from rq import Queue
 from rq.job import JobStatus
 
 from qdjobs.client.payload import PlainSerializer
-from qdjobs.worker.lease import WAKE_UPS
 
 PROBE = 'tests.support.tasks.add'
 PATIENCE = 2.0  # seconds that a worker has to become idle; a new one takes less
@@ -90,7 +89,7 @@ class SharedWorker:
         self._connection.flushall()
         queue = Queue('high', self._connection, serializer=PlainSerializer)
         probe = queue.enqueue(PROBE, 1)
-        self._connection.xadd(WAKE_UPS, {'ring': 1})
+        self._connection.rpush('rq:wake-up:high', 1)
         deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline and self._process and self._process.poll() is None:
             if probe.get_status() == JobStatus.FINISHED:

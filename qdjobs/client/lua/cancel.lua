@@ -3,6 +3,7 @@
 -- Returns nil if the job does not exist; 'limited' if it waits under RQ's rate limit (unchanged);
 -- 'started' if a stop was requested; 'canceled' if it is cancelled; else its terminal state
 -- (unchanged).
+local MAX_SEARCH = 10000
 local id, job = ARGV[2], job_key(ARGV[2])
 local found = redis.call('HMGET', job, 'status', 'origin', 'worker_name', 'rate_limit_key')
 local status, origin, worker = found[1], found[2] or '', found[3]
@@ -14,12 +15,16 @@ if status == 'started' then
   return status
 end
 if found[4] then return 'limited' end
-redis.call('LREM', key('queue', origin), 0, id)
+-- Only from a queue in which it is found quickly: a worker passes over the id of a cancelled job.
+if redis.call('LLEN', key('queue', origin)) <= MAX_SEARCH then
+  redis.call('LREM', key('queue', origin), 0, id)
+end
 for _, registry in ipairs({'scheduled', 'deferred', 'ready'}) do
   redis.call('ZREM', key(registry, origin), id)
 end
 redis.call('HSET', job, 'status', 'canceled', 'ended_at', ARGV[3])
 redis.call('EXPIRE', job, ARGV[4])
+redis.call('EXPIRE', key('results', id), ARGV[4])  -- of attempts before it was cancelled
 -- RQ never cleans this registry and sets no expiry on jobs that it cancels: do both here.
 local registry = key('canceled', origin)
 for _, old in ipairs(redis.call('ZRANGEBYSCORE', registry, 0, now(), 'LIMIT', 0, 100)) do

@@ -9,7 +9,7 @@ local statuses = {}
 for i, id in ipairs(ids) do
   statuses[i] = redis.call('HGET', job_key(id), 'status')
 end
-local reply, pushed = {}, false
+local reply, pushed = {}, 0
 for i, id in ipairs(ids) do
   local status = statuses[i]
   if status and not ENDED[status] then
@@ -19,7 +19,7 @@ for i, id in ipairs(ids) do
     -- The queue first: if its key has another type, the script fails before it writes the job.
     if score == '' then
       redis.call('RPUSH', key('queue', queue), id)
-      pushed = true
+      pushed = pushed + 1
     else
       redis.call('ZADD', key('scheduled', queue), score, id)
     end
@@ -33,5 +33,5 @@ for i, id in ipairs(ids) do
     reply[i] = 0
   end
 end
-if pushed then wake_up() end
+if pushed > 0 then wake_up(queue, pushed) end
 return reply

@@ -1,4 +1,4 @@
--- Requeues a failed, stopped or cancelled job.
+-- Requeues a failed, stopped or cancelled job; defers it if jobs that it depends on have not ended.
 -- ARGV: prefix, job id, time (RQ's format).
 -- Returns nil if the job does not exist; {previous status, hash} if it was requeued; else {status},
 -- unchanged, where 'limited' is a job under RQ's rate limit.
@@ -9,13 +9,22 @@ if not status then return nil end
 if not ENDED[status] or status == 'finished' then return {status} end
 if found[4] then return {'limited'} end
 local decoded, delays = pcall(cjson.decode, intervals or '')
-redis.call('RPUSH', key('queue', origin), id)
-wake_up()
+local is_deferred = not dependencies_are_met(id)
+if is_deferred then
+  redis.call('ZADD', key('deferred', origin), '+inf', id)
+  for _, parent in ipairs(redis.call('SMEMBERS', rq .. 'job::' .. id .. ':dependencies')) do
+    redis.call('SADD', job_key(parent) .. ':dependents', id)
+  end
+else
+  redis.call('RPUSH', key('queue', origin), id)
+  wake_up(origin)
+end
 redis.call('SADD', rq .. 'queues', key('queue', origin))
 forget_run(id, origin)
 redis.call('PERSIST', job)
 redis.call('HDEL', job, 'started_at', 'ended_at', 'last_heartbeat', 'worker_name', 'result',
-           'exc_info', 'number_of_retries', 'worker_deaths', 'stop_requested')
-redis.call('HSET', job, 'status', 'queued', 'enqueued_at', ARGV[3])
+           'exc_info', 'number_of_retries', 'worker_deaths', 'lost_run', 'unknown_since',
+           'kept_until', 'stop_requested')
+redis.call('HSET', job, 'status', is_deferred and 'deferred' or 'queued', 'enqueued_at', ARGV[3])
 if decoded then redis.call('HSET', job, 'retries_left', #delays) end
 return {status, redis.call('HGETALL', job)}

@@ -1,39 +1,38 @@
--- Requeues jobs whose lease has expired. Fails those under which too many workers have died, stops
--- those for which a stop was requested.
--- ARGV: prefix, limit of deaths, time (RQ's format), encoded errors of a lost attempt and of the
--- last attempt, seconds to keep a failed job.
--- Returns the ids of the requeued jobs, and those of the failed and stopped ones.
-local limit, moment, lost, poison, ttl = unpack(ARGV, 2, 6)
-local requeued, failed = {}, {}
-for _, member in ipairs(redis.call('ZRANGEBYSCORE', rq .. 'leases', 0, clock(), 'LIMIT', 0, 100)) do
-  local id, execution = string.match(member, '^(.*):(.*)$')
-  local job = redis.call('HMGET', job_key(id), 'status', 'origin', 'failure_ttl')
-  local run = redis.call('HMGET', key('execution', member), 'worker_name', 'origin')
-  local worker, origin = run[1] or '', run[2] or job[2] or ''
-  forget_execution(id, execution, origin, worker)
-  if job[1] == 'started' then
-    local deaths = redis.call('HINCRBY', job_key(id), 'worker_deaths', 1)
-    local stopped = redis.call('HGET', job_key(id), 'stop_requested') == '1'
-    local dead = stopped or deaths >= tonumber(limit)
-    redis.pcall('XADD', key('results', id), 'MAXLEN', 10, '*', 'type', 2, 'worker_name', worker,
-                'exc_string', dead and not stopped and poison or lost)
-    if dead then
-      local keep = tonumber(job[3]) or tonumber(ttl)
-      if keep < 0 then keep = tonumber(ttl) end
-      local status = stopped and 'stopped' or 'failed'
-      redis.call('HSET', job_key(id), 'status', status, 'ended_at', moment)
-      redis.call('EXPIRE', job_key(id), keep)
-      redis.call('EXPIRE', key('results', id), keep)
-      redis.call('ZADD', key('failed', origin), now() + keep, id)
-      if redis.call('EXISTS', job_key(id) .. ':dependents') == 1 then
-        redis.call('ZADD', rq .. 'pending-dependents', now(), id)
+-- Requeues jobs whose leases have expired. A job for which a stop was requested is stopped.
+-- ARGV: prefix, limit of deaths, time (RQ's format), encoded error of a lost attempt, then member
+-- in `leases` and score of each lease, as the caller has seen it some time ago: a lease that was
+-- renewed since is left alone.
+-- Returns the ids of the jobs, their new states, and 1 for each that has dependents to enqueue.
+local limit, moment, lost = unpack(ARGV, 2, 4)
+local ids, states, notes = {}, {}, {}
+for i = 5, #ARGV, 2 do
+  local member, seen = ARGV[i], ARGV[i + 1]
+  local expiry = redis.call('ZSCORE', rq .. 'leases', member)
+  if expiry and tonumber(expiry) == tonumber(seen) and tonumber(expiry) < clock() then
+    local id, execution = string.match(member, '^(.*):(.*)$')
+    local found = redis.call('HMGET', key('execution', member), 'worker_name', 'origin', 'ahead',
+                             'stopping')
+    local origin = found[2] or redis.call('HGET', job_key(id), 'origin') or ''
+    local run = {id = id, execution = execution, worker = found[1] or '', origin = origin}
+    local ending = {status = 'queued', at_front = true, ended_at = '', moment = moment,
+                    is_recovery = true, fields = {'enqueued_at', moment}}
+    -- A job that was claimed ahead had not begun. Its worker was not killed by it, nor was one that
+    -- a deploy has stopped.
+    if found[3] ~= '1' then
+      local deaths = 0
+      if found[4] ~= '1' then
+        deaths = 1 + (tonumber(redis.call('HGET', job_key(id), 'worker_deaths') or 0) or 0)
+        ending.fields = {'enqueued_at', moment, 'worker_deaths', deaths, 'lost_run', execution}
       end
-      if status == 'failed' then count_failure(origin) end
-      failed[#failed + 1] = id
-    else
-      requeue(id, origin, moment)
-      requeued[#requeued + 1] = id
+      -- The worker that claims the job after its last death fails it, and records why.
+      if deaths < tonumber(limit) then
+        ending.kind, ending.field, ending.value = 2, 'exc_string', lost
+      end
     end
+    local state, has_dependents = end_run(run, ending)
+    ids[#ids + 1] = id
+    states[#states + 1] = state
+    notes[#notes + 1] = has_dependents and 1 or 0
   end
 end
-return {requeued, failed}
+return {ids, states, notes}

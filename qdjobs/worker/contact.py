@@ -1,0 +1,64 @@
+"""Notice for how long Redis does not answer, or refuses to be written. Lives in the parent."""
+
+import logging
+import time
+
+from redis import Redis
+from redis.exceptions import ReadOnlyError, RedisError
+
+REPORT_INTERVAL = 10.0  # seconds between two lines about the same outage
+
+log = logging.getLogger(__name__)
+
+
+class Contact:
+    """The contact of one worker to Redis."""
+
+    def __init__(self, connection: Redis, worker: str, patience: float) -> None:
+        """`patience` are the seconds for which a worker tries to find the primary again."""
+        self._connection = connection
+        self._own: Redis | None = None
+        self._worker = worker
+        self._patience = patience
+        self._reported_at = 0.0
+        self._read_only_since: float | None = None
+
+    @property
+    def own_connection(self) -> Redis:
+        """A dedicated connection, which saves the pool's overhead for each command."""
+        if self._own is None:
+            self._own = self._connection.client()
+        return self._own
+
+    def failed(self, action: str, error: RedisError) -> None:
+        """Log an outage. Raises SystemExit if the server stays a replica, and drops connections.
+
+        A demoted primary keeps its connections open, and refuses all writes. A new connection can
+        lead to the new primary; if not, the process manager starts the worker anew.
+        """
+        moment = time.monotonic()
+        if moment - self._reported_at >= REPORT_INTERVAL:
+            self._reported_at = moment
+            log.error('Worker %s: cannot %s: Redis is away: %s', self._worker, action, error)
+        if not isinstance(error, ReadOnlyError):
+            self._read_only_since = None
+            return
+        self.drop()
+        self._read_only_since = self._read_only_since or moment
+        if moment - self._read_only_since >= self._patience:
+            log.error('Worker %s: Redis remains read-only: exits with 1', self._worker)
+            raise SystemExit(1)
+
+    def restored(self) -> None:
+        """Note that Redis has accepted a write."""
+        if self._reported_at:
+            self._reported_at = 0.0
+            log.info('Worker %s: Redis is back', self._worker)
+        self._read_only_since = None
+
+    def drop(self) -> None:
+        """Close all connections: the next command opens a new one."""
+        if self._own is not None:
+            self._own.close()
+            self._own = None
+        self._connection.connection_pool.disconnect()

@@ -1,0 +1,96 @@
+-- Prepended to the scripts that claim a job, after run.lua.
+
+-- Enqueues due jobs of a queue, except those under RQ's rate limit, which also wait for a slot.
+-- Returns whether there may be more.
+local DUE_AT_ONCE = 500
+local function enqueue_due(queue, moment, time)
+  local scheduled = key('scheduled', queue)
+  local ids = redis.call('ZRANGEBYSCORE', scheduled, 0, time, 'LIMIT', 0, DUE_AT_ONCE)
+  for _, id in ipairs(ids) do
+    local job = redis.call('HMGET', job_key(id), 'status', 'rate_limit_key', 'enqueue_at_front',
+                           'enqueue_at_front_on_retry', 'ended_at', 'ttl')
+    if not job[2] then
+      redis.call('ZREM', scheduled, id)
+      if job[1] and not ENDED[job[1]] and job[1] ~= 'started' then
+        local retry_at_front = job[4] == '1' and job[5] and job[5] ~= ''
+        local push = (job[3] == '1' or retry_at_front) and 'LPUSH' or 'RPUSH'
+        redis.call('HSET', job_key(id), 'status', 'queued', 'enqueued_at', moment)
+        redis.call('PERSIST', job_key(id))
+        if job[6] then redis.call('EXPIRE', job_key(id), job[6]) end
+        redis.call(push, key('queue', queue), id)
+        wake_up(queue)
+      end
+    end
+  end
+  return #ids == DUE_AT_ONCE
+end
+
+local function is_running(id)
+  local executions = redis.pcall('ZRANGE', key('executions', id), 0, -1)
+  if executions.err then return false end
+  for _, other in ipairs(executions) do
+    if redis.call('ZSCORE', rq .. 'leases', id .. ':' .. other) then return true end
+  end
+  return false
+end
+
+-- Whether a popped job is to be started. An id can be in a queue twice, or without being queued:
+-- `cancel` leaves it in a long queue.
+local function is_startable(id, found)
+  if found.err or not (found[1] or found[3]) or ENDED[found[1]] then return false end
+  if found[1] == 'scheduled' or found[1] == 'deferred' then return false end
+  return not (found[1] == 'started' and is_running(id))
+end
+
+-- Starts the job whose id was popped from a queue. Returns its hash, or nil if there is nothing to
+-- start.
+local function start(queue, id, by)
+  local found = redis.pcall('HMGET', job_key(id), 'status', 'origin', 'data')
+  if not is_startable(id, found) then return nil end
+  if not string.match(id, '^[%w_-]+$') then  -- RQ does not allow such ids
+    redis.call('HSET', job_key(id), 'status', 'failed')
+    return nil
+  end
+  local origin = found[2]
+  if not origin or origin == '' then origin = queue end
+  local run = {id = id, execution = by.execution, worker = by.worker, origin = origin}
+  local member = member_of(run)
+  redis.call('HSET', job_key(id), 'status', 'started', 'started_at', by.moment, 'last_heartbeat',
+             by.moment, 'worker_name', by.worker, 'origin', origin, 'ended_at', '',
+             'stop_requested', '')
+  redis.call('PERSIST', job_key(id))
+  redis.call('ZADD', rq .. 'leases', clock() + by.lease, member)
+  redis.call('ZADD', key('wip', origin), '+inf', member)
+  redis.call('HSET', key('execution', member), 'id', by.execution, 'job_id', id, 'created_at',
+             by.timestamp, 'last_heartbeat', by.timestamp, 'worker_name', by.worker, 'origin',
+             origin, 'ahead', by.is_ahead and 1 or 0)
+  redis.call('DEL', key('executions', id))
+  redis.call('ZADD', key('executions', id), '+inf', by.execution)
+  redis.call('SADD', key('worker', by.worker .. ':executions'), member)
+  return redis.call('HGETALL', job_key(id))
+end
+
+-- Claims the next job of the queues: starts it, with a lease. `by` is a table with the fields of
+-- ClaimRequest in lease.py.
+-- Returns {'job', queue, id, hash, more due}, or {'idle' or 'suspended', '', '', {}, more due}.
+local function claim_next(by)
+  if redis.call('EXISTS', rq .. 'suspended') == 1 then return {'suspended', '', '', {}, 0} end
+  local more_due, keys = 0, {}
+  local time = by.is_due_check and now()
+  for i, queue in ipairs(by.queues) do
+    if time and enqueue_due(queue, by.moment, time) then more_due = 1 end
+    keys[i] = key('queue', queue)
+  end
+  keys[#keys + 1] = 'LEFT'
+  while true do
+    local popped = redis.call('LMPOP', #by.queues, unpack(keys))
+    if not popped then break end
+    local queue, id = string.sub(popped[1], #key('queue', '') + 1), popped[2][1]
+    local hash = start(queue, id, by)
+    if hash then return {'job', queue, id, hash, more_due} end
+  end
+  keys = {}
+  for i, queue in ipairs(by.queues) do keys[i] = key('wake-up', queue) end
+  redis.call('DEL', unpack(keys))
+  return {'idle', '', '', {}, more_due}
+end

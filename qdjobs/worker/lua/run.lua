@@ -1,0 +1,146 @@
+-- Prepended to the scripts of this folder, after common.lua. A run is one execution of a job:
+-- {id, execution, worker, origin}, where origin is the queue whose registries hold the job.
+local DEFAULT_FAILURE_TTL, MAX_TTL = 31536000, 315360000  -- seconds; RQ's default, and a limit
+
+local function clock() local t = redis.call('TIME') return t[1] + t[2] / 1000000 end
+local function member_of(run) return run.id .. ':' .. run.execution end
+
+-- Deletes the execution of a run with its lease. Keeps the job.
+local function forget_execution(run)
+  local member = member_of(run)
+  redis.call('ZREM', rq .. 'leases', member)
+  redis.call('ZREM', key('wip', run.origin), member)
+  redis.call('ZREM', key('executions', run.id), run.execution)
+  redis.call('DEL', key('execution', member))
+  redis.call('SREM', key('worker', run.worker .. ':executions'), member)
+end
+
+local function add_result(run, ending)
+  local fields = {'type', ending.kind, 'worker_name', run.worker}
+  if not ending.is_recovery then  -- it names the run that has recorded its own end
+    fields[5], fields[6] = 'execution_id', run.execution
+  end
+  for _, name in ipairs({'execution_started_at', 'execution_ended_at'}) do
+    if ending[name] then
+      fields[#fields + 1] = name
+      fields[#fields + 1] = ending[name]
+    end
+  end
+  if ending.value then
+    fields[#fields + 1] = ending.field
+    fields[#fields + 1] = ending.value
+  end
+  -- An error here, such as a key of another type, must not prevent the end of the run.
+  redis.pcall('XADD', key('results', run.id), 'MAXLEN', 10, '*', unpack(fields))
+end
+
+local function make_waiting(run, ending)
+  local job = job_key(run.id)
+  redis.call('HDEL', job, 'started_at', 'worker_name', 'last_heartbeat', 'stop_requested')
+  redis.call('PERSIST', job)
+  redis.pcall('PERSIST', key('results', run.id))
+  redis.call('SADD', rq .. 'queues', key('queue', run.origin))
+  if ending.status == 'scheduled' then
+    redis.call('ZADD', key('scheduled', run.origin), ending.at, run.id)
+  else
+    redis.call(ending.at_front and 'LPUSH' or 'RPUSH', key('queue', run.origin), run.id)
+    wake_up(run.origin)
+  end
+end
+
+-- Registers an ended job, and lets its record expire. While jobs that wait for it are not enqueued,
+-- which `dependents` does, a note in `pending-dependents` keeps the record. Returns whether there
+-- are such jobs.
+local function make_terminal(run, ending, ttl)
+  local job, results = job_key(run.id), key('results', run.id)
+  local has_dependents = redis.call('EXISTS', job .. ':dependents') == 1
+  if ttl == 0 and not has_dependents then
+    redis.call('DEL', job, results, rq .. 'job::' .. run.id .. ':dependencies')
+    return false
+  end
+  local expiry = ttl >= 0 and now() + ttl or '+inf'
+  if ttl ~= 0 and not ending.is_unregistered then
+    redis.call('ZADD', key(PLACE[ending.status], run.origin), expiry, run.id)
+  end
+  if ttl < 0 then
+    redis.pcall('PERSIST', results)
+  elseif has_dependents then
+    redis.call('HSET', job, 'kept_until', expiry)
+  else
+    redis.call('EXPIRE', job, ttl)
+    redis.call('EXPIRE', results, ttl)
+  end
+  if has_dependents then
+    redis.call('PERSIST', job .. ':dependents')
+    redis.call('ZADD', rq .. 'pending-dependents', now(), run.id)
+  end
+  return has_dependents
+end
+
+local function count(run, ending)
+  local worker = key('worker', run.worker)
+  if ending.counter and redis.call('EXISTS', worker) == 1 then
+    redis.call('HINCRBY', worker, ending.counter, 1)
+    local seconds = (ending.execution_ended_at or 0) - (ending.execution_started_at or 0)
+    redis.pcall('HINCRBYFLOAT', worker, 'total_working_time', seconds)
+  end
+  -- It never expires, for rates of failures: entries of registries do.
+  if ending.status == 'failed' then redis.pcall('HINCRBY', rq .. 'failures', run.origin, 1) end
+end
+
+-- Whether the last result of the job is that of this run: it has ended, and the reply was lost.
+local function has_recorded(run)
+  local last = redis.pcall('XREVRANGE', key('results', run.id), '+', '-', 'COUNT', 1)
+  local fields = last[1] and last[1][2] or {}
+  for i = 1, #fields, 2 do
+    if fields[i] == 'execution_id' then return fields[i + 1] == run.execution end
+  end
+  return false
+end
+
+-- A run that was recovered from a worker which lives after all: its death does not count.
+local function forget_death(run)
+  local job = job_key(run.id)
+  if redis.call('HGET', job, 'lost_run') == run.execution then
+    redis.call('HDEL', job, 'lost_run')
+    redis.call('HINCRBY', job, 'worker_deaths', -1)
+  end
+end
+
+-- Ends a run: deletes the execution, and puts the job into the state of `ending`, a table with the
+-- fields of Ending in ending.py. Safe to repeat.
+-- Returns the new state, and whether jobs that wait for this one must be enqueued. The state is
+-- 'stopped' if the job would have run again, but a stop was requested. It is 'lost', with the job
+-- unchanged, if this run must not decide about it: another worker has recovered it, or it was
+-- deleted, cancelled or enqueued anew.
+local function end_run(run, ending)
+  local job = job_key(run.id)
+  local holds_lease = redis.call('ZSCORE', rq .. 'leases', member_of(run))
+  local is_current = redis.call('ZSCORE', key('executions', run.id), run.execution)
+  local found = redis.call('HMGET', job, 'status', 'stop_requested', 'failure_ttl')
+  if not holds_lease then
+    forget_death(run)
+    if not has_recorded(run) then return 'lost', false end
+    return found[1] or 'lost', redis.call('ZSCORE', rq .. 'pending-dependents', run.id) ~= false
+  end
+  forget_execution(run)
+  if not is_current or found[1] ~= 'started' then return 'lost', false end
+  if found[2] == '1' and not ENDED[ending.status] then
+    ending = {status = 'stopped', ended_at = ending.moment, moment = ending.moment, kind = 2,
+              field = 'exc_string', value = STOPPED}
+  end
+  if ending.kind then add_result(run, ending) end
+  redis.call('HSET', job, 'status', ending.status, 'ended_at', ending.ended_at or '',
+             unpack(ending.fields or {}))
+  if ending.counter == 'successful_job_count' then
+    redis.call('HDEL', job, 'worker_deaths', 'lost_run', 'unknown_since')
+  end
+  if ending.meta then redis.call('HSET', job, 'meta', ending.meta) end
+  count(run, ending)
+  if not ENDED[ending.status] then
+    make_waiting(run, ending)
+    return ending.status, false
+  end
+  local ttl = tonumber(ending.ttl or found[3]) or DEFAULT_FAILURE_TTL
+  return ending.status, make_terminal(run, ending, math.min(ttl, MAX_TTL))
+end

@@ -1,0 +1,66 @@
+"""Let jobs run that wait for the end of another: dependents, and those under its rate limit.
+
+Runs in the parent.
+"""
+
+import logging
+import time
+
+from redis import Redis
+from redis.exceptions import RedisError
+from rq.job import Job
+from rq.queue import Queue
+from rq.rate_limit import RateLimitRegistry
+
+from qdjobs.worker.lease import enqueue_dependents
+from qdjobs.worker.untrusted import CheckedJob
+
+PAGE = 100  # dependents in one step: Redis serves no other client meanwhile
+
+log = logging.getLogger(__name__)
+
+
+def enqueue_all_dependents(connection: Redis, parent: str, seconds: float) -> bool:
+    """Enqueue the dependents of an ended job, for at most about `seconds`.
+
+    Returns whether that was all. Until then, a note has maintenance repeat it. Raises RedisError.
+    """
+    deadline = time.monotonic() + seconds
+    cursor = '0'
+    while True:
+        cursor, limited = enqueue_dependents(connection, parent, cursor, PAGE)
+        for job_id in limited:
+            enqueue_limited(connection, job_id)
+        if cursor == '0':
+            return True
+        if time.monotonic() >= deadline:
+            return False
+
+
+def enqueue_limited(connection: Redis, job_id: str) -> None:
+    """Enqueue a job under RQ's rate limit, with RQ's code: it may have to wait for a slot."""
+    try:
+        job = CheckedJob.fetch(job_id, connection)
+        queue = Queue(job.origin, connection=connection, job_class=CheckedJob)
+        with connection.pipeline() as pipe:
+            pipe.zrem(f'{queue.deferred_job_registry.key}', job_id)
+            queue._enqueue_rate_limited_job(job, pipeline=pipe)
+            pipe.execute()
+    except RedisError:
+        raise
+    except Exception:
+        log.exception('Job %s, under a rate limit, cannot be enqueued', job_id)
+
+
+def free_slot(connection: Redis, rate_limit: str, job_id: str) -> None:
+    """Free the slot of an ended job in RQ's rate limit; RQ's maintenance does so too."""
+    try:
+        RateLimitRegistry(rate_limit, connection).release_stale_and_enqueue(job_id)
+    except RedisError as error:
+        log.warning('The slot of job %s in its rate limit is not free yet: %s', job_id, error)
+
+
+def rate_limit_of(connection: Redis, job_id: str) -> str | None:
+    """Return the key of the rate limit of a job, or None."""
+    found = connection.hget(Job.key_for(job_id), 'rate_limit_key')
+    return found.decode(errors='replace') if isinstance(found, bytes) else None
