@@ -115,7 +115,7 @@ class Performer(Worker):
         execution: Execution | None = None,
     ) -> None:
         assert isinstance(job, CheckedJob)
-        self.error = exc_string
+        self.error = exc_string.encode(errors='backslashreplace').decode()
         if job.should_retry and not isinstance(job.raised, _PERMANENT):
             self.ending = ending.retried(job, self.name, exc_string)
         else:

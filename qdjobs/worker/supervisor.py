@@ -241,7 +241,11 @@ class Supervisor:
         """Release a job that was claimed ahead, untouched."""
         ahead = self._claims.take_ahead()
         if ahead is not None:
-            self._recorder.record(ahead, Outcome(ending.released().encode()))
+            self.release(ahead)
+
+    def release(self, claim: Claim) -> None:
+        """Release a job that has not begun."""
+        self._recorder.record(claim, Outcome(ending.released().encode()))
 
     # -- ends that the horse does not tell -------------------------------------------------------
 

@@ -216,6 +216,8 @@ class JobWorker(Worker):
                 if claim is None:
                     break
                 run = self._start(claim)
+                if run is None:
+                    continue
             if max_jobs is None and self._can_claim_ahead():
                 self._claims.claim_ahead()
             outcome = self._supervisor.watch(run)
@@ -251,7 +253,11 @@ class JobWorker(Worker):
                 self.log.info('Worker %s: idle for %d seconds, quitting', self.name, max_idle_time)
                 return None
 
-    def _start(self, claim: Claim) -> Run:
+    def _start(self, claim: Claim) -> Run | None:
+        """Start a claimed job, or release it if the worker is to stop."""
+        if self._orders.stop:
+            self._supervisor.release(claim)
+            return None
         run = self._supervisor.start(claim)
         queue = next((q for q in self.queues if q.name == claim.queue), self.queues[0])
         self.reorder_queues(queue)
@@ -302,8 +308,10 @@ class JobWorker(Worker):
             self._claims.lose_reply(request)
             return following
         claim = self._claims.read(ended.claimed)
-        if claim is None or following is None:
-            return self._start(claim) if claim is not None else None
+        if claim is None:
+            return following
+        if following is None:
+            return self._start(claim)
         self._claims.ahead = claim
         return following
 

@@ -21,7 +21,7 @@ from libraries.job_manager import (
 )
 from qdjobs.client.payload import PlainSerializer
 from qdjobs.config import environment_config
-from qdjobs.worker.lease import Claim, claim_job, recover
+from qdjobs.worker.lease import claim_job, claim_request, late_leases, recover
 from tests.support.jobs import done, lines_of, require_living
 from tests.support.processes import Worker, alive, eventually, horse_of, stop
 from tests.support.proxy import Proxy
@@ -87,7 +87,7 @@ def test_the_control_a_stock_worker_loses_it_for_ever(
     assert places(connection, job.id) == []
 
 
-@pytest.mark.parametrize('point', ['in the horse', 'before success'])
+@pytest.mark.parametrize('point', ['in the horse', 'after the task', 'before the end'])
 def test_worker_and_horse_killed_while_the_job_runs(
     own_worker: Worker, shared_worker: SharedWorker, point: str
 ) -> None:
@@ -102,24 +102,14 @@ def test_worker_and_horse_killed_while_the_job_runs(
 
 def test_killed_just_after_a_success_was_recorded(own_worker: Worker, connection: Redis) -> None:
     job = enqueue_background_job(ADD, 1)
-    die_at(own_worker, 'after success', everything=True)
+    die_at(own_worker, 'after the end', everything=True)
     assert get_job_status(job.id)['result'] == 3
     assert places(connection, job.id) == ['rq:finished:default']
 
 
-def test_the_horse_alone_killed_just_after_a_success(own_worker: Worker, tmp_path: Path) -> None:
-    with own_worker(worker_class=DYING, FAULT='after success'):
-        job = enqueue_background_job(ADD, 1)
-        assert done(job)['result'] == 3
-        # The worker sees the death, and has nothing to record.
-        eventually(lambda: 'discards the outcome' in (tmp_path / 'worker.log').read_text())
-        status = get_job_status(job.id)
-    assert (status['status'], status['attempts']) == ('finished', [])
-
-
 # Before the failure is recorded, the delay of the retry has no part in it.
 @pytest.mark.parametrize(
-    ('point', 'delay'), [('before failure', 0), ('after failure', 0), ('after failure', 1)]
+    ('point', 'delay'), [('before the end', 0), ('after the end', 0), ('after the end', 1)]
 )
 def test_killed_around_a_retry(
     own_worker: Worker, shared_worker: SharedWorker, tmp_path: Path, point: str, delay: int
@@ -244,15 +234,16 @@ def test_a_job_under_which_three_workers_died_is_a_poison_pill(
         job = enqueue_background_job(ADD, 1)
         for number in range(3):
             name = f'w{number}'
-            claim = claim_job(connection, name, f'execution-{number}', 0.0, ['default'])
-            assert isinstance(claim, Claim)  # and that was the last of this worker
+            request = claim_request(name, f'execution-{number}', 0.0, ['default'])
+            claimed = claim_job(connection, request)
+            assert claimed.claim is not None  # and that was the last of this worker
             eventually(lambda: connection.zcount('rq:leases', 0, time.time()) == 1)
-            if number < 2:
-                assert recover(connection, 3, 60) == []
+            recovered = recover(connection, late_leases(connection, 0.0, 10), 3)
+            assert recovered == [(job.id, 'queued', False)]
     status = done(job)
     assert status['status'] == 'failed'
     assert status['error'] == 'PoisonJobError: 3 workers died while they ran this job'
-    assert [attempt['worker'] for attempt in status['attempts']] == ['w0', 'w1', 'w2']
+    assert [attempt['worker'] for attempt in status['attempts']] == ['w0', 'w1', shared_worker.name]
     assert connection.ttl(f'rq:job:{job.id}') > 600_000
     assert retry_job(job.id).id == job.id
     assert done(job)['status'] == 'finished'

@@ -1,4 +1,4 @@
-"""Workers that die at one exact point, which FAULT names: a method that is entered or left.
+"""Workers that die at one exact point, which FAULT names: a step that is entered or left.
 
 They die as nobody can prevent: by a SIGKILL to themselves, and to their worker if FAULT_ALL is set.
 """
@@ -9,12 +9,16 @@ from typing import Any
 
 from rq import Worker
 
+from qdjobs.worker.lease import Claim
+from qdjobs.worker.recorder import Outcome, Recorder
+from qdjobs.worker.runner import Performer
+from qdjobs.worker.supervisor import Run
 from qdjobs.worker.worker import JobWorker
 
 
 def die() -> None:
     if os.environ.get('FAULT_ALL'):
-        os.kill(os.getppid(), signal.SIGKILL)
+        os.kill(os.getsid(0), signal.SIGKILL)  # the worker leads the session
     os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -23,29 +27,44 @@ def reach(point: str) -> None:
         die()
 
 
-class DyingJobWorker(JobWorker):
-    def execute_job(self, *args: Any) -> None:
-        reach('claimed')
-        super().execute_job(*args)
-        reach('done')
-
+class DyingPerformer(Performer):
     def perform_job(self, *args: Any) -> bool:
         reach('in the horse')
-        return super().perform_job(*args)
+        done = super().perform_job(*args)
+        reach('after the task')
+        return done
 
-    def handle_job_success(self, *args: Any, **kwargs: Any) -> None:
-        reach('before success')
-        super().handle_job_success(*args, **kwargs)
-        reach('after success')
 
-    def handle_job_failure(self, *args: Any, **kwargs: Any) -> None:
-        reach('before failure')
-        super().handle_job_failure(*args, **kwargs)
-        reach('after failure')
+class DyingRecorder(Recorder):
+    def record(self, claim: Claim, outcome: Outcome, *args: Any) -> Any:
+        reach('before the end')
+        if args[:1] != (None,) and args:
+            reach('before the end, with another job begun')
+        ended = super().record(claim, outcome, *args)
+        reach('after the end')
+        return ended
 
-    def enqueue_dependents(self, *args: Any) -> None:
+    def _release_others(self, *args: Any) -> None:
         reach('before dependents')
-        super().enqueue_dependents(*args)
+        super()._release_others(*args)
+
+
+class DyingJobWorker(JobWorker):
+    performer_class = DyingPerformer
+
+    def _compose(self) -> None:
+        super()._compose()
+        self._recorder.__class__ = DyingRecorder
+
+    def _start(self, claim: Claim) -> Run | None:
+        reach('claimed')
+        return super()._start(claim)
+
+    def _go_on(self, *args: Any, **kwargs: Any) -> Run | None:
+        following = super()._go_on(*args, **kwargs)
+        if self._claims.ahead is not None:
+            reach('claimed ahead')
+        return following
 
 
 class DyingStockWorker(Worker):
@@ -59,6 +78,6 @@ class DyingStockWorker(Worker):
 class TerminatedJobWorker(JobWorker):
     """Gets a SIGTERM in the moment in which it has claimed a job."""
 
-    def execute_job(self, *args: Any) -> None:
+    def _start(self, claim: Claim) -> Run | None:
         os.kill(os.getpid(), signal.SIGTERM)
-        super().execute_job(*args)
+        return super()._start(claim)

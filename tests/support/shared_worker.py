@@ -102,4 +102,9 @@ class SharedWorker:
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
         _, status = os.waitpid(self._process.pid, os.WUNTRACED)
-        return os.WIFSTOPPED(status)
+        if not os.WIFSTOPPED(status):
+            return False
+        for client in self._connection.client_list():
+            if 'b' in client['flags']:  # it would take the wake-up of a job meant for another
+                self._connection.client_unblock(int(client['id']))
+        return True

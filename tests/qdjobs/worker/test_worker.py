@@ -44,7 +44,7 @@ from qdjobs.client.payload import PlainSerializer
 from qdjobs.client.redis import get_connection
 from qdjobs.config import environment_config
 from qdjobs.server import CONFIG, HOST, free_port
-from qdjobs.worker.lease import WAKE_UPS, wait_for_wake_up
+from qdjobs.worker.lease import wait_for_wake_up
 from tests.support.applications import use_redis
 from tests.support.jobs import done, lines_of, require_living, run_rq
 from tests.support.processes import (
@@ -138,7 +138,7 @@ def test_a_sigterm_ends_a_worker_that_has_nothing_to_do(
             assert done(job)['status'] == 'finished'
         if state == 'suspended':
             suspend(connection)
-            connection.xadd(WAKE_UPS, {'ring': 1})
+            connection.rpush('rq:wake-up:default', 1)
         eventually(lambda: state_of(connection, 'w') == state)
         eventually(lambda: blocked_clients(connection))
         os.killpg(worker.pid, signal.SIGTERM)
@@ -155,7 +155,7 @@ def test_a_wait_does_not_begin_once_it_is_to_end(connection: Redis) -> None:
     wake_up, end = os.pipe()
     try:
         os.write(end, b'.')
-        wait_for_wake_up(connection, '0', 1000, wake_up)
+        wait_for_wake_up(connection, ['default'], 1000, wake_up)
         eventually(lambda: not blocked_clients(connection))  # Redis ends its part too
     finally:
         os.close(wake_up)
