@@ -34,6 +34,13 @@ class UnknownTaskError(JobError):
     """There is no task with this name or path, or it is outside the allowed modules."""
 
 
+class UnknownHereError(UnknownTaskError):
+    """This version of the code has no such task, but another version may have it. Not public.
+
+    In a rolling deploy a worker may be older than the process that enqueued a job.
+    """
+
+
 class InvalidJobError(JobError):
     """The arguments, options, data or current state of a job do not allow the call.
 
