@@ -44,7 +44,7 @@ class UnknownHereError(UnknownTaskError):
 class InvalidJobError(JobError):
     """The arguments, options, data or current state of a job do not allow the call.
 
-    `argument` is the name of the invalid argument, or None.
+    `argument` is the name of the invalid argument or option, or None.
     """
 
     def __init__(self, message: str, argument: str | None = None) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from qdjobs.client.hints import HintCheck, make_check
+from qdjobs.client.hints import HintCheck, decode_text, make_check
 from qdjobs.client.payload import ARGUMENT_DEPTH, check_plain
 from qdjobs.config import get_config
 from qdjobs.errors import InvalidJobError, UnknownHereError, UnknownTaskError, short_repr
@@ -49,28 +49,47 @@ class Task:
             raise InvalidJobError(f'{self.path}: {where}: {problem}.')
 
     def read_json(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """Convert keyword arguments from JSON to the types of the hints.
+        """Convert keyword arguments from JSON to the types of the hints, and check them.
 
         Raises InvalidJobError, naming the argument, for one that is missing, unknown or does
         not fit.
         """
         named, var_keyword = _keyword_parameters(self.signature)
-        for name, required in named.items():
-            if required and name not in arguments:
+        for name, parameter in self.signature.parameters.items():
+            positional = parameter.kind is parameter.POSITIONAL_ONLY
+            if _is_required(parameter) and (positional or name not in arguments):
                 raise InvalidJobError(f'{self.path}: argument {name!r} is missing.', name)
         read = {}
         for name, value in arguments.items():
-            parameter = name if name in named else var_keyword
-            if parameter is None:
+            parameter_name = name if name in named else var_keyword
+            if parameter_name is None:
                 raise InvalidJobError(f'{self.path} has no argument {short_repr(name)}.', name)
-            check_plain(value, f'{self.path}: argument {short_repr(name)}', ARGUMENT_DEPTH)
-            check = self.checks.get(parameter)
+            shown = repr(name) if name in named else short_repr(name)  # a client's can be long
+            where = f'{self.path}: argument {shown}'
+            check_plain(value, where, ARGUMENT_DEPTH)
+            check = self.checks.get(parameter_name)
             try:
                 read[name] = value if check is None else check.read_json(value)
             except ValueError as error:
-                raise InvalidJobError(
-                    f'{self.path}: argument {short_repr(name)}: {error}.', name
-                ) from None
+                raise InvalidJobError(f'{where}: {error}.', name) from None
+        return read
+
+    def read_text(self, texts: Mapping[str, str]) -> dict[str, Any]:
+        """Convert keyword arguments from text to the types of the hints, and check them.
+
+        Raises InvalidJobError for one that is missing, unknown or does not fit.
+        """
+        read = {}
+        self._bind((), texts)
+        named, var_keyword = _keyword_parameters(self.signature)
+        for name, text in texts.items():
+            check = self.checks.get(name if name in named else str(var_keyword))
+            where = f'{self.path}: argument {name!r}'
+            try:
+                read[name] = decode_text(text) if check is None else check.read_text(text)
+            except ValueError as error:
+                raise InvalidJobError(f'{where}: {error}.', name) from None
+            check_plain(read[name], where, ARGUMENT_DEPTH)
         return read
 
 
@@ -225,16 +244,21 @@ def _without_hints(signature: inspect.Signature) -> inspect.Signature:
     )
 
 
-def _keyword_parameters(signature: inspect.Signature) -> tuple[dict[str, bool], str | None]:
-    """Return the parameters for keywords (name → is required), and the name of `**kwargs`."""
+def _keyword_parameters(signature: inspect.Signature) -> tuple[frozenset[str], str | None]:
+    """Return the parameters for keywords, and the name of `**kwargs`."""
     parameters = signature.parameters.values()
-    named = {
-        parameter.name: parameter.default is parameter.empty
+    named = frozenset(
+        parameter.name
         for parameter in parameters
         if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
-    }
+    )
     others = (parameter.name for parameter in parameters if parameter.kind is parameter.VAR_KEYWORD)
     return named, next(others, None)
+
+
+def _is_required(parameter: inspect.Parameter) -> bool:
+    variable = parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+    return parameter.default is parameter.empty and not variable
 
 
 def _iterate_arguments(bound: inspect.BoundArguments) -> Iterator[tuple[str, str, Any]]:

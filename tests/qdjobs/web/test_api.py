@@ -546,7 +546,7 @@ def test_the_head_of_a_job_has_no_body(client: FlaskClient) -> None:
 
 
 def test_any_result_is_json(client: FlaskClient, shared_worker: SharedWorker) -> None:
-    values = {'x': ['\x00', 10**400, {'<script>': None}]}
+    values: dict[str, Any] = {'x': ['\x00', 10**400, {'<script>': None}]}
     job = enqueue_background_job(
         'tests.support.tasks.echo', b'\xff', {1, 2}, '\ud800', 1e999, **values
     )
