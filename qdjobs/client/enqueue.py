@@ -111,6 +111,7 @@ def _enqueue(calls: Sequence[Call], repeat_id: str) -> list[Job]:
         kind = job_class(get_config().key_prefix)
         jobs = [_make_job(kind(call.id, connection), call) for call in calls]
         shared = ['task', task.path]
+        # No job has its data yet, which `to_dict` would compress.
         for field, value in jobs[0].to_dict().items():
             if field not in _FIELDS_PER_JOB and value != '':
                 shared += (field, str(value) if type(value) is int else value)
@@ -119,6 +120,8 @@ def _enqueue(calls: Sequence[Call], repeat_id: str) -> list[Job]:
         # Delays are random for each job: jobs enqueued together must not be retried together.
         delays = [json.dumps(job.retry_intervals) if job.retry_intervals else None for job in jobs]
         request = msgspec.msgpack.encode((options.queue, score, shared, ids, descriptions, delays))
+        for job, call in zip(jobs, calls, strict=True):
+            job.data = dump_checked((task.path, None, call.args, call.kwargs))
         data = [zlib.compress(job.data) for job in jobs]
         replies = _script(connection, [request, *data])
     for job, existing in zip(jobs, replies, strict=True):
@@ -136,10 +139,10 @@ def load_fields(job: Job, reply: list[bytes]) -> None:
 
 
 def _make_job(job: Job, call: Call) -> Job:
-    """Fill in a new job."""
+    """Fill in a new job, without its data."""
     path, options = call.task.path, call.options
     job.serializer = PlainSerializer  # if it were an argument, RQ would inspect it for each job
-    job.data = dump_checked((path, None, call.args, call.kwargs))
+    job.data = b''
     job.description = _describe(path, call.args, call.kwargs)
     job.origin = options.queue
     job.timeout = options.timeout

@@ -2,20 +2,23 @@
 
 import inspect
 import sys
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import FrozenInstanceError
 from pathlib import Path
-from types import FrameType
+from types import FrameType, SimpleNamespace
 from typing import Any
 
 import pytest
+import rq.job
 from flask import Flask
 from redis import Redis
 
 import qdjobs
 from qdjobs import JobQueue, enqueue_background_job, enqueue_background_jobs, list_jobs
+from qdjobs.client import enqueue
 from qdjobs.client.call import call_from_json, call_from_python, call_from_text
 from qdjobs.client.hints import HintCheck
 from qdjobs.client.options import Options, parse_options
@@ -86,7 +89,7 @@ def post(settings: pytest.MonkeyPatch) -> Callable[[], Any]:
     JobQueue(app).add('svg', SVG, job_queue='high')
     client = app.test_client()
 
-    def enqueue() -> None:
+    def post_job() -> None:
         answer = client.post(
             '/api/jobs',
             json={'task': 'svg', 'params': ARGUMENTS},
@@ -94,8 +97,8 @@ def post(settings: pytest.MonkeyPatch) -> Callable[[], Any]:
         )
         assert answer.status_code == 201, answer.text
 
-    enqueue()  # the first imports the task
-    return enqueue
+    post_job()  # the first imports the task
+    return post_job
 
 
 def test_a_posted_job_crosses_few_files(post: Callable[[], Any]) -> None:
@@ -122,7 +125,7 @@ def test_a_posted_call_is_checked_once(post: Callable[[], Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    'enqueue',
+    'way',
     [
         lambda: enqueue_background_job(SVG, **ARGUMENTS),
         lambda: enqueue_background_job(SVG, *ARGUMENTS.values(), job_queue='low'),
@@ -132,15 +135,15 @@ def test_a_posted_call_is_checked_once(post: Callable[[], Any]) -> None:
         lambda: call_from_text(SVG, TEXTS, {}),
     ],
 )
-def test_each_way_resolves_once_and_checks_each_argument_once(enqueue: Callable[[], Any]) -> None:
-    assert calls_of(enqueue, *CHECKS) == ONCE
+def test_each_way_resolves_once_and_checks_each_argument_once(way: Callable[[], Any]) -> None:
+    assert calls_of(way, *CHECKS) == ONCE
 
 
 def test_a_batch_resolves_its_task_and_parses_its_options_once() -> None:
-    def enqueue() -> None:
+    def enqueue_batch() -> None:
         enqueue_background_jobs(SVG, [ARGUMENTS] * 10)
 
-    assert calls_of(enqueue, *CHECKS) == [1, 1, 40, 40]
+    assert calls_of(enqueue_batch, *CHECKS) == [1, 1, 40, 40]
 
 
 def test_the_control_a_second_check_is_counted() -> None:
@@ -161,6 +164,21 @@ def test_the_three_ways_make_the_same_call() -> None:
 def test_a_call_cannot_be_changed() -> None:
     with pytest.raises(FrozenInstanceError):
         call_from_python(ADD, (1,), {}, {}).id = 'other'  # type: ignore[misc]
+
+
+def test_a_payload_is_compressed_once(settings: pytest.MonkeyPatch) -> None:
+    sizes = []
+
+    def compress(data: bytes) -> bytes:
+        sizes.append(len(data))
+        return zlib.compress(data)
+
+    for module in (enqueue, rq.job):
+        settings.setattr(module, 'zlib', SimpleNamespace(compress=compress))
+    jobs = enqueue_background_jobs(ECHO, [{'text': 'x' * 10_000}] * 3)
+    assert sum(size > 100 for size in sizes) == 3
+    assert [len(job.data) for job in jobs] == [size for size in sizes if size > 100]
+    assert jobs[1].kwargs == {'text': 'x' * 10_000}
 
 
 # Options
@@ -193,14 +211,14 @@ def test_an_unknown_option_is_no_argument(connection: Redis, name: str) -> None:
     unknown: Mapping[str, Any] = {name: 1}
     queue = JobQueue(Flask('an-app'))
     queue.add('echo', ECHO)
-    for enqueue in (
+    for way in (
         lambda: enqueue_background_job(ECHO, **unknown),
         lambda: enqueue_background_jobs(ECHO, [{}], **unknown),
         lambda: queue.enqueue('echo', **unknown),
         lambda: queue.using(**unknown),
     ):
         with pytest.raises(InvalidJobError, match=rf'^{name} is no option of a job; there are'):
-            enqueue()
+            way()
     assert connection.dbsize() == 0
 
 
