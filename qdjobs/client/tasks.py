@@ -10,7 +10,7 @@ from typing import Any
 
 from qdjobs.client.hints import HintCheck, decode_text, make_check
 from qdjobs.client.payload import ARGUMENT_DEPTH, check_plain
-from qdjobs.config import get_config
+from qdjobs.config import get_config, has_own_task_modules
 from qdjobs.errors import InvalidJobError, UnknownHereError, UnknownTaskError, short_repr
 
 OPTION_PREFIX = 'job_'
@@ -156,11 +156,16 @@ def require_allowed(path: str, allowed: tuple[str, ...]) -> None:
     """Raise UnknownTaskError unless the path is in an allowed module. Imports nothing."""
     module_name = path.rpartition('.')[0]
     if not any(module_name == top or module_name.startswith(f'{top}.') for top in allowed):
-        raise UnknownTaskError(
+        message = (
             f'{path!r} is outside the allowed task modules ({", ".join(allowed)}): '
-            'define the task there, or add its module to JOB_TASK_MODULES. (If app.config has it '
-            'there: it counts from JobQueue(app) on, and in the context of that application.)'
+            'define the task there, or add its module to JOB_TASK_MODULES.'
         )
+        if has_own_task_modules(allowed):
+            message += (
+                ' (If app.config has it there: it counts from JobQueue(app) on, and in the context '
+                'of that application.)'
+            )
+        raise UnknownTaskError(message)
 
 
 @cache

@@ -10,15 +10,21 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from flask import Flask
 from markupsafe import Markup
 from werkzeug.datastructures import MultiDict
 
+from qdjobs import JobQueue
 from qdjobs.client.payload import ARGUMENT_DEPTH, PlainSerializer
 from qdjobs.client.tasks import Task, check_call, resolve_task
 from qdjobs.config import environment_config
 from qdjobs.errors import InvalidJobError, UnknownHereError, UnknownTaskError
 
 NOW = datetime(2030, 1, 2, tzinfo=UTC)
+HINT = (
+    '(If app.config has it there: it counts from JobQueue(app) on, and in the context of that '
+    'application.)'
+)
 HUGE = 10**10000  # more digits than Python likes to write
 
 HEAD = """
@@ -243,6 +249,29 @@ def test_other_allowed_modules_are_another_answer(settings: pytest.MonkeyPatch) 
     environment_config.cache_clear()
     with pytest.raises(UnknownTaskError, match=r'allowed task modules \(workers\)'):
         resolve_task('tests.support.tasks.add')
+
+
+def test_only_an_application_with_its_own_modules_has_a_hint_about_them() -> None:
+    def refusal_of_os() -> str:
+        with pytest.raises(UnknownTaskError) as refusal:
+            resolve_task('os.system')
+        return str(refusal.value)
+
+    short = refusal_of_os()
+    assert short.endswith('define the task there, or add its module to JOB_TASK_MODULES.')
+    JobQueue(Flask('plain'))
+    own = Flask('own')
+    own.config['JOB_TASK_MODULES'] = 'os'
+    assert refusal_of_os() == short
+    with own.app_context():  # it has no JobQueue yet
+        assert refusal_of_os() == f'{short} {HINT}'
+    JobQueue(own)
+    with own.app_context():
+        assert resolve_task('os.popen').path == 'os.popen'
+    other = Flask('other')
+    JobQueue(other)
+    with other.app_context():
+        assert refusal_of_os() == f'{short} {HINT}'
 
 
 # Functions that cannot be tasks
