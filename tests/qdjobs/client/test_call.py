@@ -1,6 +1,7 @@
 """A call becomes one frozen value, and is checked once on its way."""
 
 import inspect
+import json
 import sys
 import zlib
 from collections import Counter
@@ -14,6 +15,8 @@ from typing import Any
 import pytest
 import rq.job
 from flask import Flask
+from hypothesis import given
+from hypothesis import strategies as st
 from redis import Redis
 
 import qdjobs
@@ -23,11 +26,13 @@ from qdjobs.client.call import call_from_json, call_from_python, call_from_text
 from qdjobs.client.hints import HintCheck
 from qdjobs.client.options import Options, parse_options
 from qdjobs.client.payload import check_plain
-from qdjobs.client.tasks import resolve_task
+from qdjobs.client.tasks import check_call, resolve_task
 from qdjobs.config import environment_config
 from qdjobs.errors import InvalidJobError
+from tests.support.tasks import convert
 
 ADD = 'tests.support.tasks.add'
+CONVERT = 'tests.support.tasks.convert'
 ECHO = 'tests.support.tasks.echo'
 SVG = 'workers.svg_tasks.generate_complex_svg'
 ARGUMENTS: dict[str, Any] = {
@@ -155,10 +160,10 @@ def test_the_control_a_second_check_is_counted() -> None:
 
 
 def test_the_three_ways_make_the_same_call() -> None:
-    given: dict[str, Any] = {'job_id': 'mine', 'job_max_retries': 2}
-    call = call_from_python(SVG, (), ARGUMENTS, given)
+    options: dict[str, Any] = {'job_id': 'mine', 'job_max_retries': 2}
+    call = call_from_python(SVG, (), ARGUMENTS, options)
     assert call.id == 'mine'
-    assert call == call_from_json(SVG, ARGUMENTS, given) == call_from_text(SVG, TEXTS, given)
+    assert call == call_from_json(SVG, ARGUMENTS, options) == call_from_text(SVG, TEXTS, options)
 
 
 def test_a_call_cannot_be_changed() -> None:
@@ -179,6 +184,38 @@ def test_a_payload_is_compressed_once(settings: pytest.MonkeyPatch) -> None:
     assert sum(size > 100 for size in sizes) == 3
     assert [len(job.data) for job in jobs] == [size for size in sizes if size > 100]
     assert jobs[1].kwargs == {'text': 'x' * 10_000}
+
+
+# What JSON and text become passes the check of the worker
+
+CONVERTED = inspect.signature(convert).parameters
+LEAVES = (
+    st.none()
+    | st.booleans()
+    | st.integers(-3, 2**70)
+    | st.floats(allow_nan=False)
+    | st.sampled_from(['', 'a', 'aGk=', '1', '1.50', '2030-01-02', '2030-01-02T03:04:05+05:30'])
+    | st.sampled_from(['PT5M', '12345678123456781234567812345678', 'x', '03:04', 'null', '[1]'])
+)
+VALUES = st.recursive(
+    LEAVES,
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(['x', 'y', 'day', '1', '2']), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+
+
+@given(st.sampled_from(sorted(CONVERTED)), VALUES)
+def test_a_converted_value_is_as_good_as_one_from_python(name: str, value: Any) -> None:
+    ways = (call_from_json, {name: value}), (call_from_text, {name: json.dumps(value)})
+    for read, given_value in ways:
+        try:
+            call = read(CONVERT, given_value, {})
+        except InvalidJobError:
+            continue
+        assert check_call(CONVERT, call.args, call.kwargs) is convert
 
 
 # Options
