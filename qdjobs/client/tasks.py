@@ -66,10 +66,12 @@ class Task:
                 raise InvalidJobError(f'{self.path} has no argument {short_repr(name)}.', name)
             shown = repr(name) if name in named else short_repr(name)  # a client's can be long
             where = f'{self.path}: argument {shown}'
-            check_plain(value, where, ARGUMENT_DEPTH)
             check = self.checks.get(parameter_name)
             try:
+                check_plain(value, where, ARGUMENT_DEPTH)
                 read[name] = value if check is None else check.read_json(value)
+            except InvalidJobError as error:
+                raise InvalidJobError(str(error), name) from None
             except ValueError as error:
                 raise InvalidJobError(f'{where}: {error}.', name) from None
         return read
