@@ -111,6 +111,13 @@ def configure(app: Flask, config: JobConfig) -> None:
         _configured.add(config)
 
 
+def has_own_task_modules(used: tuple[str, ...]) -> bool:
+    """Return whether an application sets JOB_TASK_MODULES itself, perhaps unlike those in use."""
+    if has_app_context() and 'JOB_TASK_MODULES' in current_app.config:
+        return True
+    return any(config.task_modules != used for config in _configured)
+
+
 _configured: set[JobConfig] = set()  # of the applications that do not just have the environment's
 
 

@@ -1,14 +1,52 @@
 """The errors of qdjobs: one class for each way in which a caller can react."""
 
 import reprlib
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from decimal import Decimal
+from itertools import islice
+from typing import Any
+
+
+class _ShortRepr(reprlib.Repr):
+    """Python's shortened `repr`, which reads no more of a large value than it shows.
+
+    reprlib takes the whole `repr` of bytes and decimals, and sorts all items of dicts and sets.
+    """
+
+    _MOST_SORTED = 1000  # items
+    _MOST_BYTES = 10_000  # of a Decimal in memory
+
+    def repr_bytes(self, value: bytes, level: int) -> str:
+        ends = value[: self.maxother] + value[-self.maxother :]
+        return self.repr_instance(ends if len(ends) < len(value) else value, level)
+
+    repr_bytearray = repr_bytes
+
+    def repr_Decimal(self, value: Decimal, level: int) -> str:
+        if sys.getsizeof(value) > self._MOST_BYTES:
+            return 'a huge Decimal'
+        return self.repr_instance(value, level)
+
+    def repr_dict(self, value: dict[Any, Any], level: int) -> str:
+        if len(value) > self._MOST_SORTED:
+            value = dict(islice(value.items(), self._MOST_SORTED))
+        return super().repr_dict(value, level)
+
+    def repr_set(self, value: set[Any], level: int) -> str:
+        if len(value) > self._MOST_SORTED:
+            value = set(islice(value, self._MOST_SORTED))
+        return super().repr_set(value, level)
+
+
+_short = _ShortRepr()
 
 
 def short_repr(value: object) -> str:
-    """Return a shortened `repr` of any value, for error messages."""
+    """Return a shortened `repr` of any value, in a time that does not grow with its size."""
     try:
-        return reprlib.repr(value)
+        return _short.repr(value)
     except ValueError:  # an integer with more digits than Python converts
         return f'a huge {type(value).__name__}'
 
@@ -34,10 +72,17 @@ class UnknownTaskError(JobError):
     """There is no task with this name or path, or it is outside the allowed modules."""
 
 
+class UnknownHereError(UnknownTaskError):
+    """This version of the code has no such task, but another version may have it. Not public.
+
+    In a rolling deploy a worker may be older than the process that enqueued a job.
+    """
+
+
 class InvalidJobError(JobError):
     """The arguments, options, data or current state of a job do not allow the call.
 
-    `argument` is the name of the invalid argument, or None.
+    `argument` is the name of the invalid argument or option, or None.
     """
 
     def __init__(self, message: str, argument: str | None = None) -> None:

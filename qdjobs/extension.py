@@ -9,14 +9,23 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, ParamSpec, TypeVar, Unpack, overload
 
 import click
 from flask import Blueprint, Flask
 
 from qdjobs.cli.commands import jobs
+from qdjobs.client.call import call_from_python
+from qdjobs.client.enqueue import enqueue_call
 from qdjobs.client.names import NamedTask, TaskNames, check_name
-from qdjobs.client.options import Options, check_options, parse_options
+from qdjobs.client.options import (
+    Duration,
+    Options,
+    check_options,
+    given_options,
+    parse_options,
+)
 from qdjobs.client.status import get_job_status
 from qdjobs.config import JobConfig, configure, read_app_config
 from qdjobs.errors import UnknownTaskError, needs_extra, short_repr
@@ -143,21 +152,63 @@ class JobQueue:
         self._names.add(task)
 
     @overload
-    def enqueue(self, task: str, /, *args: Any, **kwargs: Any) -> QueuedJob: ...
+    def enqueue(
+        self,
+        task: str,
+        /,
+        *args: Any,
+        job_queue: str | None = None,
+        job_timeout: Duration | None = None,
+        job_max_retries: int | None = None,
+        job_retry_delay: Duration | None = None,
+        job_delay: Duration | None = None,
+        job_at: datetime | None = None,
+        job_id: str | None = None,
+        job_result_ttl: Duration | None = None,
+        **kwargs: Any,
+    ) -> QueuedJob: ...
 
     @overload
     def enqueue(
         self, task: Callable[P, object], /, *args: P.args, **kwargs: P.kwargs
     ) -> QueuedJob: ...
 
-    def enqueue(self, task: str | Callable[..., object], /, *args: Any, **kwargs: Any) -> QueuedJob:
+    def enqueue(  # type: ignore[misc]  # no task has a parameter that begins with job_
+        self,
+        task: str | Callable[..., object],
+        /,
+        *args: Any,
+        job_queue: str | None = None,
+        job_timeout: Duration | None = None,
+        job_max_retries: int | None = None,
+        job_retry_delay: Duration | None = None,
+        job_delay: Duration | None = None,
+        job_at: datetime | None = None,
+        job_id: str | None = None,
+        job_result_ttl: Duration | None = None,
+        **kwargs: Any,
+    ) -> QueuedJob:
         """Enqueue a call of a named task; keywords that begin with `job_` are job options.
 
-        Pass the function instead of its name to have type checkers check the arguments; pass
-        options with `using` then. Raises UnknownTaskError, or as `enqueue_background_job` does.
+        They take precedence over those of `using`, and these over those of the name; None means
+        not given. Pass the function instead of its name to have type checkers check the
+        arguments; pass options with `using` then. Raises UnknownTaskError, or as
+        `enqueue_background_job` does.
         """
         named = self.find(task if isinstance(task, str) else self._name_of(task))
-        return QueuedJob(named.enqueue(*args, **(dict(self._options) | kwargs)).id)
+        given = given_options(
+            job_queue=job_queue,
+            job_timeout=job_timeout,
+            job_max_retries=job_max_retries,
+            job_retry_delay=job_retry_delay,
+            job_delay=job_delay,
+            job_at=job_at,
+            job_id=job_id,
+            job_result_ttl=job_result_ttl,
+        )
+        options = {**named.options, **self._options, **given}
+        call = call_from_python(named.path, args, kwargs, options)
+        return QueuedJob(enqueue_call(call).id)
 
     def using(self, **options: Unpack[Options]) -> 'JobQueue':
         """Return this queue with options for every call: `queue.using(job_delay='5m')`."""

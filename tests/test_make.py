@@ -70,8 +70,12 @@ def test_make_up_shows_mails_and_ctrl_c_leaves_no_process_behind(
         eventually(lambda: answers(f'http://127.0.0.1:{web}/healthz'), timeout=60)
         eventually(lambda: any('rq worker' in line for line in processes_with(mark)), timeout=60)
         use_redis(settings, f'redis://127.0.0.1:{ports["REDIS_PORT"]}/0')
-        mail = {'to': 'zoe@example.com', 'subject': 'Hello', 'body': 'Schöne Grüße from make up'}
-        job = enqueue_background_job('workers.email_tasks.send_email', **mail)
+        job = enqueue_background_job(
+            'workers.email_tasks.send_email',
+            to='zoe@example.com',
+            subject='Hello',
+            body='Schöne Grüße from make up',
+        )
         assert wait_for_job(job.id, 60)['error'] is None
         eventually(lambda: 'Schöne Grüße from make up' in shown.read_text())
     finally:

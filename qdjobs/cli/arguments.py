@@ -1,60 +1,35 @@
-"""Convert `key=value` pairs of a command line to arguments of a task and job options."""
+"""Convert `key=value` pairs of a command line to the call of a task."""
 
 import contextlib
-import inspect
 from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
-import msgspec
-
-from qdjobs.client.hints import HintCheck
-from qdjobs.client.options import split_options
-from qdjobs.client.tasks import Task
+from qdjobs.client.call import Call, call_from_text
+from qdjobs.client.tasks import OPTION_PREFIX
 from qdjobs.errors import InvalidJobError, short_repr
 
 
-def read_arguments(task: Task, pairs: Iterable[str]) -> dict[str, Any]:
-    """Return the keywords for `enqueue_background_job`, which checks them.
+def read_call(path: str, pairs: Iterable[str]) -> Call:
+    """Return the call of a task; keys that begin with `job_` are job options.
 
     A value is JSON or text, whichever fits the hint of its parameter. Types that JSON lacks, such
-    as dates, are text. Raises InvalidJobError for a malformed or repeated pair.
+    as dates, are text. Raises InvalidJobError for a malformed or repeated pair, and as
+    `call_from_text`.
     """
-    given: dict[str, str] = {}
+    arguments: dict[str, str] = {}
+    options: dict[str, Any] = {}
     for pair in pairs:
         key, equals, text = pair.partition('=')
         if not equals or not key.isidentifier():
             raise InvalidJobError(f'{short_repr(pair)} is no argument: write key=value.')
-        if key in given:
+        if key in arguments or key in options:
             raise InvalidJobError(f'{key} is given twice: which one is meant?')
-        given[key] = text
-    arguments, options = split_options(given)
-    read = {key: _read(_check_of(task, key), text) for key, text in arguments.items()}
-    for key, text in options.items():
-        read[key] = _read_option(key, text)
-    return read
-
-
-def _check_of(task: Task, key: str) -> HintCheck | None:
-    for name, parameter in task.signature.parameters.items():
-        if name == key or parameter.kind is inspect.Parameter.VAR_KEYWORD:
-            return task.checks.get(name)
-    return None
-
-
-def _read(check: HintCheck | None, text: str) -> Any:
-    try:
-        value = msgspec.json.decode(text)
-    except ValueError:
-        value = text
-    if check is None or Any in check.hints:
-        return value
-    if not isinstance(value, str) and check.problem(value) is None:
-        return value
-    for candidate in (text, value):  # the text first: it keeps the digits of 1.10
-        with contextlib.suppress(ValueError):  # the enqueue call reports it
-            return check.read_json(candidate)
-    return value
+        if key.startswith(OPTION_PREFIX):
+            options[key] = _read_option(key, text)
+        else:
+            arguments[key] = text
+    return call_from_text(path, arguments, options)
 
 
 def _read_option(key: str, text: str) -> Any:

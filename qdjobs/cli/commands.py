@@ -6,16 +6,15 @@ from typing import Any
 
 import click
 
-from qdjobs.cli.arguments import read_arguments
+from qdjobs.cli.arguments import read_call
 from qdjobs.cli.text import bar, describe, plain, table
 from qdjobs.cli.worker import worker
 from qdjobs.client.control import cancel_job, retry_job
-from qdjobs.client.enqueue import enqueue_background_job
+from qdjobs.client.enqueue import enqueue_call
 from qdjobs.client.json import to_json
 from qdjobs.client.listing import MAX_LISTED, list_jobs
 from qdjobs.client.states import ENDED
 from qdjobs.client.status import STATUSES, Status, get_job_status, wait_for_job
-from qdjobs.client.tasks import resolve_task
 from qdjobs.config import get_config
 from qdjobs.errors import InvalidJobError, JobError, JobNotFoundError
 from qdjobs.monitoring.doctor import Level, examine
@@ -57,8 +56,7 @@ def enqueue(path: str, arguments: tuple[str, ...]) -> None:
     that is a str. Write dates, times and durations in ISO 8601. Keys that begin with job_ are job
     options, such as job_queue=high, job_timeout=2m or job_at=2030-01-01T00:00Z.
     """
-    keywords = read_arguments(resolve_task(path), arguments)
-    click.echo(enqueue_background_job(path, **keywords).id)
+    click.echo(enqueue_call(read_call(path, arguments)).id)
 
 
 @jobs.command()

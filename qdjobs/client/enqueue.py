@@ -4,23 +4,22 @@ import json
 import math
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from itertools import islice
 from typing import Any
-from uuid import uuid4
 
 import msgspec
 from rq.exceptions import NoSuchJobError
 from rq.job import Job, JobStatus
 
+from qdjobs.client.call import Call, call_from_python, calls_from_python
 from qdjobs.client.job import job_class
-from qdjobs.client.options import JobOptions, parse_options, retry_delays, split_options
+from qdjobs.client.options import Duration, given_options, retry_delays
 from qdjobs.client.payload import PlainSerializer, dump_checked
 from qdjobs.client.redis import LUA, Script, redis_connection
-from qdjobs.client.tasks import Task, resolve_task
 from qdjobs.config import get_config
 from qdjobs.errors import InvalidJobError, short_repr
 
-MAX_CALLS = 5000  # jobs in one batch: Redis serves no other client meanwhile
 # What RQ raises for a malformed record of a job.
 RECORD_ERRORS = (NoSuchJobError, ValueError, TypeError, LookupError, AttributeError)
 _FIELDS_PER_JOB = ('data', 'description', 'retry_intervals')  # not shared by the jobs of a batch
@@ -28,26 +27,57 @@ _FIELDS_PER_JOB = ('data', 'description', 'retry_intervals')  # not shared by th
 _script = Script(LUA / 'enqueue.lua')
 
 
-def enqueue_background_job(dotted_path: str, /, *args: Any, **kwargs: Any) -> Job:
+def enqueue_background_job(
+    dotted_path: str,
+    /,
+    *args: Any,
+    job_queue: str | None = None,
+    job_timeout: Duration | None = None,
+    job_max_retries: int | None = None,
+    job_retry_delay: Duration | None = None,
+    job_delay: Duration | None = None,
+    job_at: datetime | None = None,
+    job_id: str | None = None,
+    job_result_ttl: Duration | None = None,
+    **kwargs: Any,
+) -> Job:
     """Check a call and enqueue it as a job, in one round trip.
 
     `dotted_path` names a public function of an allowed module. Keywords that begin with `job_`
-    are job options (README.md lists them); all others are passed to the task unchanged.
-    Returns the job. If a job with this `job_id` is already waiting or running, returns that one.
+    are job options (README.md lists them; None means the default); all others are passed to the
+    task unchanged. Returns the job. If a job with this `job_id` is already waiting or running,
+    returns that one.
 
     Raises UnknownTaskError or InvalidJobError before anything is written, QueueUnavailableError,
     with the id to repeat the call under, if Redis does not answer or accept.
     """
-    arguments, given = split_options(kwargs)
-    task = resolve_task(dotted_path)
-    options = parse_options(given, get_config())
-    task.check(args, arguments)
-    job_id = options.job_id or str(uuid4())
-    return _enqueue(task, options, [(job_id, args, arguments)], job_id)[0]
+    options = given_options(
+        job_queue=job_queue,
+        job_timeout=job_timeout,
+        job_max_retries=job_max_retries,
+        job_retry_delay=job_retry_delay,
+        job_delay=job_delay,
+        job_at=job_at,
+        job_id=job_id,
+        job_result_ttl=job_result_ttl,
+    )
+    return enqueue_call(call_from_python(dotted_path, args, kwargs, options))
 
 
 def enqueue_background_jobs(
-    dotted_path: str, calls: Iterable[Mapping[str, Any]], /, **job_options: Any
+    dotted_path: str,
+    calls: Iterable[Mapping[str, Any]],
+    /,
+    *,
+    job_queue: str | None = None,
+    job_timeout: Duration | None = None,
+    job_max_retries: int | None = None,
+    job_retry_delay: Duration | None = None,
+    job_delay: Duration | None = None,
+    job_at: datetime | None = None,
+    job_id: str | None = None,
+    job_result_ttl: Duration | None = None,
+    **unknown: Any,
 ) -> list[Job]:
     """Enqueue many calls of one task in one round trip: all of them, or none.
 
@@ -55,48 +85,33 @@ def enqueue_background_jobs(
     ids are `job_id`, or a new id, followed by `-0`, `-1` … in the order of the calls. Repeating
     the batch with the same `job_id` adds no duplicates. Raises as `enqueue_background_job`.
     """
-    task = resolve_task(dotted_path)
-    options = parse_options(job_options, get_config())
-    batch_id = options.job_id or str(uuid4())
-    batch = [
-        (f'{batch_id}-{number}', (), call) for number, call in enumerate(_check_calls(task, calls))
-    ]
-    return _enqueue(task, options, batch, batch_id) if batch else []
+    options = given_options(
+        job_queue=job_queue,
+        job_timeout=job_timeout,
+        job_max_retries=job_max_retries,
+        job_retry_delay=job_retry_delay,
+        job_delay=job_delay,
+        job_at=job_at,
+        job_id=job_id,
+        job_result_ttl=job_result_ttl,
+    )
+    batch_id, batch = calls_from_python(dotted_path, calls, options | unknown)
+    return _enqueue(batch, batch_id) if batch else []
 
 
-def _check_calls(task: Task, calls: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return the keyword arguments of each call. Raises InvalidJobError for the first bad one."""
-    if not isinstance(calls, Iterable):
-        raise InvalidJobError(f'The calls must be a list of mappings, not {short_repr(calls)}.')
-    bounded = list(islice(calls, MAX_CALLS + 1))
-    if len(bounded) > MAX_CALLS:
-        raise InvalidJobError(f'At most {MAX_CALLS} calls go in one step: make several of them.')
-    return [_check_call(task, number, call) for number, call in enumerate(bounded)]
+def enqueue_call(call: Call) -> Job:
+    """Enqueue a call in one round trip. Raises QueueUnavailableError."""
+    return _enqueue([call], call.id)[0]
 
 
-def _check_call(task: Task, number: int, call: Mapping[str, Any]) -> dict[str, Any]:
-    try:
-        if not isinstance(call, Mapping) or not all(isinstance(name, str) for name in call):
-            raise InvalidJobError('a call is a mapping of keyword arguments.')
-        arguments, options = split_options(call)
-        if options:
-            raise InvalidJobError(f'{min(options)} is an option: pass it beside the calls.')
-        task.check((), arguments)
-    except InvalidJobError as error:
-        raise InvalidJobError(f'Call {number}, {short_repr(call)}: {error}') from error
-    return arguments
-
-
-def _enqueue(
-    task: Task,
-    options: JobOptions,
-    calls: Sequence[tuple[str, tuple[Any, ...], dict[str, Any]]],
-    repeat_id: str,
-) -> list[Job]:
+def _enqueue(calls: Sequence[Call], repeat_id: str) -> list[Job]:
+    """Enqueue calls of one task with the same options."""
+    task, options = calls[0].task, calls[0].options
     with redis_connection(repeat_id) as connection:
         kind = job_class(get_config().key_prefix)
-        jobs = [_make_job(kind(call[0], connection), task, options, call) for call in calls]
+        jobs = [_make_job(kind(call.id, connection), call) for call in calls]
         shared = ['task', task.path]
+        # No job has its data yet, which `to_dict` would compress.
         for field, value in jobs[0].to_dict().items():
             if field not in _FIELDS_PER_JOB and value != '':
                 shared += (field, str(value) if type(value) is int else value)
@@ -105,6 +120,8 @@ def _enqueue(
         # Delays are random for each job: jobs enqueued together must not be retried together.
         delays = [json.dumps(job.retry_intervals) if job.retry_intervals else None for job in jobs]
         request = msgspec.msgpack.encode((options.queue, score, shared, ids, descriptions, delays))
+        for job, call in zip(jobs, calls, strict=True):
+            job.data = dump_checked((task.path, None, call.args, call.kwargs))
         data = [zlib.compress(job.data) for job in jobs]
         replies = _script(connection, [request, *data])
     for job, existing in zip(jobs, replies, strict=True):
@@ -121,14 +138,12 @@ def load_fields(job: Job, reply: list[bytes]) -> None:
         raise InvalidJobError(f'The record of job {job.id!r} cannot be read.') from error
 
 
-def _make_job(
-    job: Job, task: Task, options: JobOptions, call: tuple[str, tuple[Any, ...], dict[str, Any]]
-) -> Job:
-    """Fill in a new job."""
-    _, args, kwargs = call
+def _make_job(job: Job, call: Call) -> Job:
+    """Fill in a new job, without its data."""
+    path, options = call.task.path, call.options
     job.serializer = PlainSerializer  # if it were an argument, RQ would inspect it for each job
-    job.data = dump_checked((task.path, None, args, kwargs))
-    job.description = _describe(task.path, args, kwargs)
+    job.data = b''
+    job.description = _describe(path, call.args, call.kwargs)
     job.origin = options.queue
     job.timeout = options.timeout
     job.result_ttl = options.result_ttl

@@ -1,5 +1,6 @@
 """Check the arguments of tasks against type hints, with msgspec and more strictly."""
 
+import contextlib
 import inspect
 import types
 import typing
@@ -93,6 +94,30 @@ class HintCheck:
         if problem:
             raise ValueError(problem)
         return value
+
+    def read_text(self, text: str) -> Any:
+        """Convert a value from text: JSON or the text itself, whichever fits a hint.
+
+        Raises ValueError, with the reason, for one that cannot be converted.
+        """
+        value = decode_text(text)
+        if Any in self.hints:
+            return value
+        problem = self.problem(value)
+        if problem is None and (value is text or not isinstance(value, str)):
+            return value
+        for candidate in (text, value):  # the text first: it keeps the digits of 1.10
+            with contextlib.suppress(ValueError):
+                return self.read_json(candidate)
+        raise ValueError(problem)
+
+
+def decode_text(text: str) -> Any:
+    """Return the value of a JSON text, and any other text itself."""
+    try:
+        return msgspec.json.decode(text)
+    except ValueError:
+        return text
 
 
 def make_check(path: str, parameter: inspect.Parameter, names: dict[str, Any]) -> HintCheck:

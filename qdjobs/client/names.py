@@ -3,11 +3,7 @@
 import re
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any
 
-from rq.job import Job
-
-from qdjobs.client.enqueue import enqueue_background_job
 from qdjobs.client.options import Options, check_options, parse_options
 from qdjobs.client.tasks import require_allowed
 from qdjobs.config import JobConfig
@@ -30,10 +26,6 @@ class NamedTask:
         """
         require_allowed(self.path, config.task_modules)
         parse_options(self.options, config)
-
-    def enqueue(self, /, *args: Any, **kwargs: Any) -> Job:
-        """Enqueue a call of the task. Raises as `enqueue_background_job`."""
-        return enqueue_background_job(self.path, *args, **(dict(self.options) | kwargs))
 
 
 class TaskNames:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypedDict
 
-from qdjobs.client.tasks import OPTION_PREFIX
 from qdjobs.config import MAX_DURATION, QUEUES, JobConfig
 from qdjobs.errors import InvalidJobError, short_repr
 
@@ -54,13 +53,17 @@ class JobOptions:
     failure_ttl: int
 
 
-def split_options(kwargs: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Split a call's keywords into (arguments of the task, options of the job)."""
-    arguments: dict[str, Any] = {}
-    options: dict[str, Any] = {}
-    for name, value in kwargs.items():
-        (options if name.startswith(OPTION_PREFIX) else arguments)[name] = value
-    return arguments, options
+def given_options(**options: Any) -> dict[str, Any]:
+    """Return the options that a caller has passed: those that are not None."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def unknown_option(name: str) -> InvalidJobError:
+    """Return the error for a keyword that begins with `job_` and is no option."""
+    return InvalidJobError(
+        f'{name} is no option of a job; there are {", ".join(sorted(_KNOWN))}. '
+        'Arguments of a task must not begin with job_.'
+    )
 
 
 def check_options(given: Mapping[str, Any]) -> None:
@@ -78,10 +81,7 @@ def parse_options(given: Mapping[str, Any], config: JobConfig | None) -> JobOpti
     """
     unknown = sorted(set(given) - _KNOWN)
     if unknown:
-        raise InvalidJobError(
-            f'{unknown[0]} is no option of a job; there are {", ".join(sorted(_KNOWN))}. '
-            'Arguments of a task must not begin with job_.'
-        )
+        raise unknown_option(unknown[0])
     result_ttl = _whole_seconds(
         'job_result_ttl', given.get('job_result_ttl', config.result_ttl if config else 1)
     )
@@ -115,7 +115,7 @@ def _queue(given: Mapping[str, Any], config: JobConfig | None) -> str:
     if not isinstance(name, str) or (config is not None and name not in config.queues):
         known = config.queues if config is not None else QUEUES
         raise InvalidJobError(
-            f'job_queue must be one of {", ".join(known)}, not {short_repr(name)}.'
+            f'job_queue must be one of {", ".join(known)}, not {short_repr(name)}.', 'job_queue'
         )
     return name
 
@@ -131,7 +131,8 @@ def _job_id(job_id: Any) -> str | None:
     if not is_job_id(job_id) or len(job_id) > MAX_ID_LENGTH:
         raise InvalidJobError(
             f'job_id must be letters, digits, dashes and underscores, at most {MAX_ID_LENGTH}, '
-            f'not {short_repr(job_id)}.'
+            f'not {short_repr(job_id)}.',
+            'job_id',
         )
     return str(job_id)
 
@@ -140,7 +141,8 @@ def _max_retries(retries: Any) -> int:
     if type(retries) is not int or not 0 <= retries <= MAX_RETRIES:
         raise InvalidJobError(
             f'job_max_retries must be a whole number from 0 to {MAX_RETRIES}, '
-            f'not {short_repr(retries)}.'
+            f'not {short_repr(retries)}.',
+            'job_max_retries',
         )
     return retries
 
@@ -155,19 +157,24 @@ def _start_at(given: Mapping[str, Any]) -> datetime | None:
     elif moment is not None and (not isinstance(moment, datetime) or moment.utcoffset() is None):
         raise InvalidJobError(
             'job_at must be an aware datetime, such as datetime(2030, 1, 1, tzinfo=UTC) or, in a '
-            f'shell, 2030-01-01T00:00Z, not {short_repr(moment)}.'
+            f'shell, 2030-01-01T00:00Z, not {short_repr(moment)}.',
+            'job_at',
         )
     if moment is None or moment <= datetime.now(UTC):
         return None
     if moment > datetime.now(UTC) + timedelta(seconds=MAX_DURATION):
-        raise InvalidJobError(f'job_at must be within a year from now, not {short_repr(moment)}.')
+        raise InvalidJobError(
+            f'job_at must be within a year from now, not {short_repr(moment)}.', 'job_at'
+        )
     return moment
 
 
 def _whole_seconds(option: str, value: Any) -> int:
     seconds = math.ceil(_duration(option, value))
     if seconds < 1:
-        raise InvalidJobError(f'{option} must be at least one second, not {short_repr(value)}.')
+        raise InvalidJobError(
+            f'{option} must be at least one second, not {short_repr(value)}.', option
+        )
     return seconds
 
 
@@ -182,6 +189,7 @@ def _duration(option: str, value: Any) -> float:
     if not 0 <= seconds <= MAX_DURATION:  # also false for NaN
         raise InvalidJobError(
             f"{option} must be seconds, or a string such as '30s', '5m' or '1h', "
-            f'from 0 to a year, not {short_repr(value)}.'
+            f'from 0 to a year, not {short_repr(value)}.',
+            option,
         )
     return float(seconds)

@@ -21,6 +21,7 @@ PLAIN_TYPES = (
 )
 
 MAX_DEPTH = 100  # of nested containers
+ARGUMENT_DEPTH = MAX_DEPTH - 2  # of one argument: the payload of a call holds it two levels down
 
 _SCALARS = frozenset((type(None), bool, int, float, str, bytes, date, timedelta, Decimal))
 _MOMENTS = frozenset((datetime, time))
@@ -128,10 +129,10 @@ class _PlainUnpickler(pickle.Unpickler):
             ) from None
 
 
-def check_plain(value: Any, where: str = 'the value') -> None:
+def check_plain(value: Any, where: str = 'the value', depth: int = MAX_DEPTH) -> None:
     """Raise InvalidJobError, with the location in `value`, for anything but plain data."""
     try:
-        _check(value, where, MAX_DEPTH)
+        _check(value, where, depth)
     except RecursionError:
         raise InvalidJobError(f'{where} is nested too deeply, or contains itself.') from None
 

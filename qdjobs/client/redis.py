@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from redis import Redis
 from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import NoScriptError, ReadOnlyError, RedisError
 from redis.retry import Retry
 
 from qdjobs.client.states import LUA_STATES
@@ -56,6 +56,10 @@ def redis_connection(job_id: str | None = None) -> Iterator[Redis]:
     try:
         yield get_connection()
     except RedisError as error:
+        if isinstance(error, ReadOnlyError):
+            # A demoted primary keeps its connections: the next call connects anew, to the primary
+            # of then. Connections that other threads are using are theirs to drop.
+            get_connection().connection_pool.disconnect(inuse_connections=False)
         reason = str(error).rstrip('.')
         raise QueueUnavailableError(
             f'Redis at {address()} does not answer or does not accept: {reason}. '

@@ -30,6 +30,8 @@ _BATCH = 1000  # jobs read in one round trip; between two, Redis can serve other
 _MAX_TRACEBACK = 1024 * 1024  # bytes of a decompressed traceback
 _MAX_ERROR = 500  # characters
 _LAST_MOMENT = 253_402_300_799_000  # milliseconds: the end of the year 9999, datetime's maximum
+# The first lines of a traceback and of that of an exception group.
+_STARTS = ('Traceback (most recent', '  + Exception Group Traceback (most recent')
 _MODULE = re.compile(r'^(?:\w+\.)+(?=\w+(?::|$))')  # of an exception class
 
 read_records = Script(LUA / 'read_statuses.lua')  # `make_status` reads its replies
@@ -151,13 +153,13 @@ def read_traceback(reply: Sequence[Any]) -> str | None:
 
 def last_line(traceback: str) -> str:
     """Return the line of a traceback that states the error, such as `ValueError: too wide`."""
-    lines = traceback.strip().splitlines() or ['no error was recorded']
-    if lines[0].startswith('  + Exception Group Traceback'):  # its lines begin with a frame
-        lines = ['Traceback (most recent', *(line.removeprefix('  | ') for line in lines[1:])]
-    starts = [n for n, line in enumerate(lines) if line.startswith('Traceback (most recent')]
-    # The error follows the indented frames; of its lines the first is enough.
+    lines = traceback.rstrip().splitlines() or ['no error was recorded']
+    starts = [n for n, line in enumerate(lines) if line.startswith(_STARTS)]
+    # The error follows the indented frames; of its lines the first is enough. Those of a group
+    # have a margin, and those of its members a deeper one.
     after = lines[starts[-1] + 1 :] if starts else lines[-1:]
-    message = next((line for line in after if line[:1].strip()), lines[-1])
+    unmargined = (line.removeprefix('  | ') for line in after)
+    message = next((line for line in unmargined if line[:1].strip()), lines[-1])
     return _MODULE.sub('', message.strip())[:_MAX_ERROR]
 
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from qdjobs.client.hints import HintCheck, make_check
-from qdjobs.client.payload import check_plain
-from qdjobs.config import get_config
-from qdjobs.errors import InvalidJobError, UnknownTaskError, short_repr
+from qdjobs.client.hints import HintCheck, decode_text, make_check
+from qdjobs.client.payload import ARGUMENT_DEPTH, check_plain
+from qdjobs.config import get_config, has_own_task_modules
+from qdjobs.errors import InvalidJobError, UnknownHereError, UnknownTaskError, short_repr
 
 OPTION_PREFIX = 'job_'
 
@@ -27,40 +27,71 @@ class Task:
 
     def check(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """Raise InvalidJobError unless the arguments fit the signature and are plain data."""
+        for parameter, where, value in _iterate_arguments(self._bind(args, kwargs)):
+            check_plain(value, f'{self.path}: {where}', ARGUMENT_DEPTH)
+            self._check_hint(parameter, where, value)
+
+    def check_hints(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        """Raise InvalidJobError unless the arguments, plain data, fit the signature and hints."""
+        for parameter, where, value in _iterate_arguments(self._bind(args, kwargs)):
+            self._check_hint(parameter, where, value)
+
+    def _bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> inspect.BoundArguments:
         try:
-            bound = self.signature.bind(*args, **kwargs)
+            return self.signature.bind(*args, **kwargs)
         except TypeError as error:
             signature = _without_hints(self.signature)
             raise InvalidJobError(f'{self.path}{signature}: {error}.') from None
-        for parameter, where, value in _iterate_arguments(bound):
-            check_plain(value, f'{self.path}: {where}')
-            check = self.checks.get(parameter)
-            if check is not None and (problem := check.problem(value)):
-                raise InvalidJobError(f'{self.path}: {where}: {problem}.')
+
+    def _check_hint(self, parameter: str, where: str, value: Any) -> None:
+        check = self.checks.get(parameter)
+        if check is not None and (problem := check.problem(value)):
+            raise InvalidJobError(f'{self.path}: {where}: {problem}.')
 
     def read_json(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """Convert keyword arguments from JSON to the types of the hints.
+        """Convert keyword arguments from JSON to the types of the hints, and check them.
 
         Raises InvalidJobError, naming the argument, for one that is missing, unknown or does
         not fit.
         """
         named, var_keyword = _keyword_parameters(self.signature)
-        for name, required in named.items():
-            if required and name not in arguments:
+        for name, parameter in self.signature.parameters.items():
+            positional = parameter.kind is parameter.POSITIONAL_ONLY
+            if _is_required(parameter) and (positional or name not in arguments):
                 raise InvalidJobError(f'{self.path}: argument {name!r} is missing.', name)
         read = {}
         for name, value in arguments.items():
-            parameter = name if name in named else var_keyword
-            if parameter is None:
+            parameter_name = name if name in named else var_keyword
+            if parameter_name is None:
                 raise InvalidJobError(f'{self.path} has no argument {short_repr(name)}.', name)
-            check_plain(value, f'{self.path}: argument {short_repr(name)}')  # limits its depth
-            check = self.checks.get(parameter)
+            shown = repr(name) if name in named else short_repr(name)  # a client's can be long
+            where = f'{self.path}: argument {shown}'
+            check = self.checks.get(parameter_name)
             try:
+                check_plain(value, where, ARGUMENT_DEPTH)
                 read[name] = value if check is None else check.read_json(value)
+            except InvalidJobError as error:
+                raise InvalidJobError(str(error), name) from None
             except ValueError as error:
-                raise InvalidJobError(
-                    f'{self.path}: argument {short_repr(name)}: {error}.', name
-                ) from None
+                raise InvalidJobError(f'{where}: {error}.', name) from None
+        return read
+
+    def read_text(self, texts: Mapping[str, str]) -> dict[str, Any]:
+        """Convert keyword arguments from text to the types of the hints, and check them.
+
+        Raises InvalidJobError for one that is missing, unknown or does not fit.
+        """
+        read = {}
+        self._bind((), texts)
+        named, var_keyword = _keyword_parameters(self.signature)
+        for name, text in texts.items():
+            check = self.checks.get(name if name in named else str(var_keyword))
+            where = f'{self.path}: argument {name!r}'
+            try:
+                read[name] = decode_text(text) if check is None else check.read_text(text)
+            except ValueError as error:
+                raise InvalidJobError(f'{where}: {error}.', name) from None
+            check_plain(read[name], where, ARGUMENT_DEPTH)
         return read
 
 
@@ -86,6 +117,38 @@ def _resolve(path: str, allowed: tuple[str, ...]) -> Task:
     return _make_task(path, _find(path, allowed))
 
 
+def check_call(path: Any, args: Any, kwargs: Any) -> types.FunctionType:
+    """Check the call of a job as at enqueue, and return the task's function, for workers.
+
+    Raises UnknownHereError if a newer version of the code may know the task or take the
+    arguments; UnknownTaskError or InvalidJobError for what no version can run: a path outside
+    the allowed modules, a private name, a payload that holds no call or no plain data.
+    """
+    if not isinstance(path, str):
+        raise UnknownTaskError('The record names no function.')
+    if not isinstance(args, (tuple, list)) or not _is_keywords(kwargs):
+        raise InvalidJobError('The payload holds no call: its arguments are no tuple and dict.')
+    check_plain(args, f'{path}: the arguments', ARGUMENT_DEPTH + 1)
+    check_plain(kwargs, f'{path}: the keyword arguments', ARGUMENT_DEPTH + 1)
+    try:
+        task = _resolve(path, get_config().task_modules)
+    except InvalidJobError as error:
+        raise UnknownHereError(
+            f"This worker's version of the task cannot be run: {error}"
+        ) from error
+    try:
+        task.check_hints(tuple(args), kwargs)
+    except InvalidJobError as error:
+        raise UnknownHereError(
+            f"This worker's version of the task does not take these arguments: {error}"
+        ) from error
+    return task.function
+
+
+def _is_keywords(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(name, str) for name in value)
+
+
 def resolve_function(path: str) -> types.FunctionType:
     """Return only the function of a task, for workers. Raises UnknownTaskError."""
     return _find(path, get_config().task_modules)
@@ -95,11 +158,16 @@ def require_allowed(path: str, allowed: tuple[str, ...]) -> None:
     """Raise UnknownTaskError unless the path is in an allowed module. Imports nothing."""
     module_name = path.rpartition('.')[0]
     if not any(module_name == top or module_name.startswith(f'{top}.') for top in allowed):
-        raise UnknownTaskError(
+        message = (
             f'{path!r} is outside the allowed task modules ({", ".join(allowed)}): '
-            'define the task there, or add its module to JOB_TASK_MODULES. (If app.config has it '
-            'there: it counts from JobQueue(app) on, and in the context of that application.)'
+            'define the task there, or add its module to JOB_TASK_MODULES.'
         )
+        if has_own_task_modules(allowed):
+            message += (
+                ' (If app.config has it there: it counts from JobQueue(app) on, and in the context '
+                'of that application.)'
+            )
+        raise UnknownTaskError(message)
 
 
 @cache
@@ -110,9 +178,11 @@ def _find(path: str, allowed: tuple[str, ...]) -> types.FunctionType:
     function = getattr(module, name, None)
     if name.startswith('_') or not inspect.isfunction(function):
         choices = ', '.join(public_functions(module)) or 'none'
-        raise UnknownTaskError(f'{path!r} names no public function: {module_name} has {choices}.')
+        raise _unknown_error(path)(
+            f'{path!r} names no public function: {module_name} has {choices}.'
+        )
     if function.__module__ != module_name:
-        raise UnknownTaskError(
+        raise UnknownHereError(
             f'{path!r} is only imported there: name it where it is defined, '
             f"'{function.__module__}.{function.__name__}'."
         )
@@ -125,14 +195,21 @@ def import_module(module_name: str, path: str) -> types.ModuleType:
         return importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name and f'{module_name}.'.startswith(f'{error.name}.'):
-            raise UnknownTaskError(
+            raise _unknown_error(path)(
                 f'{path!r} names no task: there is no module {error.name!r}.'
             ) from None
-        raise UnknownTaskError(f'{path!r}: importing {module_name} failed: {error}.') from error
+        raise _unknown_error(path)(f'{path!r}: importing {module_name} failed: {error}.') from error
     except (Exception, SystemExit) as error:
-        raise UnknownTaskError(
+        raise _unknown_error(path)(
             f'{path!r}: importing {module_name} failed: {type(error).__name__}: {error}.'
         ) from error
+
+
+def _unknown_error(path: str) -> type[UnknownTaskError]:
+    """Return the error for a path that names no task here, but may do so in another version."""
+    parts = path.split('.')
+    possible = all(part.isidentifier() for part in parts) and not parts[-1].startswith('_')
+    return UnknownHereError if possible else UnknownTaskError
 
 
 def public_functions(module: types.ModuleType) -> list[str]:
@@ -174,16 +251,21 @@ def _without_hints(signature: inspect.Signature) -> inspect.Signature:
     )
 
 
-def _keyword_parameters(signature: inspect.Signature) -> tuple[dict[str, bool], str | None]:
-    """Return the parameters for keywords (name → is required), and the name of `**kwargs`."""
+def _keyword_parameters(signature: inspect.Signature) -> tuple[frozenset[str], str | None]:
+    """Return the parameters for keywords, and the name of `**kwargs`."""
     parameters = signature.parameters.values()
-    named = {
-        parameter.name: parameter.default is parameter.empty
+    named = frozenset(
+        parameter.name
         for parameter in parameters
         if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
-    }
+    )
     others = (parameter.name for parameter in parameters if parameter.kind is parameter.VAR_KEYWORD)
     return named, next(others, None)
+
+
+def _is_required(parameter: inspect.Parameter) -> bool:
+    variable = parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+    return parameter.default is parameter.empty and not variable
 
 
 def _iterate_arguments(bound: inspect.BoundArguments) -> Iterator[tuple[str, str, Any]]:

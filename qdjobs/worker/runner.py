@@ -26,7 +26,7 @@ from rq.timeouts import JobTimeoutException
 
 from qdjobs.client.payload import PlainSerializer
 from qdjobs.config import JobConfig
-from qdjobs.errors import InvalidJobError, PermanentJobError, UnknownTaskError
+from qdjobs.errors import InvalidJobError, PermanentJobError, UnknownHereError, UnknownTaskError
 from qdjobs.worker import ending
 from qdjobs.worker.application import load_app
 from qdjobs.worker.ending import Encoded, Ending
@@ -171,8 +171,10 @@ class Runner:
             log.exception('Job %s cannot be read', lease.job_id)
             return Answer(unreadable(claim, error, self._connection).encode())
         job.raised = _refusal(job) or (poison if deaths == limit else None)
-        if isinstance(job.raised, UnknownTaskError) and (release := self._release(job, claim)):
-            return Answer(release.encode())
+        if isinstance(job.raised, UnknownHereError):
+            job.raised = UnknownTaskError(str(job.raised))  # its public class
+            if release := self._release(job, claim):
+                return Answer(release.encode())
         job.around_task = self._marked(number)
         webhooks, job.webhooks = job.webhooks, []  # sent once the end is recorded
         with self._app.app_context() if self._app else contextlib.nullcontext():
@@ -187,8 +189,6 @@ class Runner:
 
     def _release(self, job: CheckedJob, claim: Claim) -> Ending | None:
         """Return the ending of a job for a newer worker, or None once the grace has passed."""
-        if not getattr(job.raised, 'may_be_known_elsewhere', False):
-            return None
         since = _number(claim.fields.get(b'unknown_since')) or time.time()
         if time.time() - since >= self._config.unknown_task_grace:
             return None

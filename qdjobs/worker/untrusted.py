@@ -18,7 +18,7 @@ from rq.job import Job, Retry
 from rq.timeouts import UnixSignalDeathPenalty
 
 from qdjobs.client.payload import PlainSerializer, check_plain, decompress
-from qdjobs.client.tasks import resolve_function
+from qdjobs.client.tasks import check_call, resolve_function
 from qdjobs.config import get_config
 from qdjobs.errors import InvalidJobError
 
@@ -72,7 +72,10 @@ class CheckedJob(Job):
         return _resolve_callback(self._stopped_callback_name)
 
     def require_trustworthy(self) -> None:
-        """Raise InvalidJobError or UnknownTaskError if anything in the record is not allowed."""
+        """Raise InvalidJobError or UnknownTaskError if anything in the record is not allowed.
+
+        UnknownHereError means that a newer version of the code may allow it.
+        """
         webhooks, self.webhooks = self.webhooks, []  # a rejected record sends none
         try:
             self._deserialize_data()  # type: ignore[no-untyped-call]
@@ -80,6 +83,8 @@ class CheckedJob(Job):
             raise InvalidJobError(f'The record cannot be read: {error.__cause__}') from error
         if self._unreadable_meta is not None:
             PlainSerializer.loads(self._unreadable_meta)  # raises, with the cause
+        if self.instance is None:
+            check_call(self.func_name, self.args, self.kwargs)
         _ = self.func, self.success_callback, self.failure_callback, self.stopped_callback
         hosts = get_config().webhook_hosts
         for webhook in webhooks:

@@ -88,7 +88,7 @@ def children(pid: int) -> list[int]:
         return []
 
 
-def enqueue_everywhere(count: int, task: str, **options: object) -> list[str]:
+def enqueue_everywhere(count: int, task: str, **options: Any) -> list[str]:
     """`count` jobs spread over the queues; their ids."""
     jobs = []
     for queue in QUEUES:

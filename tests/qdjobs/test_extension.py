@@ -286,6 +286,7 @@ def test_a_refused_call_leaves_nothing(
 SNIPPET = """
 from typing import assert_type
 from flask import Flask
+from qdjobs import enqueue_background_job, enqueue_background_jobs
 from qdjobs.extension import JobQueue, QueuedJob
 
 queue = JobQueue(Flask('x'), url_prefix='/jobs')
@@ -301,6 +302,8 @@ GOOD = [
     "assert_type(queue.enqueue(send_email, to='a', subject='b'), QueuedJob)",
     "queue.enqueue(send_email, 'a', 'b', size=3)",
     "assert_type(queue.enqueue('send_email', to='a', job_delay='5m').status, str)",
+    "enqueue_background_job('a.b', 1, to='a', job_delay='5m', job_timeout=None)",
+    "enqueue_background_jobs('a.b', [{'to': 'a'}], job_delay='5m')",
     "queue.using(job_delay='5m', job_max_retries=2).enqueue(send_email, to='a', subject='b')",
 ]
 BAD = {
@@ -309,6 +312,9 @@ BAD = {
     "queue.enqueue(send_email, to='a', subject='b', size='large')": 'call-overload',
     "queue.enqueue(send_email, to=1, subject='b')": 'call-overload',
     'queue.enqueue(7)': 'call-overload',
+    "queue.enqueue('send_email', to='a', job_max_retries='3')": 'call-overload',
+    "enqueue_background_job('a.b', job_at='tomorrow')": 'arg-type',
+    "enqueue_background_jobs('a.b', [], job_id=7)": 'arg-type',
     "queue.task('x', job_retries=3)": 'call-arg',
     "queue.add('x', 'a.b', job_max_retries='3')": 'arg-type',
     "queue.using(delay='5m')": 'call-arg',

@@ -1,5 +1,6 @@
 """Tasks for the tests."""
 
+import asyncio
 import contextlib
 import ctypes
 import os
@@ -89,6 +90,14 @@ def uncheckable(target: NotATask) -> None: ...
 
 def fail(message: str = 'it failed') -> None:
     raise ValueError(message)
+
+
+async def fail_in_a_task_group() -> None:
+    async def fail_later() -> None:
+        raise ValueError('too wide')
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(fail_later())
 
 
 def sleep(seconds: float) -> str:

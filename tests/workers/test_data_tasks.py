@@ -678,7 +678,7 @@ def test_a_failure_leaves_the_result_of_an_earlier_run(upload: Upload) -> None:
 )
 def test_a_wrong_argument_is_refused_when_it_is_enqueued(arguments: Row) -> None:
     with pytest.raises(InvalidJobError):
-        enqueue_background_job('workers.data_tasks.process_file', **{'file_path': 'a'} | arguments)
+        enqueue_background_job('workers.data_tasks.process_file', **Row(file_path='a') | arguments)
     assert enqueue_background_job('workers.data_tasks.process_file', 'a', delimiter=';')
 
 

@@ -326,7 +326,11 @@ def test_any_name_of_a_sender_is_refused_or_arrives(name: str) -> None:
 
 
 def test_a_notification_is_checked_when_it_is_queued() -> None:
-    good = {'recipient': 'zoe@example.com', 'subject': 'Hi', 'template': 'welcome'}
+    good: dict[str, Any] = {
+        'recipient': 'zoe@example.com',
+        'subject': 'Hi',
+        'template': 'welcome',
+    }
     assert enqueue_background_job(NOTIFY, **good, name='Zoë', order_id=7).id
     for missing in good:
         with pytest.raises(InvalidJobError, match=missing):

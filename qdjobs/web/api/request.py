@@ -8,10 +8,9 @@ import msgspec
 from flask import request
 from werkzeug.exceptions import BadRequest
 
+from qdjobs.client.call import Call, call_from_json
 from qdjobs.client.names import NamedTask, TaskNames
-from qdjobs.client.options import parse_options
-from qdjobs.client.tasks import OPTION_PREFIX, resolve_task
-from qdjobs.config import get_config
+from qdjobs.client.tasks import OPTION_PREFIX
 from qdjobs.errors import InvalidJobError, UnknownTaskError, short_repr
 from qdjobs.web.body import read_json_body
 from qdjobs.web.problems import FieldProblem
@@ -30,12 +29,22 @@ SYNONYMS = {'task_name': 'task', 'payload': 'params'}
 STATUSES = {'pending': 'queued', 'running': 'started', 'completed': 'finished'}
 
 
-def read_enqueue(names: TaskNames) -> tuple[NamedTask, dict[str, Any], dict[str, Any]]:
-    """Return the task, its arguments in the types of its hints, and the options."""
+def read_call(names: TaskNames) -> Call:
+    """Return the call of a named task, with the options of the name and those of the request."""
     body = _replace_synonyms(_parse(read_json_body(LARGEST_BODY)))
     task = _task(names, body.pop('task', None))
-    arguments = _arguments(task, body.pop('params', {}))
-    return task, arguments, dict(_option(field, value) for field, value in body.items())
+    params = _params(body.pop('params', {}))
+    given = {OPTIONS[field]: value for field, value in body.items()}
+    try:
+        return call_from_json(task.path, params, {**task.options, **given})
+    except InvalidJobError as error:
+        name = error.argument
+        if name is None or (name in task.options and name not in given):
+            raise
+        if name in given:
+            field = next(field for field, option in OPTIONS.items() if option == name)
+            raise FieldProblem(field, str(error).replace(name, field)) from None
+        raise FieldProblem(f'params.{name}', str(error)) from None
 
 
 def read_listing() -> dict[str, Any]:
@@ -98,7 +107,7 @@ def _task(names: TaskNames, name: Any) -> NamedTask:
         raise FieldProblem('task', str(error)) from None
 
 
-def _arguments(task: NamedTask, params: Any) -> dict[str, Any]:
+def _params(params: Any) -> dict[str, Any]:
     if not isinstance(params, dict):
         raise FieldProblem('params', f'params must be an object, not {short_repr(params)}.')
     for name in params:
@@ -106,23 +115,7 @@ def _arguments(task: NamedTask, params: Any) -> dict[str, Any]:
             raise FieldProblem(
                 f'params.{name}', f'Options stand beside params: {_list(OPTIONS)}, and no others.'
             )
-    target = resolve_task(task.path)
-    try:
-        arguments = target.read_json(params)
-        target.check((), arguments)
-    except InvalidJobError as error:
-        field = 'params' if error.argument is None else f'params.{error.argument}'
-        raise FieldProblem(field, str(error)) from None
-    return arguments
-
-
-def _option(field: str, value: Any) -> tuple[str, Any]:
-    option = OPTIONS[field]
-    try:
-        parse_options({option: value}, get_config())
-    except InvalidJobError as error:
-        raise FieldProblem(field, str(error).replace(option, field)) from None
-    return option, value
+    return params
 
 
 def _list(names: Iterable[str]) -> str:

@@ -9,12 +9,13 @@ from flask import Blueprint, Response, request, url_for
 from werkzeug.exceptions import Conflict, MethodNotAllowed, NotFound
 
 from qdjobs.client.control import cancel_job, retry_job
+from qdjobs.client.enqueue import enqueue_call
 from qdjobs.client.listing import list_jobs_page
 from qdjobs.client.names import TaskNames
 from qdjobs.client.status import Status, get_job_status
 from qdjobs.errors import InvalidJobError
 from qdjobs.web.access import require_token
-from qdjobs.web.api.request import read_enqueue, read_listing
+from qdjobs.web.api.request import read_call, read_listing
 from qdjobs.web.body import json_answer
 from qdjobs.web.problems import register_problems
 
@@ -41,8 +42,7 @@ def make_jobs_api(names: TaskNames, token: str) -> Blueprint:
 def enqueue(names: TaskNames) -> Response:
     """Enqueue a job: 201, or 200 if a job with this `id` is already waiting or running."""
     received_at = datetime.now(UTC)
-    task, arguments, options = read_enqueue(names)
-    job = task.enqueue(**arguments, **options)
+    job = enqueue_call(read_call(names))
     # An existing job is older, unless the clock of another machine is ahead.
     code = 200 if job.created_at < received_at else 201
     answer = _state(job.id, job.get_status(refresh=False).value, code)

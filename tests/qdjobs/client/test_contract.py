@@ -104,7 +104,7 @@ def test_arguments_with_the_names_of_options_go_to_the_task() -> None:
         'depends_on',
     ]
     names += ['result_ttl', 'at_front', 'args', 'kwargs', 'self', 'retry']
-    arguments = {name: f'value of {name}' for name in names}
+    arguments: dict[str, Any] = {name: f'value of {name}' for name in names}
     job = enqueue_background_job(ECHO, 'first', **arguments, job_timeout=30)
     assert job.args == ('first',)
     assert job.kwargs == arguments

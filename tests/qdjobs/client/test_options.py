@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qdjobs.client.options import JobOptions, is_job_id, parse_options, retry_delays, split_options
+from qdjobs.client.options import JobOptions, is_job_id, parse_options, retry_delays
 from qdjobs.config import QUEUES, environment_config, get_config
 from qdjobs.errors import InvalidJobError
 
@@ -40,12 +40,6 @@ def test_the_defaults_are_those_of_the_contract() -> None:
 def test_options_cannot_be_changed_afterwards() -> None:
     with pytest.raises(FrozenInstanceError):
         parse().queue = 'high'  # type: ignore[misc]
-
-
-def test_only_keywords_that_begin_with_job_are_options() -> None:
-    arguments = {'timeout': 1, 'queue': 'x', 'jobs': 2, 'job': 3, 'Job_id': 4, '_job_id': 5}
-    options = {'job_timeout': 6, 'job_': 7, 'job_no_such': 8}
-    assert split_options(arguments | options) == (arguments, options)
 
 
 @pytest.mark.parametrize('name', ['job_no_such', 'job_', 'job_Queue', 'job_priority'])

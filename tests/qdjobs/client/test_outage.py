@@ -29,6 +29,7 @@ from qdjobs.client.redis import get_connection
 from qdjobs.errors import QueueUnavailableError
 from qdjobs.server import embedded_redis, free_port
 from tests.support.applications import use_redis
+from tests.support.processes import eventually
 from tests.support.proxy import Proxy, connect_to
 
 ADD = 'tests.support.tasks.add'
@@ -203,6 +204,27 @@ def test_a_server_that_refuses_takes_nothing(
             error = refused(lambda n=number: enqueue_background_jobs(ADD, [{'a': 1}] * n))  # type: ignore[misc]
             assert told in str(error)
         assert admin.dbsize() == keys
+
+
+def test_the_connection_to_a_demoted_primary_is_dropped(settings: pytest.MonkeyPatch) -> None:
+    def links() -> set[int]:
+        return {int(client['id']) for client in admin.client_list()}
+
+    with own_server(settings) as admin:
+        pool = get_connection().connection_pool
+        busy = pool.get_connection()  # of another thread
+        enqueue_background_job(ADD, 1)
+        before = get_connection().client_id()
+        assert before in links()
+        admin.execute_command('REPLICAOF', '127.0.0.1', '1')
+        refused(lambda: enqueue_background_job(ADD, 1))
+        eventually(lambda: before not in links())
+        busy.send_command('PING')
+        assert busy.read_response() == b'PONG'
+        pool.release(busy)
+
+        admin.execute_command('REPLICAOF', 'NO', 'ONE')
+        assert get_job_status(enqueue_background_job(ADD, 1).id)['status'] == 'queued'
 
 
 def test_a_key_of_another_kind_leaves_no_half_written_job(connection: Redis) -> None:

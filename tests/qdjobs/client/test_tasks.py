@@ -10,14 +10,21 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from flask import Flask
 from markupsafe import Markup
 from werkzeug.datastructures import MultiDict
 
-from qdjobs.client.tasks import Task, resolve_task
+from qdjobs import JobQueue
+from qdjobs.client.payload import ARGUMENT_DEPTH, PlainSerializer
+from qdjobs.client.tasks import Task, check_call, resolve_task
 from qdjobs.config import environment_config
-from qdjobs.errors import InvalidJobError, UnknownTaskError
+from qdjobs.errors import InvalidJobError, UnknownHereError, UnknownTaskError
 
 NOW = datetime(2030, 1, 2, tzinfo=UTC)
+HINT = (
+    '(If app.config has it there: it counts from JobQueue(app) on, and in the context of that '
+    'application.)'
+)
 HUGE = 10**10000  # more digits than Python likes to write
 
 HEAD = """
@@ -242,6 +249,29 @@ def test_other_allowed_modules_are_another_answer(settings: pytest.MonkeyPatch) 
     environment_config.cache_clear()
     with pytest.raises(UnknownTaskError, match=r'allowed task modules \(workers\)'):
         resolve_task('tests.support.tasks.add')
+
+
+def test_only_an_application_with_its_own_modules_has_a_hint_about_them() -> None:
+    def refusal_of_os() -> str:
+        with pytest.raises(UnknownTaskError) as refusal:
+            resolve_task('os.system')
+        return str(refusal.value)
+
+    short = refusal_of_os()
+    assert short.endswith('define the task there, or add its module to JOB_TASK_MODULES.')
+    JobQueue(Flask('plain'))
+    own = Flask('own')
+    own.config['JOB_TASK_MODULES'] = 'os'
+    assert refusal_of_os() == short
+    with own.app_context():  # it has no JobQueue yet
+        assert refusal_of_os() == f'{short} {HINT}'
+    JobQueue(own)
+    with own.app_context():
+        assert resolve_task('os.popen').path == 'os.popen'
+    other = Flask('other')
+    JobQueue(other)
+    with other.app_context():
+        assert refusal_of_os() == f'{short} {HINT}'
 
 
 # Functions that cannot be tasks
@@ -598,3 +628,124 @@ def test_a_coroutine_is_a_task_that_is_checked(write: Write) -> None:
     check(task, 1)
     with pytest.raises(InvalidJobError, match='Expected int, got str'):
         check(task, '1')
+
+
+def test_the_deepest_argument_that_is_accepted_is_read_by_the_worker() -> None:
+    task = resolve_task('tests.support.tasks.echo')
+    value: Any = 1
+    for _ in range(ARGUMENT_DEPTH):
+        value = [value]
+    check(task, value, value=value)
+    payload = PlainSerializer.dumps((task.path, None, (value,), {'value': value}))
+    path, _, args, kwargs = PlainSerializer.loads(payload)
+    assert check_call(path, args, kwargs) is task.function
+    with pytest.raises(InvalidJobError, match="argument 'value' is nested too deeply"):
+        check(task, value=[value])
+
+
+# The check of the worker
+
+
+def refusal_of(path: Any, args: Any = (), kwargs: Any = None) -> tuple[type[Exception], str]:
+    with pytest.raises((UnknownTaskError, InvalidJobError)) as refusal:
+        check_call(path, args, {} if kwargs is None else kwargs)
+    return refusal.type, str(refusal.value)
+
+
+def test_a_call_that_fits_yields_the_function_of_the_task() -> None:
+    function = resolve_task('tests.support.tasks.add').function
+    assert check_call('tests.support.tasks.add', (1,), {'b': 2}) is function
+    assert check_call('tests.support.tasks.add', [1, 2], {}) is function
+
+
+@pytest.mark.parametrize(
+    'path',
+    [
+        'workers.no_such_module.f',
+        'workers.svg_tasks.no_such_function',
+        'workers.svg_tasks.os.system',
+        'tests.support.tasks.NotATask',
+        'tests.support.tasks.Path',
+    ],
+)
+def test_a_newer_version_may_have_a_task_that_is_missing_here(path: str) -> None:
+    assert refusal_of(path)[0] is UnknownHereError
+
+
+@pytest.mark.parametrize(
+    'path',
+    [
+        'os.system',
+        '',
+        'tests.support.tasks._private',
+        'tests.support.tasks.__doc__',
+        'workers.no_such_module._f',
+        'workers.svg_tasks.',
+        'workers..svg_tasks.f',
+        'workers.svg_tasks.f()',
+        'workers.svg_tasks\0.f',
+        None,
+        7,
+        b'tests.support.tasks.add',
+        ['a'],
+    ],
+)
+def test_no_version_ever_has_a_task_of_such_a_name(path: Any) -> None:
+    assert refusal_of(path)[0] is UnknownTaskError
+
+
+@pytest.mark.parametrize('source', ['1 / 0\n', 'import no_such_library\n', 'def f(:\n'])
+def test_a_module_that_fails_to_import_may_be_whole_in_a_newer_version(
+    write: Write, source: str
+) -> None:
+    module = write(source)
+    for _ in range(2):
+        assert refusal_of(f'{module}.f')[0] is UnknownHereError
+    write('def f(): ...   # whole again\n')
+    assert check_call(f'{module}.f', (), {}).__name__ == 'f'
+
+
+@pytest.mark.parametrize(
+    ('args', 'kwargs', 'reason'),
+    [
+        ((), {}, "missing a required argument: 'a'"),
+        ((1, 2, 3), {}, 'too many positional arguments'),
+        ((1,), {'c': 2}, "unexpected keyword argument 'c'"),
+        (('1',), {}, "argument 'a': Expected int, got str"),
+    ],
+)
+def test_a_newer_version_may_take_arguments_that_do_not_fit_here(
+    args: tuple[Any, ...], kwargs: dict[str, Any], reason: str
+) -> None:
+    kind, message = refusal_of('tests.support.tasks.add', args, kwargs)
+    assert kind is UnknownHereError
+    assert message.startswith("This worker's version of the task does not take these arguments: ")
+    assert reason in message
+
+
+@pytest.mark.parametrize('parameters', ['job_name=1', 'bad: object = print, *, other: Thing = 1'])
+def test_a_newer_version_may_have_a_function_that_can_be_a_task(
+    write: Write, parameters: str
+) -> None:
+    module = write(f'class Thing: ...\ndef f({parameters}): ...\n')
+    kind, message = refusal_of(f'{module}.f')
+    assert kind is UnknownHereError
+    assert message.startswith("This worker's version of the task cannot be run: ")
+
+
+@pytest.mark.parametrize(
+    ('args', 'kwargs'),
+    [
+        ('ab', {}),
+        ({1}, {}),
+        (None, {}),
+        ((), []),
+        ((), {1: 2}),
+        ((object(),), {}),
+        ((), {'a': [object()]}),
+    ],
+)
+def test_a_payload_that_holds_no_call_of_plain_data_is_invalid_in_every_version(
+    args: Any, kwargs: Any
+) -> None:
+    assert refusal_of('tests.support.tasks.echo', args, kwargs)[0] is InvalidJobError

@@ -26,7 +26,7 @@ from libraries.job_manager import (
     enqueue_background_jobs,
     wait_for_job,
 )
-from qdjobs.client.payload import PlainSerializer
+from qdjobs.client.payload import MAX_DEPTH, PlainSerializer
 from qdjobs.config import QUEUES, environment_config
 from qdjobs.extension import JobQueue
 from qdjobs.server import free_port
@@ -306,6 +306,10 @@ def test_what_does_not_fit_is_named(
     assert connection.dbsize() == 0
 
 
+NESTED: Any = 1
+for _ in range(MAX_DEPTH):
+    NESTED = [NESTED]
+
 REFUSALS: list[tuple[dict[str, Any], str]] = [
     ({}, 'task'),
     ({'task': None}, 'task'),
@@ -325,6 +329,7 @@ REFUSALS: list[tuple[dict[str, Any], str]] = [
     ({'task': 'add', 'params': {'a': 1.5}}, 'params.a'),
     ({'task': 'add', 'params': {'a': None}}, 'params.a'),
     ({'task': 'add', 'params': {'a': 1, 'c': 1}}, 'params.c'),
+    ({'task': 'echo', 'params': {'x': NESTED}}, 'params.x'),
     ({'task': 'echo', 'params': {'job_id': 'mine'}}, 'params.job_id'),
     ({'task': 'echo', 'params': {'job_at': 1}}, 'params.job_at'),
     ({'task': 'echo', 'params': {'job_': 1}}, 'params.job_'),
@@ -546,7 +551,7 @@ def test_the_head_of_a_job_has_no_body(client: FlaskClient) -> None:
 
 
 def test_any_result_is_json(client: FlaskClient, shared_worker: SharedWorker) -> None:
-    values = {'x': ['\x00', 10**400, {'<script>': None}]}
+    values: dict[str, Any] = {'x': ['\x00', 10**400, {'<script>': None}]}
     job = enqueue_background_job(
         'tests.support.tasks.echo', b'\xff', {1, 2}, '\ud800', 1e999, **values
     )

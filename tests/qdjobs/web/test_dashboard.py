@@ -537,7 +537,7 @@ def test_the_control_upstream_fails_at_that(bare: FlaskClient, path: str) -> Non
 @pytest.mark.parametrize('order', ['asc', 'dsc'])
 @pytest.mark.parametrize('registry', ['queued', 'scheduled'])
 def test_pages_hold_each_job_once(client: FlaskClient, registry: str, order: str) -> None:
-    delays = {'job_delay': 60} if registry == 'scheduled' else {}
+    delays: dict[str, Any] = {'job_delay': 60} if registry == 'scheduled' else {}
     jobs = enqueue_background_jobs(
         'tests.support.tasks.add', [{'a': n} for n in range(23)], **delays
     )

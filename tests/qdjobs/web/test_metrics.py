@@ -150,11 +150,12 @@ def test_failures_are_counted_once_and_for_ever(
     scrape: Scrape, shared_worker: SharedWorker, connection: Redis
 ) -> None:
     assert scrape('jobs_failed_total', queue='high') == 0
-    for task, options in [
+    calls: list[tuple[str, dict[str, Any]]] = [
         ('tests.support.tasks.fail', {'job_max_retries': 2, 'job_retry_delay': 0}),
         ('tests.support.tasks.segfault', {}),
         ('tests.support.tasks.add', {'a': 1}),
-    ]:
+    ]
+    for task, options in calls:
         wait_for_job(enqueue_background_job(task, job_queue='high', **options).id, 60)
     connection.delete('rq:failed:high', 'rq:workers')  # the dead letters expire, workers change
     assert scrape('jobs_failed_total', queue='high') == 2

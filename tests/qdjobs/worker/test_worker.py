@@ -380,8 +380,8 @@ def test_the_horse_outlives_its_jobs(
     pids.add(horse_of(shared_worker.pid))
     assert len(pids) == 1
     assert shared_worker.pid not in pids
-    for task, options in (('segfault', {}), ('hang_in_c', {'job_timeout': 1})):
-        done(enqueue_background_job(f'tests.support.tasks.{task}', **options))
+    for task, timeout in (('segfault', None), ('hang_in_c', 1)):
+        done(enqueue_background_job(f'tests.support.tasks.{task}', job_timeout=timeout))
         new = done(enqueue_background_job(PID))['result']
         assert new not in pids
         pids.add(new)

@@ -1,0 +1,105 @@
+"""A call of a task as one checked value: from Python, from JSON (HTTP) or from text (shell).
+
+Each way resolves the task once, checks each argument once and parses the options once.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+from uuid import uuid4
+
+from qdjobs.client.options import JobOptions, parse_options, unknown_option
+from qdjobs.client.tasks import OPTION_PREFIX, Task, resolve_task
+from qdjobs.config import get_config
+from qdjobs.errors import InvalidJobError, short_repr
+
+MAX_CALLS = 5000  # jobs in one batch: Redis serves no other client meanwhile
+
+
+@dataclass(frozen=True)
+class Call:
+    """A checked call: what a job runs, how, and under which id."""
+
+    task: Task
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    options: JobOptions
+    id: str
+
+
+def call_from_python(
+    path: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], given: Mapping[str, Any]
+) -> Call:
+    """Return the call of a task with Python values; `given` are the job options.
+
+    Raises UnknownTaskError or InvalidJobError.
+    """
+    task = resolve_task(path)
+    if unknown := _option_names(kwargs):
+        raise unknown_option(unknown[0])
+    options = parse_options(given, get_config())
+    task.check(args, kwargs)
+    return Call(task, args, kwargs, options, options.job_id or str(uuid4()))
+
+
+def call_from_json(path: str, params: Mapping[str, Any], given: Mapping[str, Any]) -> Call:
+    """Return the call of a task with values from JSON, in the types of the task's hints.
+
+    Raises UnknownTaskError, or InvalidJobError with the argument or option.
+    """
+    task = resolve_task(path)
+    kwargs = task.read_json(params)
+    options = parse_options(given, get_config())
+    return Call(task, (), kwargs, options, options.job_id or str(uuid4()))
+
+
+def call_from_text(path: str, texts: Mapping[str, str], given: Mapping[str, Any]) -> Call:
+    """Return the call of a task with values from text, in the types of the task's hints.
+
+    Raises UnknownTaskError or InvalidJobError.
+    """
+    task = resolve_task(path)
+    options = parse_options(given, get_config())
+    kwargs = task.read_text(texts)
+    return Call(task, (), kwargs, options, options.job_id or str(uuid4()))
+
+
+def calls_from_python(
+    path: str, calls: Iterable[Mapping[str, Any]], given: Mapping[str, Any]
+) -> tuple[str, list[Call]]:
+    """Return the id of a batch, and its calls of one task with the same options.
+
+    The ids of the calls are the batch's, followed by `-0`, `-1` … Raises UnknownTaskError or
+    InvalidJobError.
+    """
+    task = resolve_task(path)
+    options = parse_options(given, get_config())
+    if not isinstance(calls, Iterable):
+        raise InvalidJobError(f'The calls must be a list of mappings, not {short_repr(calls)}.')
+    bounded = list(islice(calls, MAX_CALLS + 1))
+    if len(bounded) > MAX_CALLS:
+        raise InvalidJobError(f'At most {MAX_CALLS} calls go in one step: make several of them.')
+    batch_id = options.job_id or str(uuid4())
+    return batch_id, [
+        Call(task, (), _check_member(task, number, kwargs), options, f'{batch_id}-{number}')
+        for number, kwargs in enumerate(bounded)
+    ]
+
+
+def _check_member(task: Task, number: int, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the keyword arguments of a call of a batch. Raises InvalidJobError with its number."""
+    try:
+        if not isinstance(kwargs, Mapping) or not all(isinstance(name, str) for name in kwargs):
+            raise InvalidJobError('a call is a mapping of keyword arguments.')
+        if options := _option_names(kwargs):
+            raise InvalidJobError(f'{options[0]} is an option: pass it beside the calls.')
+        arguments = dict(kwargs)
+        task.check((), arguments)
+    except InvalidJobError as error:
+        raise InvalidJobError(f'Call {number}, {short_repr(kwargs)}: {error}') from error
+    return arguments
+
+
+def _option_names(arguments: Iterable[str]) -> list[str]:
+    return sorted(name for name in arguments if name.startswith(OPTION_PREFIX))

@@ -1,0 +1,89 @@
+"""The line that states the error, of tracebacks as Python formats them."""
+
+import asyncio
+import traceback
+from collections.abc import Callable
+
+import pytest
+
+from libraries.job_manager import enqueue_background_job, wait_for_job
+from qdjobs.client.status import last_line
+from tests.support.shared_worker import SharedWorker
+
+
+def a_group() -> None:
+    raise ExceptionGroup('two', [ValueError('a'), ExceptionGroup('inner', [KeyError('b')])])
+
+
+def a_task_group() -> None:
+    async def fail() -> None:
+        raise ValueError('too wide')
+
+    async def work() -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(fail())
+
+    asyncio.run(work())
+
+
+def a_group_while_an_error_is_handled() -> None:
+    try:
+        raise ValueError('first')
+    except ValueError:
+        a_group()
+
+
+def a_group_of_a_group() -> None:
+    try:
+        a_group()
+    except ExceptionGroup as error:
+        raise ExceptionGroup('outer', [error]) from error
+
+
+def an_error_after_a_group() -> None:
+    try:
+        a_group()
+    except ExceptionGroup as error:
+        raise RuntimeError('after the group') from error
+
+
+def a_group_with_a_member_that_quotes_a_traceback() -> None:
+    quoted = 'the child said\nTraceback (most recent call last):\n  File "x"\nKeyError: 1'
+    raise ExceptionGroup('quoting', [ValueError(quoted)])
+
+
+def a_group_with_notes() -> None:
+    error = ExceptionGroup('of several\nlines', [ValueError('a')])
+    error.add_note('a note\nof two lines')
+    raise error
+
+
+def a_long_group() -> None:
+    raise ExceptionGroup('many', [ValueError(number) for number in range(30)])
+
+
+ERRORS = {
+    a_group: 'ExceptionGroup: two (2 sub-exceptions)',
+    a_task_group: 'ExceptionGroup: unhandled errors in a TaskGroup (1 sub-exception)',
+    a_group_while_an_error_is_handled: 'ExceptionGroup: two (2 sub-exceptions)',
+    a_group_of_a_group: 'ExceptionGroup: outer (1 sub-exception)',
+    an_error_after_a_group: 'RuntimeError: after the group',
+    a_group_with_a_member_that_quotes_a_traceback: 'ExceptionGroup: quoting (1 sub-exception)',
+    a_group_with_notes: 'ExceptionGroup: of several',
+    a_long_group: 'ExceptionGroup: many (30 sub-exceptions)',
+}
+
+
+@pytest.mark.parametrize('leading', ['', 'work horse 7 says:\n', '\n\n'])
+@pytest.mark.parametrize(('fail', 'line'), ERRORS.items())
+def test_the_error_of_a_group_is_its_own(fail: Callable[[], None], line: str, leading: str) -> None:
+    with pytest.raises(Exception) as caught:  # noqa: PT011
+        fail()
+    text = ''.join(traceback.format_exception(caught.value))
+    assert last_line(leading + text) == line
+
+
+def test_the_status_of_a_job_shows_the_error_of_a_group(shared_worker: SharedWorker) -> None:
+    job = enqueue_background_job('tests.support.tasks.fail_in_a_task_group')
+    status = wait_for_job(job.id, 60)
+    assert status['error'] == 'ExceptionGroup: unhandled errors in a TaskGroup (1 sub-exception)'
