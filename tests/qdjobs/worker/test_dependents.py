@@ -94,22 +94,24 @@ def test_thousands_of_them_cost_no_other_job_its_lease(
     gate: Path,
 ) -> None:
     """They are left to a worker that is busy with another job."""
-    parent = plain_queue.enqueue(ADD, 1)
-    children = enqueue_children(plain_queue, parent, 2000)
-    proxy.cut_after = b'child-'
-    with own_worker(REDIS_URL=proxy.url, **CALM) as worker:
-        eventually(lambda: connection.hget(parent.key, 'ended_at'))
-        kill_group(worker.pid)
     with own_worker() as worker:
-        job = enqueue_background_job(WAIT, str(begun), str(gate), job_queue='high')
+        job = enqueue_background_job(WAIT, str(begun), str(gate))
         eventually(begun.exists)
-        eventually(lambda: 'deferred' not in {one['status'] for one in get_job_statuses(children)})
+        parent = plain_queue.enqueue(ADD, 1)
+        children = enqueue_children(plain_queue, parent, 2000)
+        proxy.cut_after = b'child-'
+        with own_worker(REDIS_URL=proxy.url, **CALM) as other:
+            eventually(lambda: connection.hget(parent.key, 'ended_at'))
+            kill_group(other.pid)
+        eventually(lambda: {one['status'] for one in get_job_statuses(children)} == {'queued'})
         outlast(1)  # for whoever would take the job away
+        assert len(lines_of(begun)) == 1
         gate.touch()
         status = done(job)
         assert (status['status'], status['attempts']) == ('finished', [])
         assert len(lines_of(begun)) == 1
         assert deaths_of(job.id) == 0
+        require_living(worker)
 
 
 def test_a_cancelled_one_that_is_retried_still_waits_for_its_parent(

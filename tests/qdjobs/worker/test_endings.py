@@ -167,7 +167,8 @@ def test_an_earlier_run_does_not_end_a_later_one_of_the_same_id(
 def test_a_job_that_returned_in_time_has_finished_however_late_it_is_recorded(
     own_worker: Worker, proxy: Proxy, begun: Path
 ) -> None:
-    with own_worker(REDIS_URL=proxy.url, **CALM) as worker:
+    long = {'JOB_LEASE': '30', 'JOB_HEARTBEAT_INTERVAL': '20', 'JOB_TIDY_INTERVAL': '20'}
+    with own_worker(REDIS_URL=proxy.url, **long) as worker:  # which asks Redis nothing meanwhile
         require_living(worker)
         proxy.hang_when = begun.exists
         job = enqueue_background_job(BEGIN, str(begun), 0.0, job_timeout=1)

@@ -3,10 +3,14 @@
 import os
 import signal
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
+from redis import Redis
 
 from libraries.job_manager import enqueue_background_job, get_job_status
+from qdjobs import JobWorker
 from tests.support.jobs import done, require_living
 from tests.support.outages import await_runs, deaths_of
 from tests.support.processes import ROOT, Worker, alive, eventually
@@ -135,6 +139,18 @@ def test_a_horse_that_has_grown_is_replaced(own_worker: Worker) -> None:
         after = [done(enqueue_background_job(PID))['result'] for _ in range(2)]
         assert after[0] == after[1] != small[0]
         assert worker.poll() is None
+
+
+def test_a_connection_of_the_caller_does_not_repeat_commands(redis_url: str) -> None:
+    """By itself redis-py repeats each one ten times, each until its own time-out."""
+    with Redis(unix_socket_path=urlsplit(redis_url).path) as connection:
+        assert retries_of(connection) > 0
+        assert retries_of(JobWorker(['default'], connection=connection).connection) == 0
+
+
+def retries_of(connection: Redis) -> int:
+    made: Any = connection.connection_pool.make_connection()
+    return int(made.retry.get_retries())
 
 
 # -- signals ---------------------------------------------------------------------------------------
