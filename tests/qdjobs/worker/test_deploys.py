@@ -1,0 +1,104 @@
+"""Rolling deploys: jobs of the new code reach workers that still run the old one."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from redis import Redis
+from rq import Queue
+
+from libraries.job_manager import get_job_status
+from qdjobs.config import environment_config
+from tests.support.jobs import done, require_living
+from tests.support.processes import ROOT, Worker, eventually
+
+CALM = {'JOB_LEASE': '10'}  # for tests that are not about leases
+TASK = 'deployed.mail.send'
+NEW_CODE = 'def send(number):\n    return number + 1\n'
+# What the module of the task is in the old code; None: there is none.
+OLD_CODE = {
+    'no function': 'def receive():\n    pass\n',
+    'no module': None,
+    'no import': 'import a_library_of_the_new_code\n',
+}
+
+Deploy = Callable[[str, str | None], dict[str, str]]
+
+
+@pytest.fixture
+def deploy(tmp_path: Path, settings: pytest.MonkeyPatch) -> Deploy:
+    """Writes a release with that code of the task; returns the environment of its workers."""
+    modules = 'tests.support.tasks,deployed'
+    settings.setenv('JOB_TASK_MODULES', modules)
+    environment_config.cache_clear()
+
+    def write(release: str, code: str | None) -> dict[str, str]:
+        package = tmp_path / release / 'deployed'
+        package.mkdir(parents=True)
+        (package / '__init__.py').touch()
+        if code is not None:
+            (package / 'mail.py').write_text(code)
+        return CALM | {'PYTHONPATH': f'{ROOT}:{package.parent}', 'JOB_TASK_MODULES': modules}
+
+    return write
+
+
+@pytest.mark.parametrize('old', OLD_CODE)
+def test_a_task_of_the_new_code_waits_for_a_worker_that_has_it(
+    plain_queue: Queue, own_worker: Worker, deploy: Deploy, old: str
+) -> None:
+    job = plain_queue.enqueue(TASK, 1)
+    with own_worker(**deploy('old', OLD_CODE[old])) as worker:
+        eventually(lambda: get_job_status(job.id)['status'] not in ('queued', 'started'))
+        status = get_job_status(job.id)
+        assert (status['status'], status['attempts']) == ('scheduled', [])
+        require_living(worker)
+    with own_worker(**deploy('new', NEW_CODE)):
+        status = done(job)
+    assert (status['status'], status['result'], status['attempts']) == ('finished', 2, [])
+
+
+def test_it_is_tried_again_by_the_old_worker_and_kept(
+    connection: Redis, plain_queue: Queue, own_worker: Worker, deploy: Deploy
+) -> None:
+    """Later each time: an old worker has other things to do."""
+    job = plain_queue.enqueue(TASK, 1)
+    with own_worker(**deploy('old', None)):
+        times: list[float] = []
+
+        def look() -> bool:
+            due = connection.zscore('rq:scheduled:default', job.id)
+            if isinstance(due, float) and due not in times:
+                times.append(due)
+            return len(times) == 3 or get_job_status(job.id)['status'] == 'failed'
+
+        eventually(look)
+        status = get_job_status(job.id)
+    assert (status['status'] in ('scheduled', 'queued', 'started'), status['attempts']) == (
+        True,
+        [],
+    )
+    first, second = times[1] - times[0], times[2] - times[1]
+    assert second > first
+
+
+def test_it_fails_in_the_end(plain_queue: Queue, own_worker: Worker, deploy: Deploy) -> None:
+    job = plain_queue.enqueue(TASK, 1)
+    with own_worker(JOB_UNKNOWN_TASK_GRACE='1', **deploy('old', None)) as worker:
+        status = done(job)
+        require_living(worker)
+    assert status['status'] == 'failed'
+    assert 'UnknownTaskError' in str(status['error'])
+    assert TASK in str(status['error'])
+    assert status['ended_at'] is not None
+    assert status['created_at'] is not None
+    assert (status['ended_at'] - status['created_at']).total_seconds() > 1
+
+
+def test_the_control_what_no_worker_may_run_fails_at_once(
+    plain_queue: Queue, own_worker: Worker, deploy: Deploy
+) -> None:
+    with own_worker(**deploy('old', None)):
+        status = done(plain_queue.enqueue('os.path.join', 'a'))
+    assert status['status'] == 'failed'
+    assert 'outside the allowed task modules' in str(status['error'])
