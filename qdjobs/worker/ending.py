@@ -60,17 +60,17 @@ def finished(job: Job, result_ttl: int, config: JobConfig) -> Ending:
 
     Raises InvalidJobError if the result is too large.
     """
-    result = '' if job._result is None else b64encode(dump_checked(job._result)).decode()
-    if len(result) > config.max_result * _MEGABYTE:
+    data = b'' if job._result is None else dump_checked(job._result)
+    if len(data) > config.max_result * _MEGABYTE:
         raise InvalidJobError(
-            f'The result of {job.func_name} has {len(result) / _MEGABYTE:.0f} MB, more than '
+            f'The result of {job.func_name} has {len(data) / _MEGABYTE:.1f} MB, more than '
             f'JOB_MAX_RESULT ({config.max_result} MB): write it to a file, and return its name.'
         )
     outcome: dict[str, Any] = {
         **_times(job),
         'kind': Result.Type.SUCCESSFUL.value,
-        'field': 'return_value' if result else None,
-        'value': result or None,
+        'field': 'return_value' if data else None,
+        'value': b64encode(data).decode() if data else None,
         'counter': 'successful_job_count',
     }
     if job.repeats_left:
@@ -126,7 +126,7 @@ def released() -> Ending:
     return Ending(status='queued', moment=utcformat(datetime.now(UTC)), at_front=True)
 
 
-def unknown_here(job: Job, error: str, since: float) -> Ending:
+def unknown_here(since: float) -> Ending:
     """Return the ending of a job that this worker's code cannot run; that of another may.
 
     `since` is when the first worker said so. The delay grows with the time since then.
@@ -137,9 +137,6 @@ def unknown_here(job: Job, error: str, since: float) -> Ending:
         status='scheduled',
         moment=utcformat(moment),
         at=math.ceil(moment.timestamp() + delay),
-        kind=Result.Type.RETRIED.value,
-        field='exc_string',
-        value=pack_error(error),
         fields=('unknown_since', since),
     )
 

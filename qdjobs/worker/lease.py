@@ -144,7 +144,7 @@ def end_run(
 ) -> Ended:
     """End a run, and claim the next job if there is a `request`. Safe to repeat.
 
-    `ending` is an Ending as its `encode` returns it. `begun` is a run that was claimed ahead and has begun.
+    `ending` is an Ending as its `encode` returns it. `begun` was claimed ahead and has begun.
     """
     identity = [lease.job_id, lease.execution_id, lease.worker, lease.origin]
     wanted = b'' if request is None else msgspec.msgpack.encode(request)

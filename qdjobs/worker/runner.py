@@ -93,8 +93,13 @@ class Performer(Worker):
     def handle_job_success(
         self, job: Job, queue: Queue, started_job_registry: Any, execution: Execution
     ) -> None:
+        assert isinstance(job, CheckedJob)
         result_ttl = job.get_result_ttl(self.default_result_ttl)
-        self.ending = ending.finished(job, result_ttl, self.config)
+        try:
+            self.ending = ending.finished(job, result_ttl, self.config)
+        except InvalidJobError as error:  # the result is too large: RQ records it as a failure
+            job.raised = error
+            raise
 
     def handle_job_retry(
         self,
@@ -194,7 +199,7 @@ class Runner:
             return None
         error = f'{type(job.raised).__name__}: {job.raised}'
         log.warning('Job %s is released for a newer worker: %s', job.id, error)
-        return ending.unknown_here(job, error, since)
+        return ending.unknown_here(since)
 
     @contextlib.contextmanager
     def _marked(self, number: int) -> Iterator[None]:

@@ -135,8 +135,11 @@ class Supervisor:
                 if answer is not None:
                     return self._read(run, answer)
                 self._release_late(run)
+                checked_at = time.monotonic()
                 self._renew_if_due(run)
                 self._recorder.retry_if_due()
+                if time.monotonic() - checked_at > self._config.lease * 2 / 3 + TICK:
+                    continue  # this process was frozen: try to renew before giving up
                 outcome = self._end_if_needed(run)
                 if outcome is not None:
                     self._kill_horse()

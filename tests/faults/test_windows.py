@@ -238,7 +238,7 @@ def test_a_job_under_which_three_workers_died_is_a_poison_pill(
             claimed = claim_job(connection, request)
             assert claimed.claim is not None  # and that was the last of this worker
             eventually(lambda: connection.zcount('rq:leases', 0, time.time()) == 1)
-            recovered = recover(connection, late_leases(connection, 0.0, 10), 3)
+            recovered = recover(connection, late_leases(connection, 2.0, 10), 3)
             assert recovered == [(job.id, 'queued', False)]
     status = done(job)
     assert status['status'] == 'failed'
