@@ -3,6 +3,7 @@
 import asyncio
 import traceback
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -23,7 +24,8 @@ def a_task_group() -> None:
         async with asyncio.TaskGroup() as group:
             group.create_task(fail())
 
-    asyncio.run(work())
+    with ThreadPoolExecutor() as threads:  # Playwright has a loop in the thread of the tests
+        threads.submit(lambda: asyncio.run(work())).result()
 
 
 def a_group_while_an_error_is_handled() -> None:
