@@ -106,7 +106,7 @@ def test_a_cancel_in_a_long_queue_does_not_search_it(
         assert lines_of(lines) == []
 
 
-def test_a_job_cancelled_in_a_long_queue_and_retried_runs_once(
+def test_the_control_a_job_cancelled_in_a_long_queue_and_retried_runs_once(
     connection: Redis, own_worker: Worker, tmp_path: Path
 ) -> None:
     lines = tmp_path / 'lines'
