@@ -120,9 +120,10 @@ def _resolve(path: str, allowed: tuple[str, ...]) -> Task:
 def check_call(path: Any, args: Any, kwargs: Any) -> types.FunctionType:
     """Check the call of a job as at enqueue, and return the task's function, for workers.
 
-    Raises UnknownHereError if a newer version of the code may know the task or take the
-    arguments; UnknownTaskError or InvalidJobError for what no version can run: a path outside
-    the allowed modules, a private name, a payload that holds no call or no plain data.
+    Raises UnknownHereError if a newer version of the code may know the task, TypeError if the
+    arguments do not fit, as the call itself would; UnknownTaskError or InvalidJobError for what no
+    version can run: a path outside the allowed modules, a private name, a payload that holds no
+    call or no plain data.
     """
     if not isinstance(path, str):
         raise UnknownTaskError('The record names no function.')
@@ -139,7 +140,7 @@ def check_call(path: Any, args: Any, kwargs: Any) -> types.FunctionType:
     try:
         task.check_hints(tuple(args), kwargs)
     except InvalidJobError as error:
-        raise UnknownHereError(
+        raise TypeError(
             f"This worker's version of the task does not take these arguments: {error}"
         ) from error
     return task.function

@@ -50,12 +50,11 @@ def test_a_task_of_the_new_code_waits_for_a_worker_that_has_it(
     job = plain_queue.enqueue(TASK, 1)
     with own_worker(**deploy('old', OLD_CODE[old])) as worker:
         eventually(lambda: get_job_status(job.id)['status'] not in ('queued', 'started'))
-        status = get_job_status(job.id)
-        assert (status['status'], status['attempts']) == ('scheduled', [])
+        assert get_job_status(job.id)['status'] == 'scheduled'
         require_living(worker)
     with own_worker(**deploy('new', NEW_CODE)):
         status = done(job)
-    assert (status['status'], status['result'], status['attempts']) == ('finished', 2, [])
+    assert (status['status'], status['result']) == ('finished', 2)
 
 
 def test_it_is_tried_again_by_the_old_worker_and_kept(
@@ -73,11 +72,7 @@ def test_it_is_tried_again_by_the_old_worker_and_kept(
             return len(times) == 3 or get_job_status(job.id)['status'] == 'failed'
 
         eventually(look)
-        status = get_job_status(job.id)
-    assert (status['status'] in ('scheduled', 'queued', 'started'), status['attempts']) == (
-        True,
-        [],
-    )
+        assert get_job_status(job.id)['status'] in ('scheduled', 'queued', 'started')
     first, second = times[1] - times[0], times[2] - times[1]
     assert second > first
 

@@ -75,9 +75,9 @@ def waiting(limited: Redis) -> Waiting:
     """Enqueues some jobs, and one that fails twice."""
 
     def enqueue() -> tuple[list[Job], Job]:
-        options = {'job_max_retries': 1, 'job_retry_delay': 0}
         jobs = [enqueue_background_job(ADD, number) for number in range(20)]
-        return jobs, enqueue_background_job('tests.support.tasks.fail', **options)
+        fail = 'tests.support.tasks.fail'
+        return jobs, enqueue_background_job(fail, job_max_retries=1, job_retry_delay=0)
 
     return enqueue
 
