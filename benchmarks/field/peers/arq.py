@@ -1,0 +1,41 @@
+"""arq, one job at a time."""
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from arq import create_pool, func
+from arq.connections import RedisSettings
+
+from benchmarks.field import async_tasks
+
+TITLE = 'arq'
+PACKAGE = 'arq'
+COMMAND = ['arq', 'benchmarks.field.peers.arq.WorkerSettings']
+# A job's claim outlives its worker until job_timeout (300 s by default) and 10 s have passed.
+NOTE = 'back after 310 s (`job_timeout`)'
+
+
+def without_context(function):
+    async def task(ctx, *arguments):
+        return await function(*arguments)
+
+    return func(task, name=function.__name__)
+
+
+class WorkerSettings:
+    functions = [without_context(function) for function in async_tasks.ALL]  # noqa: RUF012
+    redis_settings = RedisSettings.from_dsn(os.environ['REDIS_URL'])
+    max_jobs = 1
+
+
+@asynccontextmanager
+async def connected() -> AsyncIterator[None]:
+    global pool
+    pool = await create_pool(WorkerSettings.redis_settings)
+    yield
+    await pool.aclose()
+
+
+async def enqueue(task: str, *arguments: object) -> None:
+    await pool.enqueue_job(task, *arguments)
