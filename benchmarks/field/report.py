@@ -43,7 +43,7 @@ class Entry:
             yield
         except (RuntimeError, OSError, AssertionError) as error:
             click.echo(f'{self.title}: {error}', err=True)
-            self.error = self.error or str(error).splitlines()[0]
+            self.error = self.error or str(error).splitlines()[-1]
 
     def median(self, figure: Callable[[Calm], float]) -> float:
         return statistics.median(figure(calm) for calm in self.rounds)

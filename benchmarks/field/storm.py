@@ -76,13 +76,20 @@ def wait_for_a_start(log: Path) -> None:
 
 
 def wait_for_the_end(log: Path, jobs: int, seconds: float) -> None:
-    """Until all jobs have finished and none runs once more, for as long as the calm lasts."""
+    """Until all jobs have finished and none runs once more, or the calm is over.
+
+    It begins when the backlog is done: when no job starts any longer that has not started before.
+    """
     deadline = time.monotonic() + seconds
+    known = 0
     while time.monotonic() < deadline:
         size = log.stat().st_size
         time.sleep(QUIET)
-        if log.stat().st_size == size and len(ends(log)) == jobs:
+        if log.stat().st_size == size and len(seen(log, 'end')) == jobs:
             return
+        started = len(seen(log, 'start'))
+        if started > known:
+            known, deadline = started, time.monotonic() + seconds
 
 
 def events(log: Path) -> Iterator[tuple[str, int, float]]:
@@ -91,8 +98,9 @@ def events(log: Path) -> Iterator[tuple[str, int, float]]:
         yield event, int(number), float(when)
 
 
-def ends(log: Path) -> set[int]:
-    return {number for event, number, _ in events(log) if event == 'end'}
+def seen(log: Path, wanted: str) -> set[int]:
+    """The jobs of which there is such an event."""
+    return {number for event, number, _ in events(log) if event == wanted}
 
 
 def judge(log: Path, jobs: int, killed: list[float]) -> Storm:

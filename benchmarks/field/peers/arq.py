@@ -1,4 +1,8 @@
-"""arq, one job at a time."""
+"""arq with its defaults, up to 10 jobs at a time.
+
+With max_jobs = 1 each poll starts one job, which is 2 jobs per second: a poll stops as soon as
+max_jobs run, and the next one is half a second later (poll_delay).
+"""
 
 import os
 from collections.abc import AsyncIterator
@@ -9,7 +13,7 @@ from arq.connections import RedisSettings
 
 from benchmarks.field import async_tasks
 
-TITLE = 'arq'
+TITLE = 'arq, 10 jobs at a time'
 PACKAGE = 'arq'
 COMMAND = ['arq', 'benchmarks.field.peers.arq.WorkerSettings']
 # A job's claim outlives its worker until job_timeout (300 s by default) and 10 s have passed.
@@ -26,7 +30,6 @@ def without_context(function):
 class WorkerSettings:
     functions = [without_context(function) for function in async_tasks.ALL]  # noqa: RUF012
     redis_settings = RedisSettings.from_dsn(os.environ['REDIS_URL'])
-    max_jobs = 1
 
 
 @asynccontextmanager
