@@ -2,12 +2,13 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -108,8 +109,11 @@ class Stage:
 
 
 def kill(process: 'subprocess.Popen[bytes]') -> None:
-    """Kill a process and all that it has started."""
-    kill_group(process.pid)
+    """Kill a process and all that it has started, in one go: none may end its job meanwhile."""
+    for pid in session_of(process.pid):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    kill_group(process.pid)  # and what has been started meanwhile
     process.wait()
 
 
