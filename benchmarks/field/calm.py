@@ -4,6 +4,7 @@ import time
 from dataclasses import dataclass, field
 
 from benchmarks.field.stage import Stage, kill, memory, stage
+from benchmarks.field.tasks import NAP_SECONDS
 
 WARM = 20  # jobs before the clock starts
 IDLE_SECONDS = 1
@@ -24,11 +25,12 @@ def measure(peer: str, jobs: int, seconds: float, latencies: int) -> Calm:
     for task in ('empty', 'nap', 'slow'):
         with stage(peer) as it:
             it.ask('empty', WARM)
-            taken = it.ask(task, jobs)
+            count = min(jobs, int(seconds / NAP_SECONDS)) if task == 'nap' else jobs
+            taken = it.ask(task, count)
             if task == 'empty':
-                calm.enqueue = taken / jobs * 1e6
+                calm.enqueue = taken / count * 1e6
             with it.worker():
-                calm.rates[task] = rate(it, WARM + jobs, seconds)
+                calm.rates[task] = rate(it, WARM + count, seconds)
     with stage(peer) as it, it.worker() as worker:
         it.ask('clock', 3)
         time.sleep(IDLE_SECONDS)

@@ -22,8 +22,8 @@ from benchmarks.field.tasks import STARTED, connection
 async def main(name: str) -> None:
     peer = importlib.import_module(f'benchmarks.field.peers.{name}')
     async with getattr(peer, 'connected', nullcontext)():
-        about = {'title': peer.TITLE, 'command': peer.COMMAND, 'note': peer.NOTE}
-        answer(about | {'version': f'{peer.PACKAGE} {version(peer.PACKAGE)}'})
+        title = peer.TITLE.format(version(peer.PACKAGE))
+        answer({'title': title, 'command': peer.COMMAND, 'note': peer.NOTE})
         while line := await asyncio.to_thread(sys.stdin.readline):
             request = json.loads(line)
             if request['task'] == 'clock':

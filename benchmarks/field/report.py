@@ -29,7 +29,6 @@ class Entry:
     """What is known of a peer."""
 
     title: str
-    version: str
     command: list[str]
     note: str
     rounds: list[Calm] = field(default_factory=list)
@@ -73,11 +72,11 @@ def table(entries: list[Entry]) -> Iterator[str]:
         mark = ''
         if note := '; '.join(filter(None, [entry.note, entry.error])):
             notes.append(f'{entry.title}: {note}.')
-            mark = f' [{len(notes)}]'
-        yield row([f'{entry.title}, {entry.version}{mark}', *entry.cells()])
+            mark = f' [^{len(notes)}]'
+        yield row([f'{entry.title}{mark}', *entry.cells()])
     for number, note in enumerate(notes, start=1):
         yield ''
-        yield f'[{number}] {note}'
+        yield f'[^{number}]: {note}'
 
 
 def row(cells: 'list[str] | tuple[str, ...]') -> str:

@@ -13,7 +13,7 @@ from benchmarks.field.stage import Stage, kill, stage
 
 BACKLOG = 400
 PER_SECOND = 25  # with the backlog more than a worker can do that dies all the time
-PATIENCE = 15  # seconds that a new worker has for its first job
+PATIENCE = 15  # seconds that a new worker has to start its first job
 QUIET = 2  # seconds without a start: nothing more comes
 
 

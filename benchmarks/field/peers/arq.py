@@ -13,7 +13,7 @@ from arq.connections import RedisSettings
 
 from benchmarks.field import async_tasks
 
-TITLE = 'arq, 10 jobs at a time'
+TITLE = 'arq {}, 10 jobs at a time'
 PACKAGE = 'arq'
 COMMAND = ['arq', 'benchmarks.field.peers.arq.WorkerSettings']
 # A job's claim outlives its worker until job_timeout (300 s by default) and 10 s have passed.

@@ -6,7 +6,7 @@ from celery import Celery
 
 from benchmarks.field import slow, tasks
 
-TITLE = 'Celery prefork'
+TITLE = 'Celery {}, prefork'
 PACKAGE = 'celery'
 COMMAND = ['celery', '-A', 'benchmarks.field.peers.celery', 'worker', '--concurrency', '1']
 # Acknowledges before it runs a task: what runs when the worker dies is lost. What it has prefetched

@@ -2,7 +2,7 @@
 
 from benchmarks.field.peers.celery import ALL, app
 
-TITLE = 'Celery prefork, `acks_late`'
+TITLE = 'Celery {}, prefork, `acks_late`'
 PACKAGE = 'celery'
 COMMAND = ['celery', '-A', 'benchmarks.field.peers.celery_late', 'worker', '--concurrency', '1']
 # An hour is the default of visibility_timeout. The guide warns of a shorter one: a task that takes

@@ -9,7 +9,7 @@ from dramatiq.results.backends import RedisBackend
 
 from benchmarks.field import slow, tasks
 
-TITLE = 'Dramatiq'
+TITLE = 'Dramatiq {}'
 PACKAGE = 'dramatiq'
 COMMAND = ['dramatiq', 'benchmarks.field.peers.dramatiq', '--processes', '1', '--threads', '1']
 # One command in a thousand looks for workers that have been silent for 60 s, and requeues what

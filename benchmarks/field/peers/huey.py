@@ -6,7 +6,7 @@ from huey import RedisHuey
 
 from benchmarks.field import slow, tasks
 
-TITLE = 'Huey, process'
+TITLE = 'Huey {}, process'
 PACKAGE = 'huey'
 COMMAND = ['huey_consumer', 'benchmarks.field.peers.huey.huey', '-k', 'process', '-w', '1']
 # Takes a task off the queue before it runs it, and has no setting that would bring it back.

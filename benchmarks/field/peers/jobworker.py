@@ -2,10 +2,10 @@
 
 from qdjobs import enqueue_background_job
 
-TITLE = 'JobWorker'
+TITLE = 'JobWorker, on RQ {}'
 PACKAGE = 'rq'
 COMMAND = ['rq', 'worker', '--worker-class', 'qdjobs.JobWorker', 'high', 'default', 'low']
-NOTE = ''
+NOTE = 'back when its lease of 30 s expires (`JOB_LEASE`)'
 
 
 def enqueue(task: str, *arguments: object) -> None:

@@ -5,7 +5,7 @@ import os
 from redis import Redis
 from rq import Queue, Retry
 
-TITLE = 'rq.Worker'
+TITLE = 'RQ {}'
 PACKAGE = 'rq'
 COMMAND = ['rq', 'worker', 'default']
 # Its registries are cleaned when a worker starts and every 10 minutes. A job without a heartbeat

@@ -8,7 +8,7 @@ from saq import Queue
 
 from benchmarks.field import async_tasks
 
-TITLE = 'SAQ'
+TITLE = 'SAQ {}'
 PACKAGE = 'saq'
 COMMAND = ['saq', 'benchmarks.field.peers.saq.settings']
 # Once a minute it sweeps jobs that have run for longer than their timeout (10 s by default). With

@@ -6,7 +6,7 @@ from streaq import Worker
 
 from benchmarks.field import async_tasks
 
-TITLE = 'streaQ'
+TITLE = 'streaQ {}'
 PACKAGE = 'streaq'
 COMMAND = ['streaq', 'run', 'benchmarks.field.peers.streaq:worker']
 # A worker claims what another has held for idle_timeout, 60 s by default.

@@ -8,7 +8,7 @@ from taskiq_redis import RedisAsyncResultBackend, RedisStreamBroker
 
 from benchmarks.field import async_tasks
 
-TITLE = 'taskiq, streams'
+TITLE = 'taskiq {}, streams'
 PACKAGE = 'taskiq'
 COMMAND = ['taskiq', 'worker', 'benchmarks.field.peers.taskiq:broker']
 COMMAND += ['--workers', '1', '--max-async-tasks', '1']
