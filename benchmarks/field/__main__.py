@@ -24,7 +24,7 @@ def main(only: str, rounds: int, kills: int, quick: bool, file: Path | None) -> 
     peers = only.split(',')
     if unknown := set(peers) - set(PEERS):
         raise click.BadParameter(f'{", ".join(sorted(unknown))}: not among {", ".join(PEERS)}')
-    jobs, seconds, latencies, calm = (100, 3.0, 5, 15.0) if quick else (6000, 5.0, 20, 120.0)
+    jobs, seconds, latencies, calm = (100, 3.0, 5, 15.0) if quick else (4000, 5.0, 20, 120.0)
     if quick:
         rounds, kills = 1, min(kills, 4)
     entries = {}
