@@ -2,7 +2,7 @@
 PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: install demo up test test-all faults check bench clean
+.PHONY: install demo up test test-all faults check bench bench-field clean
 
 install: .venv/installed
 
@@ -56,6 +56,17 @@ bench: .venv/benched .venv/celery/bin/celery
 	@python -m benchmarks.svg
 	@python -m benchmarks.tasks
 	@python -m benchmarks.imports
+
+# JobWorker beside the other job queues on Redis, each in an environment of its own. `make bench-field
+# FIELD='--only rq,huey --quick'` is for those who change it.
+FIELD_PEERS = rq celery dramatiq huey arq saq streaq taskiq
+bench-field: install $(FIELD_PEERS:%=.venv/field/%/installed)
+	@python -m benchmarks.field $(FIELD)
+
+.venv/field/%/installed: benchmarks/field/requirements-%.txt
+	@python -m venv .venv/field/$*
+	@.venv/field/$*/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
 
 .venv/celery/bin/celery: benchmarks/requirements-celery.txt
 	@python -m venv .venv/celery

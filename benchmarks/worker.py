@@ -1,6 +1,7 @@
 """Compare workers of one process: RQ's two, ours and Celery's prefork pool, in one run.
 
-Run with `make bench`. The contenders run one at a time, each with an empty server of its own.
+Run with `make bench`. The contenders take turns, each with an empty server of its own, and the
+figures are medians of some rounds.
 """
 
 import json
@@ -11,7 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import click
@@ -151,23 +152,41 @@ def memory(pid: int) -> float:
     return int(rollup) / 1024 + sum(memory(int(child)) for child in children)
 
 
+def median(rounds: list[Figures]) -> Figures:
+    result = Figures(rounds[0].name)
+    for field in fields(Figures)[1:]:
+        setattr(result, field.name, statistics.median(getattr(row, field.name) for row in rounds))
+    return result
+
+
+def ratios(rate: float, bases: list[float]) -> str:
+    return f'{rate:>8,.0f}/s' + ''.join(f'{rate / base:>7.1f} ×' for base in bases)
+
+
 @click.command()
 @click.option('--celery', help="The celery command of an environment with Celery's requirements.")
-def main(celery: str | None) -> None:
-    rows = [measure(contender) for contender in contenders(celery)]
-    stock = rows[0]
+@click.option('--rounds', default=3, show_default=True, type=click.IntRange(min=1))
+def main(celery: str | None, rounds: int) -> None:
+    measured: dict[str, list[Figures]] = {}
+    for _ in range(rounds):
+        for contender in contenders(celery):
+            measured.setdefault(contender.name, []).append(measure(contender))
+    rows = [median(figures) for figures in measured.values()]
+    bases = [row for row in rows if row.name in ('rq.Worker', 'Celery prefork')]
+    width = 10 + 9 * len(bases)
     click.echo(
-        f'\n{"one worker, one process":24}{"empty task":>20}{"slow import":>20}'
+        f'\n{"one worker, one process":24}{"empty task":>{width}}{"slow import":>{width}}'
         f'{"trips":>8}{"start p50":>12}{"p99":>10}{"idle":>8}{"memory":>9}'
     )
     for row in rows:
         click.echo(
-            f'{row.name:24}{row.empty_rate:>9,.0f}/s{row.empty_rate / stock.empty_rate:>7.1f} ×'
-            f'{row.slow_rate:>9,.0f}/s{row.slow_rate / stock.slow_rate:>7.1f} ×'
+            f'{row.name:24}{ratios(row.empty_rate, [base.empty_rate for base in bases])}'
+            f'{ratios(row.slow_rate, [base.slow_rate for base in bases])}'
             f'{row.requests or "–":>8.4}{row.p50:>9.1f} ms{row.p99:>7.1f} ms{row.idle:>6.1f}/s'
             f'{row.memory:>6.0f} MB'
         )
     click.echo(
+        f'×: as many as {", as many as ".join(base.name for base in bases)}. '
         'trips: round trips to Redis per job (of Celery: not counted). '
         'start: from enqueue to start, worker idle.'
     )
