@@ -20,8 +20,8 @@ async def slow() -> int:
     return slow_import()
 
 
-async def clock() -> int:
-    return tell_time()
+async def clock(number: int) -> int:
+    return tell_time(number)
 
 
 async def record(number: int) -> int:

@@ -7,6 +7,7 @@ from benchmarks.field.stage import Stage, kill, memory, stage
 from benchmarks.field.tasks import NAP_SECONDS
 
 WARM = 20  # jobs before the clock starts
+WARM_LATENCIES = 3
 IDLE_SECONDS = 1
 
 
@@ -32,9 +33,9 @@ def measure(peer: str, jobs: int, seconds: float, latencies: int) -> Calm:
             with it.worker():
                 calm.rates[task] = rate(it, WARM + count, seconds)
     with stage(peer) as it, it.worker() as worker:
-        it.ask('clock', 3)
+        it.ask('clock', WARM_LATENCIES)
         time.sleep(IDLE_SECONDS)
-        calm.latencies = it.ask('clock', latencies)
+        calm.latencies = it.ask('clock', latencies, first=WARM_LATENCIES)
         kill(it.client)  # so that it shares no memory with the worker
         calm.memory = memory(worker)
     return calm

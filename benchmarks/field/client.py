@@ -26,10 +26,8 @@ async def main(name: str) -> None:
         answer({'title': title, 'command': peer.COMMAND, 'note': peer.NOTE})
         while line := await asyncio.to_thread(sys.stdin.readline):
             request = json.loads(line)
-            if request['task'] == 'clock':
-                answer({'seconds': await latencies(peer, request['count'])})
-            else:
-                answer({'seconds': await enqueue(peer, **request)})
+            work = latencies if request['task'] == 'clock' else enqueue
+            answer({'seconds': await work(peer, **request)})
 
 
 def answer(content: dict[str, Any]) -> None:
@@ -43,23 +41,29 @@ async def call(peer: Any, task: str, *arguments: object) -> None:
         await enqueued
 
 
-async def enqueue(peer: Any, task: str, count: int, first: int = 0) -> float:
+async def enqueue(peer: Any, task: str, count: int, first: int) -> float:
     start = time.perf_counter()
     for number in range(first, first + count):
         await call(peer, task, *([number] if task == 'record' else []))
     return time.perf_counter() - start
 
 
-async def latencies(peer: Any, count: int) -> list[float]:
+async def latencies(peer: Any, task: str, count: int, first: int) -> list[float]:
     taken = []
-    for _ in range(count):
+    for number in range(first, first + count):
         await asyncio.sleep(random.uniform(0.05, 0.55))  # at no particular moment of a poll
         start = time.time()
-        await call(peer, 'clock')
-        popped = await asyncio.to_thread(connection().blpop, [STARTED], 60)
-        assert popped, 'the job has not started in a minute'
-        taken.append(float(popped[1]) - start)
+        await call(peer, task, number)
+        taken.append(await asyncio.to_thread(start_of, number) - start)
     return taken
+
+
+def start_of(number: int) -> float:
+    while popped := connection().blpop([STARTED], 60):
+        started, when = popped[1].split()
+        if int(started) == number:  # not the second run of one before
+            return float(when)
+    raise TimeoutError('The job has not started in a minute.')
 
 
 if __name__ == '__main__':

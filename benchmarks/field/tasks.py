@@ -9,7 +9,7 @@ from functools import cache
 from redis import Redis
 
 FINISHED = 'field:finished'  # how many jobs have ended
-STARTED = 'field:started'  # when a `clock` has started
+STARTED = 'field:started'  # the numbers of `clock` jobs, and when they have started
 NAP_SECONDS = 0.005
 RECORD_SECONDS = 0.02
 
@@ -32,8 +32,8 @@ def nap() -> int:
     return count()
 
 
-def clock() -> int:
-    connection().rpush(STARTED, time.time())
+def clock(number: int) -> int:
+    connection().rpush(STARTED, f'{number} {time.time()}')
     return count()
 
 
