@@ -84,7 +84,7 @@ class Claims:
         self._unanswered = None
         self.is_suspended = claimed.is_suspended
         self.found_nothing = claimed.claim is None
-        if claimed.has_more_due:
+        if claimed.has_more:
             self._due_check_at = 0.0
         return claimed.claim
 
@@ -106,13 +106,13 @@ class Claims:
         return claim
 
     @property
-    def has_more_due(self) -> bool:
-        """Whether another check for due jobs must follow at once."""
+    def has_more(self) -> bool:
+        """Whether another claim must follow at once."""
         return self._due_check_at == 0.0
 
     def wait(self) -> None:
         """Wait until a job is enqueued, or for JOB_IDLE_WAIT. Raises RedisError."""
-        if not self.has_more_due:
+        if not self.has_more:
             seconds = min(self._config.idle_wait, self._config.heartbeat_interval)
             wait_for_wake_up(self._connection, self._queues(), seconds, self._orders.pipe)
 

@@ -101,7 +101,7 @@ class Claimed:
 
     claim: Claim | None
     is_suspended: bool
-    has_more_due: bool  # a limit was reached: check for due jobs again at once
+    has_more: bool  # a limit was reached: claim again at once, with a check for due jobs
 
 
 @dataclass(frozen=True)
@@ -245,14 +245,14 @@ def wait_for_wake_up(
 
 
 def _read_claimed(reply: list[Any], request: ClaimRequest) -> Claimed:
-    kind, queue, job_id, values, more_due = reply
+    kind, queue, job_id, values, more = reply
     claim = None
     if kind == b'job':
         fields = dict(zip(values[::2], values[1::2], strict=True))
         origin = fields[b'origin'].decode(errors='replace')
         lease = Lease(job_id.decode(), request.execution, request.worker, origin)
         claim = Claim(lease, queue.decode(), fields, request.made_at)
-    return Claimed(claim, kind == b'suspended', bool(more_due))
+    return Claimed(claim, kind == b'suspended', bool(more))
 
 
 def _now() -> tuple[str, float]:

@@ -237,13 +237,14 @@ class Runner:
         return Answer((b'', b''))
 
     def _queue_of(self, job: Job) -> Queue:
-        return Queue(
+        queue = Queue(
             job.origin,
             connection=self._connection,
             job_class=CheckedJob,
-            serializer=PlainSerializer,
             death_penalty_class=TimeLimit,
         )
+        queue.serializer = PlainSerializer  # as an argument, RQ would inspect it for each job
+        return queue
 
     def _execution_of(self, job: Job, claim: Claim) -> Execution:
         lease = claim.lease

@@ -44,7 +44,8 @@ class Surroundings:
         """Undo what a task has changed. Returns False if that is impossible in this process."""
         os.umask(self.umask)
         random.seed()
-        logging.disable(self.disabled_logging)
+        if logging.root.manager.disable != self.disabled_logging:
+            logging.disable(self.disabled_logging)  # it empties a cache of each logger
         try:
             if self.folder is not None:
                 os.chdir(self.folder)

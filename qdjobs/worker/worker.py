@@ -241,7 +241,7 @@ class JobWorker(Worker):
                 claim = self._claims.try_once(is_due_check=burst)
                 if claim is not None:
                     return claim
-                if burst and not self._claims.has_more_due:
+                if burst and not self._claims.has_more:
                     self.log.info('Worker %s: done, quitting', self.name)
                     return None
                 self._presence.show('suspended' if self._claims.is_suspended else 'idle')

@@ -1,8 +1,10 @@
--- Prepended to the scripts that claim a job, after run.lua.
+-- Prepended to the scripts that claim a job, after run.lua. Redis serves no other client while a
+-- script runs: hence the limits.
+local DUE_AT_ONCE = 500  -- jobs of a queue
+local PASSED_OVER_AT_ONCE = 1000  -- ids without a job to start, such as those of deleted jobs
 
 -- Enqueues due jobs of a queue, except those under RQ's rate limit, which also wait for a slot.
 -- Returns whether there may be more.
-local DUE_AT_ONCE = 500
 local function enqueue_due(queue, moment, time)
   local scheduled = key('scheduled', queue)
   local ids = redis.call('ZRANGEBYSCORE', scheduled, 0, time, 'LIMIT', 0, DUE_AT_ONCE)
@@ -63,7 +65,7 @@ local function start(queue, id, by)
   redis.call('ZADD', key('wip', origin), '+inf', member)
   redis.call('HSET', key('execution', member), 'id', by.execution, 'job_id', id, 'created_at',
              by.timestamp, 'last_heartbeat', by.timestamp, 'worker_name', by.worker, 'origin',
-             origin, 'ahead', by.is_ahead and 1 or 0)
+             origin, unpack(by.is_ahead and {'ahead', '1'} or {}))
   redis.call('DEL', key('executions', id))
   redis.call('ZADD', key('executions', id), '+inf', by.execution)
   redis.call('SADD', key('worker', by.worker .. ':executions'), member)
@@ -72,25 +74,28 @@ end
 
 -- Claims the next job of the queues: starts it, with a lease. `by` is a table with the fields of
 -- ClaimRequest in lease.py.
--- Returns {'job', queue, id, hash, more due}, or {'idle' or 'suspended', '', '', {}, more due}.
+-- Returns {'job', queue, id, hash, more}, or {'idle' or 'suspended', '', '', {}, more}; `more` is 1
+-- if a limit was reached, so that another claim must follow at once.
 local function claim_next(by)
   if redis.call('EXISTS', rq .. 'suspended') == 1 then return {'suspended', '', '', {}, 0} end
-  local more_due, keys = 0, {}
-  local time = by.is_due_check and now()
+  local more, keys = 0, {}
+  local time = by.is_due_check and clock()
   for i, queue in ipairs(by.queues) do
-    if time and enqueue_due(queue, by.moment, time) then more_due = 1 end
+    if time and enqueue_due(queue, by.moment, time) then more = 1 end
     keys[i] = key('queue', queue)
   end
   keys[#keys + 1] = 'LEFT'
-  while true do
+  for _ = 1, PASSED_OVER_AT_ONCE do
     local popped = redis.call('LMPOP', #by.queues, unpack(keys))
-    if not popped then break end
+    if not popped then
+      keys = {}
+      for i, queue in ipairs(by.queues) do keys[i] = key('wake-up', queue) end
+      redis.call('DEL', unpack(keys))
+      return {'idle', '', '', {}, more}
+    end
     local queue, id = string.sub(popped[1], #key('queue', '') + 1), popped[2][1]
     local hash = start(queue, id, by)
-    if hash then return {'job', queue, id, hash, more_due} end
+    if hash then return {'job', queue, id, hash, more} end
   end
-  keys = {}
-  for i, queue in ipairs(by.queues) do keys[i] = key('wake-up', queue) end
-  redis.call('DEL', unpack(keys))
-  return {'idle', '', '', {}, more_due}
+  return {'idle', '', '', {}, 1}
 end

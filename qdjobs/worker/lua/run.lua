@@ -2,17 +2,25 @@
 -- {id, execution, worker, origin}, where origin is the queue whose registries hold the job.
 local DEFAULT_FAILURE_TTL, MAX_TTL = 31536000, 315360000  -- seconds; RQ's default, and a limit
 
-local function clock() local t = redis.call('TIME') return t[1] + t[2] / 1000000 end
+local time_now
+local function clock()
+  if not time_now then
+    local t = redis.call('TIME')
+    time_now = t[1] + t[2] / 1000000
+  end
+  return time_now
+end
 local function member_of(run) return run.id .. ':' .. run.execution end
 
--- Deletes the execution of a run with its lease. Keeps the job.
+-- Deletes the execution of a run with its lease. Keeps the job. Returns whether this was the job's
+-- present run.
 local function forget_execution(run)
   local member = member_of(run)
   redis.call('ZREM', rq .. 'leases', member)
   redis.call('ZREM', key('wip', run.origin), member)
-  redis.call('ZREM', key('executions', run.id), run.execution)
   redis.call('DEL', key('execution', member))
   redis.call('SREM', key('worker', run.worker .. ':executions'), member)
+  return redis.call('ZREM', key('executions', run.id), run.execution) == 1
 end
 
 local function add_result(run, ending)
@@ -58,7 +66,7 @@ local function make_terminal(run, ending, ttl)
     redis.call('DEL', job, results, rq .. 'job::' .. run.id .. ':dependencies')
     return false
   end
-  local expiry = ttl >= 0 and now() + ttl or '+inf'
+  local expiry = ttl >= 0 and clock() + ttl or '+inf'
   if ttl ~= 0 and not ending.is_unregistered then
     redis.call('ZADD', key(PLACE[ending.status], run.origin), expiry, run.id)
   end
@@ -72,14 +80,14 @@ local function make_terminal(run, ending, ttl)
   end
   if has_dependents then
     redis.call('PERSIST', job .. ':dependents')
-    redis.call('ZADD', rq .. 'pending-dependents', now(), run.id)
+    redis.call('ZADD', rq .. 'pending-dependents', clock(), run.id)
   end
   return has_dependents
 end
 
 local function count(run, ending)
   local worker = key('worker', run.worker)
-  if ending.counter and redis.call('EXISTS', worker) == 1 then
+  if ending.counter then
     redis.call('HINCRBY', worker, ending.counter, 1)
     local seconds = (ending.execution_ended_at or 0) - (ending.execution_started_at or 0)
     redis.pcall('HINCRBYFLOAT', worker, 'total_working_time', seconds)
@@ -115,16 +123,14 @@ end
 -- deleted, cancelled or enqueued anew.
 local function end_run(run, ending)
   local job = job_key(run.id)
-  local holds_lease = redis.call('ZSCORE', rq .. 'leases', member_of(run))
-  local is_current = redis.call('ZSCORE', key('executions', run.id), run.execution)
-  local found = redis.call('HMGET', job, 'status', 'stop_requested', 'failure_ttl')
-  if not holds_lease then
+  local found = redis.call('HMGET', job, 'status', 'stop_requested', 'failure_ttl', 'worker_deaths',
+                           'unknown_since')
+  if not redis.call('ZSCORE', rq .. 'leases', member_of(run)) then
     forget_death(run)
     if not has_recorded(run) then return 'lost', false end
     return found[1] or 'lost', redis.call('ZSCORE', rq .. 'pending-dependents', run.id) ~= false
   end
-  forget_execution(run)
-  if not is_current or found[1] ~= 'started' then return 'lost', false end
+  if not forget_execution(run) or found[1] ~= 'started' then return 'lost', false end
   if found[2] == '1' and not ENDED[ending.status] then
     ending = {status = 'stopped', ended_at = ending.moment, moment = ending.moment, kind = 2,
               field = 'exc_string', value = STOPPED}
@@ -132,7 +138,7 @@ local function end_run(run, ending)
   if ending.kind then add_result(run, ending) end
   redis.call('HSET', job, 'status', ending.status, 'ended_at', ending.ended_at or '',
              unpack(ending.fields or {}))
-  if ending.counter == 'successful_job_count' then
+  if ending.counter == 'successful_job_count' and (found[4] or found[5]) then
     redis.call('HDEL', job, 'worker_deaths', 'lost_run', 'unknown_since')
   end
   if ending.meta then redis.call('HSET', job, 'meta', ending.meta) end
