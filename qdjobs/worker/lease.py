@@ -56,8 +56,7 @@ _persist_waiting = _script('persist_waiting')
 _presence = _script('presence')
 
 
-@dataclass(frozen=True)
-class Lease:
+class Lease(msgspec.Struct, frozen=True):
     """The right of one worker to run one job and to record its outcome."""
 
     job_id: str
@@ -71,8 +70,7 @@ class Lease:
         return f'{self.job_id}:{self.execution_id}'
 
 
-@dataclass(frozen=True)
-class Claim:
+class Claim(msgspec.Struct, frozen=True, tag=True):
     """A job that this worker has claimed: its lease, its queue and its hash."""
 
     lease: Lease

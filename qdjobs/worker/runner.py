@@ -7,11 +7,9 @@ needs, for RQ's callbacks and exception handlers and for tools that patch it, su
 import contextlib
 import logging
 import os
-import pickle
 import time
 from collections.abc import Iterator
 from contextvars import copy_context
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -44,8 +42,7 @@ class PoisonJobError(Exception):
     """Too many workers have died under a job."""
 
 
-@dataclass(frozen=True)
-class FollowUp:
+class FollowUp(msgspec.Struct, frozen=True, tag=True):
     """What a horse does once the end of a job is recorded: webhooks, the callback of a stop."""
 
     claim: Claim
@@ -152,10 +149,11 @@ class Runner:
         os.environ['RQ_WORKER_ID'] = worker.name
         self._app = load_app(self._config.app, self._config) if self._config.app else None
         self._surroundings = Surroundings.now()
+        self._decoder = msgspec.msgpack.Decoder(Claim | FollowUp)
 
     def answer(self, message: bytes, number: int) -> bytes:
         """Run a claimed job, or follow up one. `number` is the job's for this horse."""
-        work: Claim | FollowUp = pickle.loads(message)  # noqa: S301  # from the parent
+        work: Claim | FollowUp = self._decoder.decode(message)
         os.environ['RQ_JOB_ID'] = work.lease.job_id if isinstance(work, Claim) else ''
         context = copy_context()  # discards the context variables that the task sets
         if isinstance(work, Claim):
@@ -181,6 +179,7 @@ class Runner:
             if release := self._release(job, claim):
                 return Answer(release.encode())
         job.around_task = self._marked(number)
+        self._log_start(job, claim)
         webhooks, job.webhooks = job.webhooks, []  # sent once the end is recorded
         with self._app.app_context() if self._app else contextlib.nullcontext():
             self._performer.error = ''
@@ -191,6 +190,12 @@ class Runner:
         status = 'finished' if has_succeeded else ended.status
         has_webhook = any(webhook.job_status == status for webhook in webhooks)
         return Answer(ended.encode(), self._fate(job), has_webhook, status, self._performer.error)
+
+    def _log_start(self, job: CheckedJob, claim: Claim) -> None:
+        shown = job.id
+        if self._performer.log_job_description:
+            shown = f'{(job.description or "")[:500]} ({job.id})'
+        log.info('Worker %s: %s: %s', claim.lease.worker, claim.queue, shown)
 
     def _release(self, job: CheckedJob, claim: Claim) -> Ending | None:
         """Return the ending of a job for a newer worker, or None once the grace has passed."""

@@ -4,7 +4,6 @@ Lives in the parent.
 """
 
 import logging
-import pickle
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -120,7 +119,7 @@ class Supervisor:
         self._executions[lease.execution_id] = Execution(
             lease.execution_id, lease.job_id, self._connection, self._worker
         )
-        self._horse.send(pickle.dumps(claim))
+        self._horse.send(msgspec.msgpack.encode(claim))
         moment = time.monotonic()
         timeout = _parse_timeout(claim.fields.get(b'timeout'), Queue.DEFAULT_TIMEOUT)
         must_end_at = moment + timeout + _callback_timeout(claim.fields) + TIMEOUT_GRACE
@@ -290,7 +289,7 @@ class Supervisor:
     def follow_up(self, work: FollowUp) -> None:
         """Have the horse send webhooks, or call the callback of a stop. No lease is held."""
         horse = self.require_horse()
-        horse.send(pickle.dumps(work))
+        horse.send(msgspec.msgpack.encode(work))
         deadline = time.monotonic() + FOLLOW_UP_TIMEOUT
         try:
             while horse.wait(TICK) is None:

@@ -35,9 +35,9 @@ class Surroundings:
             _folder(),
             umask,
             os.getpriority(os.PRIO_PROCESS, 0),
-            tuple(resource.getrlimit(limit) for limit in _LIMITS),
+            tuple(map(resource.getrlimit, _LIMITS)),
             logging.root.manager.disable,
-            tuple(_identity(file) for file in range(3)),
+            tuple(map(_identity, range(3))),
         )
 
     def restore(self) -> bool:
@@ -53,8 +53,8 @@ class Surroundings:
             pass
         return (
             os.getpriority(os.PRIO_PROCESS, 0) == self.niceness
-            and tuple(resource.getrlimit(limit) for limit in _LIMITS) == self.limits
-            and tuple(_identity(file) for file in range(3)) == self.files
+            and tuple(map(resource.getrlimit, _LIMITS)) == self.limits
+            and tuple(map(_identity, range(3))) == self.files
         )
 
 

@@ -38,6 +38,7 @@ from qdjobs.worker.supervisor import Run, Supervisor
 from qdjobs.worker.untrusted import CheckedJob
 
 SOCKET_TIMEOUT = 5.0  # seconds, at most, to wait for an answer of Redis
+BEAT_INTERVAL = 0.05  # seconds, at least, between two looks at what is due
 OUTAGE_PAUSE = 0.5  # seconds between two attempts to claim while Redis is away
 
 
@@ -65,6 +66,7 @@ class JobWorker(Worker):
         self.serializer = PlainSerializer
         for queue in self.queues:
             queue.job_class, queue.serializer = CheckedJob, PlainSerializer
+        self._next_beat = 0.0  # on the monotonic clock
         self._compose()
 
     def _compose(self) -> None:
@@ -261,10 +263,6 @@ class JobWorker(Worker):
         run = self._supervisor.start(claim)
         queue = next((q for q in self.queues if q.name == claim.queue), self.queues[0])
         self.reorder_queues(queue)
-        description = claim.fields.get(b'description', b'')[:500].decode(errors='replace')
-        job_id = claim.lease.job_id
-        shown = f'{description} ({job_id})' if self.log_job_description else job_id
-        self.log.info('Worker %s: %s: %s', self.name, queue.name, shown)
         self._presence.show('busy')
         return run
 
@@ -333,8 +331,10 @@ class JobWorker(Worker):
 
     def _beat(self) -> None:
         """Do what a living worker does now and then. Logs all errors of Redis."""
-        if self._recorder.is_behind:
+        moment = time.monotonic()
+        if moment < self._next_beat or self._recorder.is_behind:
             return
+        self._next_beat = moment + BEAT_INTERVAL
         self._presence.beat_if_due()
         self._maintenance.run_if_due()
         if self.should_run_maintenance_tasks:
