@@ -39,7 +39,8 @@ if page[1] == '0' and #limited == 0 then
   local expiry = tonumber(redis.call('HGET', job, 'kept_until'))
   if expiry and ENDED[redis.call('HGET', job, 'status')] then
     redis.call('HDEL', job, 'kept_until')
-    for _, name in ipairs({job, waiting, key('results', parent)}) do
+    local dependencies = rq .. 'job::' .. parent .. ':dependencies'
+    for _, name in ipairs({job, waiting, key('results', parent), dependencies}) do
       redis.call('EXPIREAT', name, math.floor(expiry))
     end
   end

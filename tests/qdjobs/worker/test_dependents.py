@@ -94,6 +94,27 @@ def test_a_parent_that_is_not_kept_until_somebody_looks(
         require_finished(children)
 
 
+@pytest.mark.parametrize('chance', ['finishes', 'fails', 'cancelled', 'with a grandchild'])
+def test_nothing_is_kept_for_ever(
+    connection: Redis, plain_queue: Queue, own_worker: Worker, chance: str
+) -> None:
+    parent = plain_queue.enqueue(ADD, 1)
+    task = 'tests.support.tasks.fail' if chance == 'fails' else ADD
+    last = child = plain_queue.enqueue(task, 1, depends_on=parent)
+    if chance == 'with a grandchild':
+        last = plain_queue.enqueue(ADD, 1, depends_on=child)
+    if chance == 'cancelled':
+        grandchild = plain_queue.enqueue(ADD, 1, depends_on=child)
+        assert cancel_job(grandchild.id) == cancel_job(child.id) == 'canceled'
+    with own_worker(**CALM) as worker:
+        done(parent)
+        done(last)
+        require_living(worker)
+        require_living(worker)  # behind what follows the end of the last
+    kept = [key for key in connection.scan_iter('rq:job:*') if connection.ttl(key) == -1]
+    assert kept == []
+
+
 def test_a_full_redis(
     own_server: ValkeyServer, own_worker: Worker, begun: Path, gate: Path
 ) -> None:
