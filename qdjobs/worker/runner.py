@@ -183,6 +183,8 @@ class Runner:
         webhooks, job.webhooks = job.webhooks, []  # sent once the end is recorded
         with self._app.app_context() if self._app else contextlib.nullcontext():
             self._performer.error = ''
+            if job.raised is not None:
+                self._marks.enter(number)  # its failure callback may be as lethal as a task
             self._performer.perform_job(job, self._queue_of(job), self._execution_of(job, claim))
         ended, self._performer.ending = self._performer.ending, None
         assert ended is not None

@@ -8,6 +8,7 @@ import time
 
 from redis import Redis
 from redis.exceptions import RedisError
+from rq.defaults import RQ_KEY_PREFIX
 from rq.job import Job
 from rq.queue import Queue
 from rq.rate_limit import RateLimitRegistry
@@ -31,7 +32,7 @@ def enqueue_all_dependents(connection: Redis, parent: str, seconds: float) -> bo
         cursor, limited = enqueue_dependents(connection, parent, cursor, PAGE)
         for job_id in limited:
             enqueue_limited(connection, job_id)
-        if cursor == '0':
+        if cursor == '0' and not limited:  # else the script has kept its note
             return True
         if time.monotonic() >= deadline:
             return False
@@ -48,8 +49,20 @@ def enqueue_limited(connection: Redis, job_id: str) -> None:
             pipe.execute()
     except RedisError:
         raise
-    except Exception:
+    except Exception:  # malformed: it fails with the cause once claimed
         log.exception('Job %s, under a rate limit, cannot be enqueued', job_id)
+        _enqueue_malformed(connection, job_id)
+
+
+def _enqueue_malformed(connection: Redis, job_id: str) -> None:
+    key = Job.key_for(job_id)
+    origin = connection.hget(key, 'origin')
+    name = origin.decode(errors='replace') if isinstance(origin, bytes) else 'default'
+    with connection.pipeline() as pipe:
+        pipe.zrem(f'{RQ_KEY_PREFIX}:deferred:{name}', job_id)
+        pipe.hset(key, 'status', 'queued')
+        pipe.rpush(f'{RQ_KEY_PREFIX}:queue:{name}', job_id)
+        pipe.execute()
 
 
 def free_slot(connection: Redis, rate_limit: str, job_id: str) -> None:

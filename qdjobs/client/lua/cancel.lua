@@ -23,8 +23,11 @@ for _, registry in ipairs({'scheduled', 'deferred', 'ready'}) do
   redis.call('ZREM', key(registry, origin), id)
 end
 redis.call('HSET', job, 'status', 'canceled', 'ended_at', ARGV[3])
-redis.call('EXPIRE', job, ARGV[4])
-redis.call('EXPIRE', key('results', id), ARGV[4])  -- of attempts before it was cancelled
+local dependencies = rq .. 'job::' .. id .. ':dependencies'
+-- The results are those of attempts before it was cancelled.
+for _, name in ipairs({job, key('results', id), job .. ':dependents', dependencies}) do
+  redis.call('EXPIRE', name, ARGV[4])
+end
 -- RQ never cleans this registry and sets no expiry on jobs that it cancels: do both here.
 local registry = key('canceled', origin)
 for _, old in ipairs(redis.call('ZRANGEBYSCORE', registry, 0, now(), 'LIMIT', 0, 100)) do

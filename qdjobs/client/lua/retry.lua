@@ -22,6 +22,7 @@ end
 redis.call('SADD', rq .. 'queues', key('queue', origin))
 forget_run(id, origin)
 redis.call('PERSIST', job)
+redis.call('PERSIST', rq .. 'job::' .. id .. ':dependencies')
 redis.call('HDEL', job, 'started_at', 'ended_at', 'last_heartbeat', 'worker_name', 'result',
            'exc_info', 'number_of_retries', 'worker_deaths', 'lost_run', 'unknown_since',
            'kept_until', 'stop_requested')

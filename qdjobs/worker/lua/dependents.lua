@@ -2,7 +2,8 @@
 -- ARGV: prefix, id of the ended job, time (RQ's format), cursor (0 at first), number of jobs to
 -- look at.
 -- Returns {next cursor, ids under RQ's rate limit, which the caller must enqueue}. The cursor is 0
--- after the last: then the note in `pending-dependents` is removed, and the record may expire.
+-- after the last: then, unless the caller has some to enqueue first, the note in
+-- `pending-dependents` is removed, and the record may expire.
 local parent, moment, cursor, limit = unpack(ARGV, 2, 5)
 local job, waiting = job_key(parent), job_key(parent) .. ':dependents'
 local limited = {}
@@ -16,7 +17,7 @@ local function enqueue(id)
   if not dependencies_are_met(id) then return false end
   if found[5] then
     limited[#limited + 1] = id
-    return true
+    return false
   end
   local origin = found[2] or ''
   redis.call('ZREM', key('deferred', origin), id)
@@ -33,12 +34,13 @@ local page = redis.call('SSCAN', waiting, cursor, 'COUNT', limit)
 for _, id in ipairs(page[2]) do
   if enqueue(id) then redis.call('SREM', waiting, id) end
 end
-if page[1] == '0' then
+if page[1] == '0' and #limited == 0 then
   redis.call('ZREM', rq .. 'pending-dependents', parent)
   local expiry = tonumber(redis.call('HGET', job, 'kept_until'))
   if expiry and ENDED[redis.call('HGET', job, 'status')] then
     redis.call('HDEL', job, 'kept_until')
-    for _, name in ipairs({job, waiting, key('results', parent)}) do
+    local dependencies = rq .. 'job::' .. parent .. ':dependencies'
+    for _, name in ipairs({job, waiting, key('results', parent), dependencies}) do
       redis.call('EXPIREAT', name, math.floor(expiry))
     end
   end

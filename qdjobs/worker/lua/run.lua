@@ -62,8 +62,9 @@ end
 local function make_terminal(run, ending, ttl)
   local job, results = job_key(run.id), key('results', run.id)
   local has_dependents = redis.call('EXISTS', job .. ':dependents') == 1
+  local dependencies = rq .. 'job::' .. run.id .. ':dependencies'
   if ttl == 0 and not has_dependents then
-    redis.call('DEL', job, results, rq .. 'job::' .. run.id .. ':dependencies')
+    redis.call('DEL', job, results, dependencies)
     return false
   end
   local expiry = ttl >= 0 and clock() + ttl or '+inf'
@@ -75,8 +76,7 @@ local function make_terminal(run, ending, ttl)
   elseif has_dependents then
     redis.call('HSET', job, 'kept_until', expiry)
   else
-    redis.call('EXPIRE', job, ttl)
-    redis.call('EXPIRE', results, ttl)
+    for _, name in ipairs({job, results, dependencies}) do redis.call('EXPIRE', name, ttl) end
   end
   if has_dependents then
     redis.call('PERSIST', job .. ':dependents')

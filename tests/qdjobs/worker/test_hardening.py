@@ -169,6 +169,23 @@ def test_an_odd_id_fails_once_and_runs_nothing(
     assert connection.zrange('rq:leases', 0, -1) == []
 
 
+@pytest.mark.parametrize(
+    'fields',
+    [{'data': data_of(ADD, None, (1, 2, 3), {})}, {'worker_deaths': '3'}],
+    ids=['a wrong call', 'a poison pill'],
+)
+def test_a_lethal_failure_callback_of_a_job_that_is_not_run(
+    connection: Redis, own_worker: Worker, fields: dict[str, Any]
+) -> None:
+    modules = 'tests.support.tasks,tests.support.fault_tasks'
+    callback = {'failure_callback_name': 'tests.support.fault_tasks.die_at_once'}
+    key = plant(connection, fields | callback)
+    with own_worker(JOB_TASK_MODULES=modules, JOB_LEASE='10') as worker:
+        eventually(lambda: worker.poll() is not None or has_ended(connection, key))
+        require_living(worker)
+    assert connection.hget(key, 'status') == b'failed'
+
+
 def test_a_key_that_is_no_record_is_passed_over(
     connection: Redis, shared_worker: SharedWorker
 ) -> None:
