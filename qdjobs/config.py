@@ -24,6 +24,7 @@ EXTENSION = 'qdjobs'  # the key of an application's JobConfig in `app.extensions
 _DAY = 86_400
 MAX_DURATION = 366 * _DAY  # seconds
 MIN_INTERVAL, MAX_INTERVAL = 0.01, 20.0  # seconds
+MAX_RESULT = 300  # megabytes; encoded, Redis accepts no more than 512
 
 # The first two in the order in which `rq worker` reads them, so that web and worker agree.
 VARIABLES = (
@@ -167,7 +168,7 @@ def _read(env: Mapping[str, str]) -> JobConfig:
         app=env.get('JOB_APP') or None,
         result_ttl=_whole(env, 'JOB_RESULT_TTL', _DAY),
         failure_ttl=_whole(env, 'JOB_FAILURE_TTL', 7 * _DAY),
-        max_result=_whole(env, 'JOB_MAX_RESULT', 10),
+        max_result=_whole(env, 'JOB_MAX_RESULT', 10, MAX_RESULT),
         lease=_whole(env, 'JOB_LEASE', 30),
         max_worker_deaths=_whole(env, 'JOB_MAX_WORKER_DEATHS', 3),
         unknown_task_grace=_whole(env, 'JOB_UNKNOWN_TASK_GRACE', 3600),
@@ -258,20 +259,22 @@ def _login(env: Mapping[str, str]) -> tuple[str, str] | None:
 
 
 @overload
-def _whole(env: Mapping[str, str], name: str, default: int) -> int: ...
+def _whole(env: Mapping[str, str], name: str, default: int, maximum: int = ...) -> int: ...
 
 
 @overload
-def _whole(env: Mapping[str, str], name: str, default: None) -> int | None: ...
+def _whole(env: Mapping[str, str], name: str, default: None, maximum: int = ...) -> int | None: ...
 
 
-def _whole(env: Mapping[str, str], name: str, default: int | None) -> int | None:
+def _whole(
+    env: Mapping[str, str], name: str, default: int | None, maximum: int = MAX_DURATION
+) -> int | None:
     text = env.get(name)
     if not text:
         return default
-    if not text.isdecimal() or len(text) > 9 or not 1 <= int(text) <= MAX_DURATION:
+    if not text.isdecimal() or len(text) > 9 or not 1 <= int(text) <= maximum:
         raise ValueError(
-            f'{name} must be a whole number from 1 to {MAX_DURATION}, not {short_repr(text)}.'
+            f'{name} must be a whole number from 1 to {maximum}, not {short_repr(text)}.'
         )
     return int(text)
 

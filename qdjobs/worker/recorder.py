@@ -13,7 +13,6 @@ from redis.exceptions import (
     RedisError,
     ResponseError,
 )
-from rq.job import Job
 
 from qdjobs.worker import ending
 from qdjobs.worker.contact import Contact
@@ -21,6 +20,7 @@ from qdjobs.worker.ending import Encoded
 from qdjobs.worker.lease import Claim, ClaimRequest, Ended, Lease, end_run
 from qdjobs.worker.runner import FollowUp
 from qdjobs.worker.successors import enqueue_all_dependents, free_slot
+from qdjobs.worker.untrusted import CheckedJob
 
 RETRY_INTERVAL = 0.2  # seconds
 DEPENDENTS_BUDGET = 1.0  # seconds for dependents of one job; maintenance goes on later
@@ -47,6 +47,7 @@ class Pending:
     claim: Claim
     ending: Encoded
     follow_up: FollowUp | None
+    begun: Lease | None  # of a run that was claimed ahead and has begun meanwhile
     is_replaced: bool = False  # by a failure, since Redis will never accept it
 
 
@@ -82,11 +83,12 @@ class Recorder:
 
         Returns None if Redis has not answered: the ending is then recorded later.
         """
-        pending = Pending(claim, outcome.ending, outcome.follow_up)
+        started = begun.lease if begun is not None else None
+        pending = Pending(claim, outcome.ending, outcome.follow_up, started)
         if self._pending:
             self._pending.append(pending)
             return None
-        ended = self._write(pending, begun, request)
+        ended = self._write(pending, request)
         if ended is None:
             self._pending.append(pending)
         return ended
@@ -98,14 +100,11 @@ class Recorder:
         while self._pending and self._write(self._pending[0]) is not None:
             del self._pending[0]
 
-    def _write(
-        self, pending: Pending, begun: Claim | None = None, request: ClaimRequest | None = None
-    ) -> Ended | None:
+    def _write(self, pending: Pending, request: ClaimRequest | None = None) -> Ended | None:
         lease = pending.claim.lease
-        started = begun.lease if begun else None
         try:
             connection = self._contact.own_connection
-            ended = end_run(connection, lease, pending.ending, started, request)
+            ended = end_run(connection, lease, pending.ending, pending.begun, request)
         except RedisError as error:
             self._retry_at = time.monotonic() + RETRY_INTERVAL
             self._contact.failed(f'record how job {lease.job_id} has ended', error)
@@ -120,7 +119,7 @@ class Recorder:
 
     def _replace(self, pending: Pending, error: RedisError) -> None:
         """Let the job fail with the reason for which Redis will never accept its ending."""
-        job = Job(pending.claim.lease.job_id, self._connection)
+        job = CheckedJob(pending.claim.lease.job_id, self._connection)
         text = f'{type(error).__name__}: Redis refuses the outcome of the job: {error}'
         pending.ending = ending.failed(job, self._worker, text).encode()
         pending.is_replaced = True

@@ -64,6 +64,7 @@ class Performer(Worker):
     """RQ's worker inside the horse: it keeps how a job ended, which RQ would write to Redis.
 
     Overrides of RQ, besides the classes of jobs and time-outs:
+    - _set_connection: RQ makes the time-out seven minutes;
     - prepare_job_execution: RQ writes that the job has started, which claiming it has done;
     - handle_execution_ended: RQ extends a heartbeat, but the parent renews the lease;
     - handle_job_success, handle_job_failure, handle_job_retry: RQ writes the end in several steps,
@@ -78,6 +79,9 @@ class Performer(Worker):
     ending: Ending | None = None
     error = ''
     config: JobConfig
+
+    def _set_connection(self, connection: Redis) -> Redis:
+        return connection
 
     def prepare_job_execution(self, job: Job, remove_from_intermediate_queue: bool = False) -> None:
         assert isinstance(job, CheckedJob)

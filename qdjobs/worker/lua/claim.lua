@@ -8,6 +8,7 @@ if ARGV[3] == '1' then
     local id, claimed = string.match(member, '^(.*):(.*)$')
     if claimed == by.execution and redis.call('ZSCORE', rq .. 'leases', member) then
       redis.call('ZADD', rq .. 'leases', clock() + by.lease, member)
+      redis.call('HDEL', key('execution', member), 'ahead')  -- it begins now
       local origin = redis.call('HGET', job_key(id), 'origin')
       return {'job', origin, id, redis.call('HGETALL', job_key(id)), 0}
     end
