@@ -4,7 +4,6 @@ Built in the horse; for runs whose horse has died or was killed, in the parent.
 """
 
 import json
-import math
 from base64 import b64encode
 from datetime import UTC, datetime
 from typing import Any
@@ -43,7 +42,7 @@ class Ending(msgspec.Struct, frozen=True, omit_defaults=True):
     fields: tuple[Any, ...] = ()  # of the job's hash: name, value, name, value …
     meta: bytes = b''  # the job's metadata, if it changes
     ttl: int | None = None  # seconds to keep an ended job; None: its failure_ttl
-    at: int | None = None  # when a scheduled job is due
+    delay: float | None = None  # seconds, by the clock of Redis, until a scheduled job is due
     at_front: bool = False  # of its queue, for a queued one
     is_unregistered: bool = False  # for `rq worker --disable-default-exception-handler`
 
@@ -136,7 +135,7 @@ def unknown_here(since: float) -> Ending:
     return Ending(
         status='scheduled',
         moment=utcformat(moment),
-        at=math.ceil(moment.timestamp() + delay),
+        delay=delay,
         fields=('unknown_since', since),
     )
 
@@ -147,8 +146,7 @@ def _again(
     outcome = _attempt(job, worker, error, Result.Type.RETRIED)
     outcome['fields'] = (*fields, 'enqueue_at_front_on_retry', int(at_front))
     if delay:
-        due = math.ceil(datetime.now(UTC).timestamp() + delay)
-        return Ending(status='scheduled', ended_at=outcome['moment'], at=due, **outcome)
+        return Ending(status='scheduled', ended_at=outcome['moment'], delay=delay, **outcome)
     outcome['fields'] += ('enqueued_at', outcome['moment'])
     return Ending(status='queued', ended_at=outcome['moment'], at_front=at_front, **outcome)
 
@@ -161,8 +159,7 @@ def _repeated(job: Job, outcome: dict[str, Any]) -> Ending:
     left = json.dumps(intervals[1:] or intervals)
     fields: tuple[Any, ...] = ('repeats_left', job.repeats_left - 1, 'repeat_intervals', left)
     if delay:
-        due = math.ceil(datetime.now(UTC).timestamp() + delay)
-        return Ending(status='scheduled', at=due, fields=fields, **outcome)
+        return Ending(status='scheduled', delay=delay, fields=fields, **outcome)
     fields += ('enqueued_at', outcome['moment'])
     return Ending(status='queued', fields=fields, **outcome)
 

@@ -63,13 +63,7 @@ class Answer(msgspec.Struct, frozen=True):
 class Performer(Worker):
     """RQ's worker inside the horse: it keeps how a job ended, which RQ would write to Redis.
 
-    Overrides of RQ, besides the classes of jobs and time-outs:
-    - _set_connection: RQ makes the time-out seven minutes;
-    - prepare_job_execution: RQ writes that the job has started, which claiming it has done;
-    - handle_execution_ended: RQ extends a heartbeat, but the parent renews the lease;
-    - handle_job_success, handle_job_failure, handle_job_retry: RQ writes the end in several steps,
-      whether or not the job is still this worker's;
-    - log_result_lifespan: RQ logs the same line for each job.
+    The docstring of this package lists the overrides of RQ.
     """
 
     job_class = CheckedJob
@@ -132,9 +126,11 @@ class Performer(Worker):
 class Runner:
     """Runs one message of the parent after another, for the whole life of a horse."""
 
-    def __init__(self, worker: Worker, performer: type[Performer], marks: Marks) -> None:
+    def __init__(
+        self, worker: Worker, performer: type[Performer], config: JobConfig, marks: Marks
+    ) -> None:
         """Take over in a newly forked horse, and load the application. `worker` is the parent's."""
-        self._config: JobConfig = worker._config  # type: ignore[attr-defined]
+        self._config = config
         self._marks = marks
         self._connection = worker.connection
         self._connection.connection_pool.reset()  # the parent uses the inherited sockets

@@ -43,16 +43,9 @@ OUTAGE_PAUSE = 0.5  # seconds between two attempts to claim while Redis is away
 
 
 class JobWorker(Worker):
-    """An RQ worker that loses no job. Lives in the parent; the horse has a Performer.
+    """An RQ worker that loses no job: the adapter that RQ calls. Lives in the parent.
 
-    It composes the parts of this package. Overrides of RQ, and why:
-    - job_class: RQ's Job can run code from a record;
-    - work: RQ's loop pops an id and starts its job several round trips later, and forks for each;
-    - _set_connection: RQ's time-out is seven minutes, and redis-py repeats commands;
-    - kill_horse: RQ signals a process group, which before the fork is the worker's own;
-    - handle_payload: what one message raises would end the thread for commands;
-    - _pubsub_exception_handler: RQ's ends that thread after a time-out.
-    The overrides inside the horse are listed in runner.py.
+    It composes the parts of this package, whose docstring lists the overrides of RQ.
     """
 
     job_class = CheckedJob
@@ -168,7 +161,7 @@ class JobWorker(Worker):
         self._supervisor.release_ahead()  # a new horse may take long
         try:
             horse = Horse(
-                lambda marks: Runner(self, self.performer_class, marks).answer,
+                lambda marks: Runner(self, self.performer_class, self._config, marks).answer,
                 patience=self._config.lease / 3,
             )
         except (HorseFailed, HorseDied) as error:

@@ -49,7 +49,8 @@ local function make_waiting(run, ending)
   redis.pcall('PERSIST', key('results', run.id))
   redis.call('SADD', rq .. 'queues', key('queue', run.origin))
   if ending.status == 'scheduled' then
-    redis.call('ZADD', key('scheduled', run.origin), ending.at, run.id)
+    local due = math.ceil(clock() + ending.delay)
+    redis.call('ZADD', key('scheduled', run.origin), due, run.id)
   else
     redis.call(ending.at_front and 'LPUSH' or 'RPUSH', key('queue', run.origin), run.id)
     wake_up(run.origin)
