@@ -54,6 +54,7 @@ class Claims:
         self._queues = queues
         self._average = 1.0  # seconds that a job takes
         self._due_check_at = 0.0  # on the monotonic clock
+        self._is_woken = False
         self._unanswered: ClaimRequest | None = None  # it may have claimed a job
 
     @property
@@ -77,7 +78,10 @@ class Claims:
             is_due_check = True
             self._due_check_at = moment + self._config.due_interval
         lease, queues = self._config.lease, self._queues()
-        return claim_request(self._worker, uuid4().hex, lease, queues, is_due_check, is_ahead)
+        is_woken, self._is_woken = self._is_woken, False
+        return claim_request(
+            self._worker, uuid4().hex, lease, queues, is_due_check, is_ahead, is_woken
+        )
 
     def read(self, claimed: Claimed) -> Claim | None:
         """Read the reply to a request."""
@@ -114,7 +118,9 @@ class Claims:
         """Wait until a job is enqueued, or for JOB_IDLE_WAIT. Raises RedisError."""
         if not self.has_more:
             seconds = min(self._config.idle_wait, self._config.heartbeat_interval)
-            wait_for_wake_up(self._connection, self._queues(), seconds, self._orders.pipe)
+            self._is_woken = wait_for_wake_up(
+                self._connection, self._queues(), seconds, self._orders.pipe
+            )
 
     def claim_ahead(self) -> None:
         """Claim a job ahead of the present one's end, if there is one."""

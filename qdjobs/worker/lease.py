@@ -88,6 +88,7 @@ class ClaimRequest(msgspec.Struct, frozen=True):
     queues: Sequence[str]
     is_due_check: bool  # enqueue due jobs first
     is_ahead: bool  # claimed while another job still runs
+    is_woken: bool  # by an entry in the list of wake-ups
     moment: str
     timestamp: float
     made_at: float  # on the monotonic clock
@@ -118,10 +119,12 @@ def claim_request(
     queues: Sequence[str],
     is_due_check: bool = True,
     is_ahead: bool = False,
+    is_woken: bool = False,
 ) -> ClaimRequest:
     """Return a request for the next job. Its `execution` is a new id."""
     made_at = time.monotonic()
-    return ClaimRequest(worker, execution, lease, queues, is_due_check, is_ahead, *_now(), made_at)
+    flags = is_due_check, is_ahead, is_woken
+    return ClaimRequest(worker, execution, lease, queues, *flags, *_now(), made_at)
 
 
 def claim_job(connection: Redis, request: ClaimRequest, reply_lost: bool = False) -> Claimed:
@@ -213,11 +216,11 @@ def write_presence(
 
 def wait_for_wake_up(
     connection: Redis, queues: Sequence[str], seconds: float, interrupt: int
-) -> None:
+) -> bool:
     """Block until a job is enqueued in one of the queues, or for at most `seconds`.
 
-    Also returns once the file descriptor `interrupt` is readable. Claims nothing, so no job is
-    lost with the reply. Raises RedisError.
+    Returns whether one was. Also returns once the file descriptor `interrupt` is readable. Claims
+    nothing, so no job is lost with the reply. Raises RedisError.
     """
     pool = connection.connection_pool
     link = pool.get_connection()
@@ -232,9 +235,9 @@ def wait_for_wake_up(
         if not ready:
             raise RedisTimeoutError('Timeout reading from socket')
         if interrupt not in ready:
-            link.read_response()
-            return
+            return link.read_response() is not None
         link.disconnect()  # ends the wait in Redis too
+        return False
     except BaseException:
         link.disconnect()
         raise

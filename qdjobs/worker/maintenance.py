@@ -117,7 +117,8 @@ class Maintenance:
 
     def _persist_waiting(self, queue: str) -> None:
         """Remove the expiry that waiting jobs have if RQ has requeued them."""
-        persist_waiting(self._connection, queue, 0, PAGE - 1)
+        if not persist_waiting(self._connection, queue, 0, PAGE - 1):
+            return
         persist_waiting(self._connection, queue, -PAGE, -1)
         position = self._positions.get(queue, PAGE)
         seen = persist_waiting(self._connection, queue, position, position + PAGE - 1)

@@ -6,7 +6,7 @@ local function job_key(id) return key('job', id) end
 local function now() return tonumber(redis.call('TIME')[1]) end
 
 -- Wakes as many idle workers as there are new jobs: each takes one entry of the queue's list. What
--- nobody waits for is removed by the next worker that finds the queue empty.
+-- nobody waits for is removed by the next worker that it wakes in vain.
 local function wake_up(queue, jobs)
   local entries = {}
   for i = 1, math.min(jobs or 1, MAX_WAKE_UPS) do entries[i] = '1' end

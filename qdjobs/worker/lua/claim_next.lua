@@ -77,20 +77,25 @@ end
 -- Returns {'job', queue, id, hash, more}, or {'idle' or 'suspended', '', '', {}, more}; `more` is 1
 -- if a limit was reached, so that another claim must follow at once.
 local function claim_next(by)
-  if redis.call('EXISTS', rq .. 'suspended') == 1 then return {'suspended', '', '', {}, 0} end
-  local more, keys = 0, {}
-  local time = by.is_due_check and clock()
+  local more, keys, unusual = 0, {}, {rq .. 'suspended'}
   for i, queue in ipairs(by.queues) do
-    if time and enqueue_due(queue, by.moment, time) then more = 1 end
     keys[i] = key('queue', queue)
+    if by.is_due_check then unusual[i + 1] = key('scheduled', queue) end
   end
   keys[#keys + 1] = 'LEFT'
+  if redis.call('EXISTS', unpack(unusual)) > 0 then  -- one command where there is nothing to do
+    if redis.call('EXISTS', rq .. 'suspended') == 1 then return {'suspended', '', '', {}, 0} end
+    for _, queue in ipairs(by.queues) do
+      if enqueue_due(queue, by.moment, clock()) then more = 1 end
+    end
+  end
   for _ = 1, PASSED_OVER_AT_ONCE do
     local popped = redis.call('LMPOP', #by.queues, unpack(keys))
     if not popped then
-      keys = {}
-      for i, queue in ipairs(by.queues) do keys[i] = key('wake-up', queue) end
-      redis.call('DEL', unpack(keys))
+      if by.is_woken then  -- there are more wake-ups than jobs
+        for i, queue in ipairs(by.queues) do keys[i] = key('wake-up', queue) end
+        redis.call('DEL', unpack(keys, 1, #by.queues))
+      end
       return {'idle', '', '', {}, more}
     end
     local queue, id = string.sub(popped[1], #key('queue', '') + 1), popped[2][1]
