@@ -90,7 +90,7 @@ def test_outages_of_redis_that_outlast_the_lease(
             require_living(idle)
         for _ in range(3):
             with standing(own_server._process.pid):
-                outlast(2.5)
+                outlast(1.7)
             eventually(lambda: is_leased(connection) or get_job_status(job.id)['ended_at'])
             outlast(1)  # for whoever would count a death
         assert deaths_of(job.id) == 0
@@ -109,7 +109,7 @@ def test_freezes_of_the_only_worker(
         horse = horse_of(worker.pid)
         for _ in range(3):
             with standing(worker.pid, horse):
-                outlast(2.5)
+                outlast(1.7)
             eventually(lambda: is_leased(connection))
             assert alive(horse)
         require_undisturbed(job, begun, gate)
