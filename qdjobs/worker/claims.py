@@ -10,10 +10,8 @@ from collections.abc import Callable
 from uuid import uuid4
 
 import msgspec
-from redis import Redis
 from redis.exceptions import RedisError
 
-from qdjobs.config import JobConfig
 from qdjobs.worker.contact import Contact
 from qdjobs.worker.lease import (
     Claim,
@@ -33,23 +31,13 @@ WEIGHT = 0.2  # of the latest job in the average
 class Claims:
     """The claims of one worker."""
 
-    def __init__(
-        self,
-        worker: str,
-        connection: Redis,
-        config: JobConfig,
-        contact: Contact,
-        orders: Orders,
-        queues: Callable[[], list[str]],
-    ) -> None:
+    def __init__(self, contact: Contact, orders: Orders, queues: Callable[[], list[str]]) -> None:
         """`queues` returns the names of the queues in the order in which they are served now."""
         self.ahead: Claim | None = None
         self.is_suspended = False
         self.found_nothing = True
-        self._worker = worker
-        self._connection = connection
-        self._config = config
         self._contact = contact
+        self._config = contact.config
         self._orders = orders
         self._queues = queues
         self._average = 1.0  # seconds that a job takes
@@ -80,7 +68,7 @@ class Claims:
         lease, queues = self._config.lease, self._queues()
         is_woken, self._is_woken = self._is_woken, False
         return claim_request(
-            self._worker, uuid4().hex, lease, queues, is_due_check, is_ahead, is_woken
+            self._contact.worker, uuid4().hex, lease, queues, is_due_check, is_ahead, is_woken
         )
 
     def read(self, claimed: Claimed) -> Claim | None:
@@ -119,7 +107,7 @@ class Claims:
         if not self.has_more:
             seconds = min(self._config.idle_wait, self._config.heartbeat_interval)
             self._is_woken = wait_for_wake_up(
-                self._connection, self._queues(), seconds, self._orders.pipe
+                self._contact.connection, self._queues(), seconds, self._orders.pipe
             )
 
     def claim_ahead(self) -> None:

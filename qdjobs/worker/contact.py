@@ -6,20 +6,23 @@ import time
 from redis import Redis
 from redis.exceptions import ReadOnlyError, RedisError
 
+from qdjobs.config import JobConfig
+
 REPORT_INTERVAL = 10.0  # seconds between two lines about the same outage
 
 log = logging.getLogger(__name__)
 
 
 class Contact:
-    """The contact of one worker to Redis."""
+    """The contact of one worker to Redis: what each part of the worker needs to write there."""
 
-    def __init__(self, connection: Redis, worker: str, patience: float) -> None:
-        """`patience` are the seconds for which a worker tries to find the primary again."""
-        self._connection = connection
+    def __init__(self, worker: str, connection: Redis, config: JobConfig) -> None:
+        """`worker` is its name."""
+        self.worker = worker
+        self.connection = connection
+        self.config = config
         self._own: Redis | None = None
-        self._worker = worker
-        self._patience = patience
+        self._patience = 2 * config.lease  # seconds in which to find the primary again
         self._reported_at = 0.0
         self._read_only_since: float | None = None
 
@@ -27,7 +30,7 @@ class Contact:
     def own_connection(self) -> Redis:
         """A dedicated connection, which saves the pool's overhead for each command."""
         if self._own is None:
-            self._own = self._connection.client()
+            self._own = self.connection.client()
         return self._own
 
     def failed(self, action: str, error: RedisError) -> None:
@@ -39,21 +42,21 @@ class Contact:
         moment = time.monotonic()
         if moment - self._reported_at >= REPORT_INTERVAL:
             self._reported_at = moment
-            log.error('Worker %s: cannot %s: Redis is away: %s', self._worker, action, error)
+            log.error('Worker %s: cannot %s: Redis is away: %s', self.worker, action, error)
         if not isinstance(error, ReadOnlyError):
             self._read_only_since = None
             return
         self.drop()
         self._read_only_since = self._read_only_since or moment
         if moment - self._read_only_since >= self._patience:
-            log.error('Worker %s: Redis remains read-only: exits with 1', self._worker)
+            log.error('Worker %s: Redis remains read-only: exits with 1', self.worker)
             raise SystemExit(1)
 
     def restored(self) -> None:
         """Note that Redis has accepted a write."""
         if self._reported_at:
             self._reported_at = 0.0
-            log.info('Worker %s: Redis is back', self._worker)
+            log.info('Worker %s: Redis is back', self.worker)
         self._read_only_since = None
 
     def drop(self) -> None:
@@ -61,4 +64,4 @@ class Contact:
         if self._own is not None:
             self._own.close()
             self._own = None
-        self._connection.connection_pool.disconnect()
+        self.connection.connection_pool.disconnect()

@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from redis import Redis
 from redis.exceptions import RedisError
 
 from qdjobs.worker.contact import Contact
@@ -17,29 +16,24 @@ class Presence:
     """The record of a worker that `rq info`, the dashboard and the doctor read."""
 
     def __init__(
-        self,
-        name: str,
-        connection: Redis,
-        contact: Contact,
-        ttl: int,
-        interval: float,
-        read: Callable[[], tuple[list[str], dict[str, Any]]],
+        self, contact: Contact, ttl: int, read: Callable[[], tuple[list[str], dict[str, Any]]]
     ) -> None:
         """`read` returns the names of the queues, and the fields of RQ's record."""
-        self._name = name
-        self._connection = connection
         self._contact = contact
         self._ttl = ttl + EXTRA_TTL
-        self._interval = interval
         self._read = read
         self._state = 'started'
         self._next_beat = 0.0  # on the monotonic clock
 
     def begin(self, key: str) -> None:
         """Write the first record under RQ's key. Raises ValueError if the name is in use."""
-        if self._connection.exists(key) and not self._connection.hexists(key, 'death'):
-            raise ValueError(f'There exists an active worker named {self._name!r} already')
-        self._connection.delete(key)
+        if self._contact.connection.exists(key) and not self._contact.connection.hexists(
+            key, 'death'
+        ):
+            raise ValueError(
+                f'There exists an active worker named {self._contact.worker!r} already'
+            )
+        self._contact.connection.delete(key)
         self._write()
 
     def show(self, state: str) -> None:
@@ -59,7 +53,7 @@ class Presence:
             self._contact.failed('write its heartbeat', error)
 
     def _write(self) -> None:
-        self._next_beat = time.monotonic() + self._interval
+        self._next_beat = time.monotonic() + self._contact.config.heartbeat_interval
         queues, record = self._read()
         fields = record | {'state': self._state}
-        write_presence(self._connection, self._name, self._ttl, queues, fields)
+        write_presence(self._contact.connection, self._contact.worker, self._ttl, queues, fields)

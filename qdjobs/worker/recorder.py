@@ -4,7 +4,6 @@ import logging
 import time
 from dataclasses import dataclass
 
-from redis import Redis
 from redis.exceptions import (
     ClusterDownError,
     NoPermissionError,
@@ -54,9 +53,7 @@ class Pending:
 class Recorder:
     """Writes endings in their order; keeps those that Redis has not accepted yet."""
 
-    def __init__(self, worker: str, connection: Redis, contact: Contact) -> None:
-        self._worker = worker
-        self._connection = connection
+    def __init__(self, contact: Contact) -> None:
         self._contact = contact
         self.follow_ups: list[FollowUp] = []  # of recorded endings, for the horse
         self._pending: list[Pending] = []
@@ -119,9 +116,9 @@ class Recorder:
 
     def _replace(self, pending: Pending, error: RedisError) -> None:
         """Let the job fail with the reason for which Redis will never accept its ending."""
-        job = CheckedJob(pending.claim.lease.job_id, self._connection)
+        job = CheckedJob(pending.claim.lease.job_id, self._contact.connection)
         text = f'{type(error).__name__}: Redis refuses the outcome of the job: {error}'
-        pending.ending = ending.failed(job, self._worker, text).encode()
+        pending.ending = ending.failed(job, self._contact.worker, text).encode()
         pending.is_replaced = True
 
     def _release_others(self, claim: Claim, ended: Ended) -> None:
@@ -131,16 +128,16 @@ class Recorder:
             log.error(
                 'Worker %s: discards the outcome of job %s: its lease is lost, or the job was '
                 'cancelled or deleted',
-                self._worker,
+                self._contact.worker,
                 job_id,
             )
         if ended.has_dependents:
             try:
-                enqueue_all_dependents(self._connection, job_id, DEPENDENTS_BUDGET)
+                enqueue_all_dependents(self._contact.connection, job_id, DEPENDENTS_BUDGET)
             except RedisError as error:  # maintenance repeats it
                 log.warning('Dependents of job %s are not enqueued yet: %s', job_id, error)
         if limit := claim.fields.get(b'rate_limit_key'):
-            free_slot(self._connection, limit.decode(errors='replace'), job_id)
+            free_slot(self._contact.connection, limit.decode(errors='replace'), job_id)
 
 
 def _is_refusal(error: RedisError) -> bool:

@@ -10,14 +10,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import msgspec
-from redis import Redis
 from redis.exceptions import RedisError
+from rq import Worker
 from rq.defaults import CALLBACK_TIMEOUT
 from rq.executions import Execution
-from rq.job import Job
 from rq.queue import Queue
 
-from qdjobs.config import JobConfig
 from qdjobs.worker import ending
 from qdjobs.worker.claims import LATE, Claims
 from qdjobs.worker.contact import Contact
@@ -55,32 +53,22 @@ class Supervisor:
 
     def __init__(
         self,
-        worker: str,
-        connection: Redis,
-        config: JobConfig,
-        orders: Orders,
         contact: Contact,
+        orders: Orders,
         claims: Claims,
         recorder: Recorder,
-        executions: dict[str, Execution],
+        worker: Worker,
         new_horse: Callable[[], Horse],
-        on_horse_killed: Callable[[Job, int], None],
         beat: Callable[[], None],
     ) -> None:
-        """`executions` is where RQ's commands find the running job; `beat` is called while it runs.
-
-        `on_horse_killed` is called with the job and the exit status of a horse that has died.
-        """
-        self._worker = worker
-        self._connection = connection
-        self._config = config
-        self._orders = orders
+        """`worker` is RQ's, for its commands and handlers; `beat` is called while a job runs."""
         self._contact = contact
+        self._config = contact.config
+        self._orders = orders
         self._claims = claims
         self._recorder = recorder
-        self._executions = executions
+        self._worker = worker
         self._new_horse = new_horse
-        self._on_horse_killed = on_horse_killed
         self._beat = beat
         self._early_deaths = 0
         self._horse: Horse | None = None
@@ -115,9 +103,9 @@ class Supervisor:
         """Send a claimed job to the horse."""
         assert self._horse is not None
         lease = claim.lease
-        self._executions.clear()
-        self._executions[lease.execution_id] = Execution(
-            lease.execution_id, lease.job_id, self._connection, self._worker
+        self._worker.executions.clear()
+        self._worker.executions[lease.execution_id] = Execution(
+            lease.execution_id, lease.job_id, self._contact.connection, self._contact.worker
         )
         self._horse.send(msgspec.msgpack.encode(claim))
         moment = time.monotonic()
@@ -148,7 +136,7 @@ class Supervisor:
         except HorseDied as died:
             return self._read_death(run, died)
         finally:
-            self._executions.pop(run.claim.lease.execution_id, None)
+            self._worker.executions.pop(run.claim.lease.execution_id, None)
 
     def _read(self, run: Run, message: bytes) -> Outcome:
         answer = msgspec.msgpack.decode(message, type=Answer)
@@ -175,7 +163,7 @@ class Supervisor:
             return self._crashed(run.claim, error, died)
         self._early_deaths += 1
         job_id = run.claim.lease.job_id
-        log.error('Worker %s: %s before it ran job %s', self._worker, died, job_id)
+        log.error('Worker %s: %s before it ran job %s', self._contact.worker, died, job_id)
         return Outcome(ending.released().encode())
 
     @property
@@ -188,12 +176,12 @@ class Supervisor:
         lease, orders = run.claim.lease, self._orders
         moment = time.monotonic()
         if moment >= run.lease_until:
-            log.error('Worker %s: lost the lease of job %s', self._worker, lease.job_id)
+            log.error('Worker %s: lost the lease of job %s', self._contact.worker, lease.job_id)
             return Outcome(ending.released().encode())
         if orders.execution_to_kill == lease.execution_id:
             return self._killed_by_command(run)
         if orders.at_once or moment >= orders.grace_until:
-            log.warning('Worker %s: requeues job %s to exit', self._worker, lease.job_id)
+            log.warning('Worker %s: requeues job %s to exit', self._contact.worker, lease.job_id)
             return Outcome(ending.released().encode())
         if self._is_overdue(run, moment):
             error = (
@@ -222,7 +210,7 @@ class Supervisor:
         is_stopping = self._orders.stop
         leases = [run.claim.lease, *self._recorder.leases]
         try:
-            state = renew(self._connection, leases, duration, is_stopping)[0]
+            state = renew(self._contact.connection, leases, duration, is_stopping)[0]
         except RedisError as error:
             self._contact.failed(f'renew the lease of job {run.claim.lease.job_id}', error)
             return
@@ -259,28 +247,30 @@ class Supervisor:
         if isinstance(job, Ending):
             return Outcome(job.encode())
         follow_up = FollowUp(claim, 'stopped') if job._stopped_callback_name else None
-        return Outcome(ending.stopped(job, self._worker).encode(), follow_up)
+        return Outcome(ending.stopped(job, self._contact.worker).encode(), follow_up)
 
     def _crashed(self, claim: Claim, error: str, died: HorseDied | None = None) -> Outcome:
-        log.error('Worker %s: job %s: %s', self._worker, claim.lease.job_id, error)
+        log.error('Worker %s: job %s: %s', self._contact.worker, claim.lease.job_id, error)
         job = self._restore(claim)
         if isinstance(job, Ending):
             return Outcome(job.encode())
         if died is not None:
-            self._on_horse_killed(job, died.status)
+            self._worker.handle_work_horse_killed(job, 0, died.status, None)
         if job.should_retry:
-            return Outcome(ending.retried(job, self._worker, error).encode())
+            return Outcome(ending.retried(job, self._contact.worker, error).encode())
         has_webhook = any(webhook.job_status == 'failed' for webhook in job.webhooks)
         follow_up = FollowUp(claim, 'failed', error) if has_webhook else None
-        return Outcome(ending.failed(job, self._worker, error).encode(), follow_up)
+        return Outcome(ending.failed(job, self._contact.worker, error).encode(), follow_up)
 
     def _restore(self, claim: Claim) -> CheckedJob | Ending:
         """Return the claimed job, or its ending if the record cannot be read."""
         try:
-            job = restore_job(claim.lease.job_id, claim.fields, self._connection)
+            job = restore_job(claim.lease.job_id, claim.fields, self._contact.connection)
         except Exception as error:
-            log.exception('Worker %s: job %s cannot be read', self._worker, claim.lease.job_id)
-            return unreadable(claim, error, self._connection)
+            log.exception(
+                'Worker %s: job %s cannot be read', self._contact.worker, claim.lease.job_id
+            )
+            return unreadable(claim, error, self._contact.connection)
         job.ended_at = datetime.now(UTC)
         return job
 
@@ -297,13 +287,13 @@ class Supervisor:
                 if time.monotonic() >= deadline or self._orders.at_once:
                     log.error(
                         'Worker %s: gives up the webhooks or the callback of job %s',
-                        self._worker,
+                        self._contact.worker,
                         work.claim.lease.job_id,
                     )
                     self._kill_horse()
                     return
         except HorseDied as died:
-            log.error('Worker %s: after the end of job: %s', self._worker, died)
+            log.error('Worker %s: after the end of job: %s', self._contact.worker, died)
             self._horse = None
 
 

@@ -63,38 +63,21 @@ class JobWorker(Worker):
         self._compose()
 
     def _compose(self) -> None:
-        config, connection = self._config, self.connection
-        self._orders = Orders(config.shutdown_grace, self._on_stop)
-        self._contact = Contact(connection, self.name, patience=2 * config.lease)
-        self._presence = Presence(
-            self.name,
-            connection,
-            self._contact,
-            self.worker_ttl,
-            config.heartbeat_interval,
-            self._describe,
-        )
+        self._orders = Orders(self._config.shutdown_grace, self._on_stop)
+        self._contact = Contact(self.name, self.connection, self._config)
+        self._presence = Presence(self._contact, self.worker_ttl, self._describe)
         self._claims = Claims(
-            self.name,
-            connection,
-            config,
-            self._contact,
-            self._orders,
-            lambda: [queue.name for queue in self._ordered_queues],
+            self._contact, self._orders, lambda: [queue.name for queue in self._ordered_queues]
         )
-        self._recorder = Recorder(self.name, connection, self._contact)
-        self._maintenance = Maintenance(connection, self.queues, config)
+        self._recorder = Recorder(self._contact)
+        self._maintenance = Maintenance(self.connection, self.queues, self._config)
         self._supervisor = Supervisor(
-            self.name,
-            connection,
-            config,
-            self._orders,
             self._contact,
+            self._orders,
             self._claims,
             self._recorder,
-            self.executions,
+            self,
             self._new_horse,
-            lambda job, status: self.handle_work_horse_killed(job, 0, status, None),  # type: ignore[no-untyped-call]
             self._beat,
         )
 
