@@ -27,13 +27,10 @@ class Presence:
 
     def begin(self, key: str) -> None:
         """Write the first record under RQ's key. Raises ValueError if the name is in use."""
-        if self._contact.connection.exists(key) and not self._contact.connection.hexists(
-            key, 'death'
-        ):
-            raise ValueError(
-                f'There exists an active worker named {self._contact.worker!r} already'
-            )
-        self._contact.connection.delete(key)
+        connection, name = self._contact.connection, self._contact.worker
+        if connection.exists(key) and not connection.hexists(key, 'death'):
+            raise ValueError(f'There exists an active worker named {name!r} already')
+        connection.delete(key)
         self._write()
 
     def show(self, state: str) -> None:
