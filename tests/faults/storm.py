@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -144,66 +144,10 @@ def enqueue_mixture(connection: Redis, marker: Path, chance: random.Random) -> l
 
 
 @contextlib.contextmanager
-def full_now_and_then(redis_url: str, chance: random.Random) -> Iterator[None]:
-    """Redis that is full for a moment, again and again."""
+def beside(*acts: Callable[[threading.Event], None]) -> Iterator[None]:
+    """Let each act in a thread of its own, until the block ends and the event is set."""
     over = threading.Event()
-
-    def fill() -> None:
-        with Redis.from_url(redis_url) as connection:
-            while not over.wait(chance.uniform(1, 3)):
-                connection.config_set('maxmemory', 1)
-                over.wait(chance.uniform(0.1, 1))
-                connection.config_set('maxmemory', 0)
-
-    thread = threading.Thread(target=fill)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
-
-
-@contextlib.contextmanager
-def cut_now_and_then(proxy: Proxy, chance: random.Random) -> Iterator[None]:
-    """A connection that breaks after Redis has executed a script, again and again."""
-    over = threading.Event()
-
-    def cut() -> None:
-        while not over.wait(chance.uniform(0.1, 0.4)):
-            proxy.max_cuts = proxy.cuts + 1
-            proxy.cut_after = b'EVALSHA'
-
-    thread = threading.Thread(target=cut)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
-        proxy.cut_after = None
-
-
-@contextlib.contextmanager
-def rq_s_tools_beside(redis_url: str) -> Iterator[None]:
-    """Registry counts and a stock worker's maintenance in a loop, and `rq info` now and then."""
-    over = threading.Event()
-
-    def tidy() -> None:
-        with Redis.from_url(redis_url) as connection:
-            while not over.wait(0.02):
-                with contextlib.suppress(RedisError):
-                    for name in QUEUES:
-                        queue = Queue(name, connection=connection)
-                        clean_registries(queue)
-                        _ = queue.started_job_registry.count, queue.finished_job_registry.count
-
-    def look() -> None:
-        command = [str(Path(sys.executable).with_name('rq')), 'info']
-        while not over.wait(0.5):
-            subprocess.run(command, cwd=ROOT, capture_output=True, check=False)
-
-    threads = [threading.Thread(target=run) for run in (tidy, look)]
+    threads = [threading.Thread(target=act, args=(over,)) for act in acts]
     for thread in threads:
         thread.start()
     try:
@@ -212,6 +156,57 @@ def rq_s_tools_beside(redis_url: str) -> Iterator[None]:
         over.set()
         for thread in threads:
             thread.join()
+
+
+@contextlib.contextmanager
+def full_now_and_then(redis_url: str, chance: random.Random) -> Iterator[None]:
+    """Redis that is full for a moment, again and again."""
+
+    def fill(over: threading.Event) -> None:
+        with Redis.from_url(redis_url) as connection:
+            while not over.wait(chance.uniform(1, 3)):
+                connection.config_set('maxmemory', 1)
+                over.wait(chance.uniform(0.1, 1))
+                connection.config_set('maxmemory', 0)
+
+    with beside(fill):
+        yield
+
+
+@contextlib.contextmanager
+def cut_now_and_then(proxy: Proxy, chance: random.Random) -> Iterator[None]:
+    """A connection that breaks after Redis has executed a script, again and again."""
+
+    def cut(over: threading.Event) -> None:
+        while not over.wait(chance.uniform(0.1, 0.4)):
+            proxy.max_cuts = proxy.cuts + 1
+            proxy.cut_after = b'EVALSHA'
+
+    with beside(cut):
+        yield
+    proxy.cut_after = None
+
+
+@contextlib.contextmanager
+def rq_s_tools_beside(redis_url: str) -> Iterator[None]:
+    """Registry counts and a stock worker's maintenance in a loop, and `rq info` now and then."""
+
+    def tidy(over: threading.Event) -> None:
+        with Redis.from_url(redis_url) as connection:
+            while not over.wait(0.02):
+                with contextlib.suppress(RedisError):
+                    for name in QUEUES:
+                        queue = Queue(name, connection=connection)
+                        clean_registries(queue)
+                        _ = queue.started_job_registry.count, queue.finished_job_registry.count
+
+    def look(over: threading.Event) -> None:
+        command = [str(Path(sys.executable).with_name('rq')), 'info']
+        while not over.wait(0.5):
+            subprocess.run(command, cwd=ROOT, capture_output=True, check=False)
+
+    with beside(tidy, look):
+        yield
 
 
 def count_finished(ids: list[str]) -> int:

@@ -86,18 +86,6 @@ def queue(connection: Redis) -> Queue:
     return Queue('default', connection=connection)
 
 
-@pytest.fixture
-def begun(tmp_path: Path) -> Path:
-    """Where a task says that it has begun."""
-    return tmp_path / 'begun'
-
-
-@pytest.fixture
-def gate(tmp_path: Path) -> Path:
-    """The file that the task WAIT waits for."""
-    return tmp_path / 'gate'
-
-
 def state_of(connection: Redis, worker: str) -> str:
     state = connection.hget(f'rq:worker:{worker}', 'state')
     return state.decode() if isinstance(state, bytes) else ''
