@@ -101,8 +101,9 @@ def restore_job(job_id: str, fields: Mapping[bytes, bytes], connection: Redis) -
     kept = {name: value for name, value in fields.items() if name not in _NOT_READ_BY_RQ}
     job.restore(kept | {b'data': b''})  # RQ would decompress it without a limit
     job.data = decompress(fields[b'data'])
-    if job.retry_intervals is not None:
-        msgspec.convert(job.retry_intervals, list[Annotated[float, msgspec.Meta(ge=0, le=1e9)]])
+    for intervals in (job.retry_intervals, job.repeat_intervals):
+        if intervals is not None:
+            msgspec.convert(intervals, list[Annotated[float, msgspec.Meta(ge=0, le=1e9)]])
     for name in _MOMENTS:
         text = fields.get(name.encode())
         setattr(job, name, datetime.fromisoformat(text.decode()) if text else None)

@@ -136,6 +136,16 @@ def test_bad_retry_intervals_do_not_end_the_worker(
     require_living(shared_worker)
 
 
+@pytest.mark.parametrize('intervals', ['["x"]', '[1e400]', '[-1]', '{"a": 1}', '5', '[null]'])
+def test_bad_repeat_intervals_lose_no_job(
+    connection: Redis, shared_worker: SharedWorker, intervals: str
+) -> None:
+    key = plant(connection, {'repeats_left': '1', 'repeat_intervals': intervals})
+    eventually(lambda: shared_worker.poll() is not None or has_ended(connection, key))
+    require_living(shared_worker)
+    require_registered(connection, 'planted')
+
+
 @pytest.mark.parametrize('field', ['result_ttl', 'failure_ttl'])
 @pytest.mark.parametrize('task', [ADD, 'tests.support.tasks.fail'])
 def test_an_impossible_ttl_loses_no_registration(
