@@ -5,14 +5,24 @@
 -- Returns the ids of the jobs, their new states, and 1 for each that has dependents to enqueue.
 local limit, moment, lost = unpack(ARGV, 2, 4)
 local ids, states, notes = {}, {}, {}
+
+-- A lease can be malformed, and what should be a record something else: others are recovered all
+-- the same.
+local function read(id, field)
+  local value = redis.pcall('HGET', job_key(id), field)
+  return type(value) == 'string' and value
+end
+
 for i = 5, #ARGV, 2 do
   local member, seen = ARGV[i], ARGV[i + 1]
   local expiry = redis.call('ZSCORE', rq .. 'leases', member)
-  if expiry and tonumber(expiry) == tonumber(seen) and tonumber(expiry) < clock() then
-    local id, execution = string.match(member, '^(.*):(.*)$')
+  local id, execution = string.match(member, '^(.*):(.*)$')
+  if not id then
+    redis.call('ZREM', rq .. 'leases', member)
+  elseif expiry and tonumber(expiry) == tonumber(seen) and tonumber(expiry) < clock() then
     local found = redis.call('HMGET', key('execution', member), 'worker_name', 'origin', 'ahead',
                              'stopping')
-    local origin = found[2] or redis.call('HGET', job_key(id), 'origin') or ''
+    local origin = found[2] or read(id, 'origin') or ''
     local run = {id = id, execution = execution, worker = found[1] or '', origin = origin}
     local ending = {status = 'queued', at_front = true, ended_at = '', moment = moment,
                     is_recovery = true, fields = {'enqueued_at', moment}}
@@ -21,7 +31,7 @@ for i = 5, #ARGV, 2 do
     if found[3] ~= '1' then
       local deaths = 0
       if found[4] ~= '1' then
-        deaths = 1 + (tonumber(redis.call('HGET', job_key(id), 'worker_deaths') or 0) or 0)
+        deaths = 1 + (tonumber(read(id, 'worker_deaths') or 0) or 0)
         ending.fields = {'enqueued_at', moment, 'worker_deaths', deaths, 'lost_run', execution}
       end
       -- The worker that claims the job after its last death fails it, and records why.

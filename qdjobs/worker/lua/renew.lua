@@ -14,7 +14,7 @@ for i = 6, #ARGV, 2 do
     redis.call('HSET', key('execution', member), 'last_heartbeat', timestamp, 'stopping',
                is_stopping)
     state = 'held'
-    if redis.call('EXISTS', job_key(id)) == 1 then  -- else the job was deleted
+    if redis.call('TYPE', job_key(id)).ok == 'hash' then  -- else the job was deleted
       redis.call('HSET', job_key(id), 'last_heartbeat', moment)
       if redis.call('HGET', job_key(id), 'stop_requested') == '1' then state = 'stop' end
     end

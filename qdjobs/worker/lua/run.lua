@@ -124,8 +124,12 @@ end
 -- deleted, cancelled or enqueued anew.
 local function end_run(run, ending)
   local job = job_key(run.id)
-  local found = redis.call('HMGET', job, 'status', 'stop_requested', 'failure_ttl', 'worker_deaths',
-                           'unknown_since')
+  local found = redis.pcall('HMGET', job, 'status', 'stop_requested', 'failure_ttl',
+                            'worker_deaths', 'unknown_since')
+  if found.err then  -- another tool has put something else there
+    forget_execution(run)
+    return 'lost', false
+  end
   if not redis.call('ZSCORE', rq .. 'leases', member_of(run)) then
     forget_death(run)
     if not has_recorded(run) then return 'lost', false end

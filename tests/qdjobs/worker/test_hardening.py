@@ -14,6 +14,7 @@ from rq.command import send_stop_job_command
 
 from libraries.job_manager import enqueue_background_job, get_job_status
 from qdjobs.client.payload import PlainSerializer
+from qdjobs.worker.lease import claim_job, claim_request
 from tests.support.hostile import Hostile
 from tests.support.jobs import done, require_living
 from tests.support.processes import Worker, eventually
@@ -218,6 +219,34 @@ def test_a_key_of_another_type_beside_the_record(connection: Redis, own_worker: 
         eventually(lambda: connection.zrange('rq:leases', 0, -1) == [])
         for kind in kinds:
             require_registered(connection, kind)
+
+
+def test_a_record_that_becomes_another_key_while_its_job_runs(
+    connection: Redis, own_worker: Worker, tmp_path: Path
+) -> None:
+    begun, gate = tmp_path / 'begun', tmp_path / 'gate'
+    with own_worker(JOB_TASK_MODULES='tests.support.tasks') as worker:
+        job = enqueue_background_job('tests.support.tasks.touch_and_wait', str(begun), str(gate))
+        eventually(begun.exists)
+        connection.set(job.key, 'of another type')
+        gate.touch()
+        require_living(worker)
+    assert connection.zrange('rq:leases', 0, -1) == []
+
+
+@pytest.mark.parametrize('member', ['no-colon', b'\xff', 'text:execution'])
+def test_a_lease_that_cannot_be_recovered_is_passed_over(
+    connection: Redis, own_worker: Worker, tmp_path: Path, member: str | bytes
+) -> None:
+    connection.set('rq:job:text', 'of another type')
+    connection.zadd('rq:leases', {member: 1})
+    lines = tmp_path / 'lines'
+    task = 'tests.support.tasks.append'
+    key = plant(connection, {'data': data_of(task, None, (str(lines), 'ran'), {})})
+    claim_job(connection, claim_request('dead', 'execution', 0.01, ['default']))
+    with own_worker(JOB_TASK_MODULES='tests.support.tasks'):
+        eventually(lambda: has_ended(connection, key))
+    assert lines.read_text() == 'ran\n'
 
 
 def has_ended(connection: Redis, key: bytes) -> bool:
