@@ -229,6 +229,7 @@ class JobWorker(Worker):
             self._settle()
             if self._orders.stop:
                 self.log.info('Worker %s: stopping on request', self.name)
+                self._release_unanswered()
                 return None
             self._beat()
             self._supervisor.require_horse()
@@ -246,7 +247,20 @@ class JobWorker(Worker):
                 self._orders.pause(OUTAGE_PAUSE)
             if max_idle_time is not None and time.monotonic() - idle_since >= max_idle_time:
                 self.log.info('Worker %s: idle for %d seconds, quitting', self.name, max_idle_time)
+                self._release_unanswered()
                 return None
+
+    def _release_unanswered(self) -> None:
+        """Release the job that this worker may have claimed without having heard of it."""
+        if not self._claims.is_unanswered:
+            return
+        try:
+            claim = self._claims.try_once()
+        except RedisError as error:  # once the lease has expired, another worker recovers the job
+            self._contact.failed('release a job', error)
+            return
+        if claim is not None:
+            self._supervisor.release(claim)
 
     def _start(self, claim: Claim) -> Run | None:
         """Start a claimed job, or release it if the worker is to stop."""

@@ -1,6 +1,7 @@
 """What counts as the death of a worker under a job, what does not, and how many it survives."""
 
 import re
+import signal
 import time
 from contextlib import ExitStack
 from functools import partial
@@ -18,7 +19,8 @@ from libraries.job_manager import enqueue_background_job, get_job_status
 from qdjobs.client.redis import get_connection
 from tests.support.jobs import done, lines_of, require_living
 from tests.support.outages import await_runs, deaths_of, is_leased, outlast, standing
-from tests.support.processes import Worker, alive, eventually, horse_of, kill_group
+from tests.support.processes import Worker, alive, eventually, horse_of, kill_group, stop
+from tests.support.proxy import Proxy
 from tests.support.webhooks import receiving
 
 pytestmark = pytest.mark.usefixtures('light')
@@ -128,6 +130,23 @@ def test_a_step_of_the_clock_of_redis(
             eventually(lambda: is_leased(connection))
         require_undisturbed(job, begun, gate)
         require_living(worker)
+
+
+def test_a_deploy_just_after_the_answer_to_a_claim_is_lost(
+    connection: Redis, own_worker: Worker, proxy: Proxy
+) -> None:
+    with own_worker(REDIS_URL=proxy.url, JOB_LEASE='10') as worker:
+        require_living(worker)
+        stop(worker)
+        proxy.max_cuts, proxy.cut_after = 1, b'is_due_check'  # of a request for a job
+        job = enqueue_background_job(ADD, 1)
+        worker.send_signal(signal.SIGCONT)
+        eventually(lambda: proxy.cuts)
+        worker.terminate()
+        assert worker.wait(60) == 0
+    assert get_job_status(job.id)['status'] == 'queued'
+    assert connection.zcard('rq:leases') == 0
+    assert deaths_of(job.id) == 0
 
 
 @pytest.mark.parametrize(('limit', 'size'), [('1', 3_000_000), ('', 12_000_000)])
