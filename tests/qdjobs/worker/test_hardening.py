@@ -234,9 +234,9 @@ def test_a_record_that_becomes_another_key_while_its_job_runs(
     assert connection.zrange('rq:leases', 0, -1) == []
 
 
-@pytest.mark.parametrize('member', ['no-colon', b'\xff', 'text:execution'])
+@pytest.mark.parametrize('member', [b'no-colon', b'\xff', b'text:execution'])
 def test_a_lease_that_cannot_be_recovered_is_passed_over(
-    connection: Redis, own_worker: Worker, tmp_path: Path, member: str | bytes
+    connection: Redis, own_worker: Worker, tmp_path: Path, member: bytes
 ) -> None:
     connection.set('rq:job:text', 'of another type')
     connection.zadd('rq:leases', {member: 1})
