@@ -18,7 +18,7 @@ local function enqueue_due(queue, moment, time)
         local push = (job[3] == '1' or retry_at_front) and 'LPUSH' or 'RPUSH'
         redis.call('HSET', job_key(id), 'status', 'queued', 'enqueued_at', moment)
         redis.call('PERSIST', job_key(id))
-        if job[6] then redis.call('EXPIRE', job_key(id), job[6]) end
+        if job[6] then redis.pcall('EXPIRE', job_key(id), job[6]) end  -- it may be no number
         redis.call(push, key('queue', queue), id)
         wake_up(queue)
       end

@@ -23,7 +23,7 @@ local function enqueue(id)
   redis.call('ZREM', key('deferred', origin), id)
   redis.call('HSET', job_key(id), 'status', 'queued', 'enqueued_at', moment)
   redis.call('PERSIST', job_key(id))
-  if found[4] then redis.call('EXPIRE', job_key(id), found[4]) end
+  if found[4] then redis.pcall('EXPIRE', job_key(id), found[4]) end  -- it may be no number
   redis.call('SADD', rq .. 'queues', key('queue', origin))
   redis.call(found[3] == '1' and 'LPUSH' or 'RPUSH', key('queue', origin), id)
   wake_up(origin)

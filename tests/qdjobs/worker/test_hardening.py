@@ -147,6 +147,23 @@ def test_bad_repeat_intervals_lose_no_job(
     require_registered(connection, 'planted')
 
 
+@pytest.mark.parametrize('status', ['scheduled', 'deferred'])
+def test_a_bad_ttl_of_a_job_that_is_not_queued_yet_loses_no_job(
+    connection: Redis, shared_worker: SharedWorker, status: str
+) -> None:
+    with shared_worker.held():
+        key = plant(connection, {'status': status, 'ttl': 'soon'})
+        connection.delete('rq:queue:default')
+        if status == 'scheduled':
+            connection.zadd('rq:scheduled:default', {'planted': 1})
+        else:
+            connection.zadd('rq:deferred:default', {'planted': 1})
+            connection.sadd('rq:job:parent:dependents', 'planted')
+            connection.zadd('rq:pending-dependents', {'parent': 1})
+    eventually(lambda: has_ended(connection, key))
+    require_living(shared_worker)
+
+
 @pytest.mark.parametrize('field', ['result_ttl', 'failure_ttl'])
 @pytest.mark.parametrize('task', [ADD, 'tests.support.tasks.fail'])
 def test_an_impossible_ttl_loses_no_registration(
