@@ -5,6 +5,7 @@ See docs/reliability.md.
 """
 
 import contextlib
+import copy
 import importlib
 import os
 import pkgutil
@@ -63,6 +64,8 @@ class JobWorker(Worker):
         # RQ's command line passes RQ's Job and serializer, which can run code from a record.
         self.job_class = CheckedJob
         self.serializer = PlainSerializer
+        self.queues = [copy.copy(queue) for queue in self.queues]  # the caller may use its own
+        self._ordered_queues = self.queues[:]
         for queue in self.queues:
             queue.job_class, queue.serializer = CheckedJob, PlainSerializer
         self._compose()
