@@ -5,6 +5,7 @@ See docs/reliability.md.
 """
 
 import contextlib
+import copy
 import importlib
 import os
 import pkgutil
@@ -20,7 +21,7 @@ from redis.retry import Retry
 from rq import Worker
 from rq.defaults import DEFAULT_LOGGING_DATE_FORMAT, DEFAULT_LOGGING_FORMAT, RQ_KEY_PREFIX
 from rq.logutils import setup_loghandlers
-from rq.utils import now
+from rq.utils import now, utcformat
 from rq.worker import DequeueStrategy
 
 from qdjobs.client.payload import PlainSerializer
@@ -57,6 +58,8 @@ class JobWorker(Worker):
         # RQ's command line passes RQ's Job and serializer, which can run code from a record.
         self.job_class = CheckedJob
         self.serializer = PlainSerializer
+        self.queues = [copy.copy(queue) for queue in self.queues]  # the caller may use its own
+        self._ordered_queues = self.queues[:]
         for queue in self.queues:
             queue.job_class, queue.serializer = CheckedJob, PlainSerializer
         self._next_beat = 0.0  # on the monotonic clock
@@ -165,14 +168,18 @@ class JobWorker(Worker):
         self.log.info('*** Listening on %s...', ', '.join(self.queue_names()))
 
     def _describe(self) -> tuple[list[str], dict[str, Any]]:
-        """Return the queues, and RQ's record of this worker with its class, which RQ leaves out."""
+        """Return the queues, and RQ's record of this worker with what RQ leaves out."""
         self.last_heartbeat = now()
         kind = type(self)
         record = self.serialize() | {'worker_class': f'{kind.__module__}.{kind.__qualname__}'}
+        if self._shutdown_requested_date is not None:
+            record['shutdown_requested_date'] = utcformat(self._shutdown_requested_date)
         return self.queue_names(), record
 
     def _on_stop(self) -> None:
-        self._stop_requested = True  # RQ's name
+        self._stop_requested = True  # RQ's names
+        self._shutdown_requested_date = now()
+        self._presence.hurry()
         self.handle_warm_shutdown_request()  # type: ignore[no-untyped-call]
 
     def _end(self) -> None:

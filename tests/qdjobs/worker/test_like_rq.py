@@ -1,0 +1,42 @@
+"""What users of RQ's worker rely on, where tests of RQ found that JobWorker differed."""
+
+from pathlib import Path
+
+import pytest
+from redis import Redis
+from rq import Queue
+from rq.job import Job
+
+from libraries.job_manager import enqueue_background_job
+from qdjobs import JobWorker
+from tests.support.processes import Worker, eventually
+
+WAIT = 'tests.support.tasks.touch_and_wait'
+BEGIN = 'tests.support.worker_tasks.begin_and_sleep'
+CALM = {'JOB_LEASE': '10'}  # for tests that are not about leases
+
+pytestmark = pytest.mark.usefixtures('light')
+
+
+def test_a_queue_that_a_worker_serves_remains_the_caller_s(connection: Redis) -> None:
+    queue = Queue('default', connection=connection)
+    job = queue.enqueue('tests.support.tasks.add', 1)
+    JobWorker([queue])
+    assert job not in queue.failed_job_registry
+    assert queue.job_class is Job
+
+
+def test_a_busy_worker_shows_when_it_was_asked_to_stop(
+    connection: Redis, own_worker: Worker, begun: Path, gate: Path
+) -> None:
+    # No heartbeat is due while the test waits.
+    with own_worker('--name', 'w', JOB_HEARTBEAT_INTERVAL='20', **CALM) as process:
+        enqueue_background_job(WAIT, str(begun), str(gate))
+        eventually(begun.exists)
+        worker = JobWorker.find_by_key('rq:worker:w', connection)
+        assert worker is not None
+        assert worker.shutdown_requested_date is None
+        process.terminate()
+        eventually(lambda: worker.shutdown_requested_date)
+        gate.touch()
+        assert process.wait(60) == 0
