@@ -209,6 +209,11 @@ def rq_s_tools_beside(redis_url: str) -> Iterator[None]:
         yield
 
 
+def waiting(connection: Redis) -> int:
+    """The number of jobs in the queues."""
+    return sum(connection.llen(f'rq:queue:{name}') for name in QUEUES)
+
+
 def count_finished(ids: list[str]) -> int:
     return sum(status['status'] == 'finished' for status in get_job_statuses(ids))
 
