@@ -234,6 +234,8 @@ class JobWorker(Worker):
             done += 1
             run = self._go_on(run, outcome, is_last=done == max_jobs)
             self._beat()
+        if done == max_jobs:
+            self.log.info('Worker %s: finished executing %d jobs, quitting', self.name, done)
         self._settle()
         return done
 

@@ -67,3 +67,10 @@ def test_a_second_sigterm_ends_the_program_around_the_worker_too(
             process.kill()
     assert process.returncode == 0
     assert get_job_status(job.id)['status'] == 'queued'
+
+
+def test_the_log_says_why_a_worker_ends_after_max_jobs(own_worker: Worker, tmp_path: Path) -> None:
+    enqueue_background_job('tests.support.tasks.add', 1)
+    with own_worker('--max-jobs', '1', **CALM) as process:
+        assert process.wait(60) == 0
+    assert 'finished executing 1 jobs, quitting' in (tmp_path / 'worker.log').read_text()
