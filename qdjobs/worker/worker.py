@@ -112,7 +112,7 @@ class JobWorker(Worker):
         """Run jobs until a request to stop, or as the arguments say, which are RQ's.
 
         `with_scheduler` has no effect: every JobWorker enqueues due jobs.
-        Returns whether any job was run.
+        Returns whether any job was run. Raises SystemExit after a second request to stop.
         """
         self._dequeue_strategy = dequeue_strategy
         self._orders.install()  # first: a signal would kill the process
@@ -122,9 +122,12 @@ class JobWorker(Worker):
         self._supervisor.require_horse()  # before RQ starts its thread, and before a job is claimed
         try:
             self._announce()
-            return self._run_jobs(burst, max_jobs, max_idle_time) > 0
+            done = self._run_jobs(burst, max_jobs, max_idle_time)
         finally:
             self._end()
+        if self._orders.at_once:
+            raise SystemExit(0)  # as RQ's does: a program that goes on would have to look
+        return done > 0
 
     def _import_tasks(self) -> None:
         """Import the task modules before the fork, so that no job waits for an import."""
@@ -209,6 +212,8 @@ class JobWorker(Worker):
             done += 1
             run = self._go_on(run, outcome, is_last=done == max_jobs)
             self._beat()
+        if done == max_jobs:
+            self.log.info('Worker %s: finished executing %d jobs, quitting', self.name, done)
         self._settle()
         return done
 

@@ -1,5 +1,9 @@
 """What users of RQ's worker rely on, where tests of RQ found that JobWorker differed."""
 
+import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -7,9 +11,9 @@ from redis import Redis
 from rq import Queue
 from rq.job import Job
 
-from libraries.job_manager import enqueue_background_job
+from libraries.job_manager import enqueue_background_job, get_job_status
 from qdjobs import JobWorker
-from tests.support.processes import Worker, eventually
+from tests.support.processes import QUICK, Worker, eventually
 
 WAIT = 'tests.support.tasks.touch_and_wait'
 BEGIN = 'tests.support.worker_tasks.begin_and_sleep'
@@ -40,3 +44,33 @@ def test_a_busy_worker_shows_when_it_was_asked_to_stop(
         eventually(lambda: worker.shutdown_requested_date)
         gate.touch()
         assert process.wait(60) == 0
+
+
+def test_a_second_sigterm_ends_the_program_around_the_worker_too(
+    connection: Redis, redis_url: str, begun: Path
+) -> None:
+    program = (
+        'from redis import Redis; from qdjobs import JobWorker; '
+        f'JobWorker("default", connection=Redis.from_url({redis_url!r})).work(); print("goes on")'
+    )
+    environment = os.environ | QUICK | CALM
+    command = [sys.executable, '-c', program]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            job = enqueue_background_job(BEGIN, str(begun), 600.0)
+            eventually(begun.exists)
+            process.terminate()
+            time.sleep(1.1)  # one in the same second counts as the same
+            process.terminate()
+            assert 'goes on' not in process.communicate(timeout=60)[0]
+        finally:
+            process.kill()
+    assert process.returncode == 0
+    assert get_job_status(job.id)['status'] == 'queued'
+
+
+def test_the_log_says_why_a_worker_ends_after_max_jobs(own_worker: Worker, tmp_path: Path) -> None:
+    enqueue_background_job('tests.support.tasks.add', 1)
+    with own_worker('--max-jobs', '1', **CALM) as process:
+        assert process.wait(60) == 0
+    assert 'finished executing 1 jobs, quitting' in (tmp_path / 'worker.log').read_text()
