@@ -53,6 +53,8 @@ def _examine_redis() -> Iterator[Finding]:
     server = 'Valkey' if 'valkey_version' in info else 'Redis'
     version = info.get('valkey_version') or info.get('redis_version')
     yield Finding('ok', f'{server} {version} answers.')
+    if str(info.get('redis_version', '7')).partition('.')[0] in map(str, range(1, 7)):
+        yield Finding('error', 'It is too old for a JobWorker: use Redis 7 or Valkey, or newer.')
     if {info.get('aof_last_write_status'), info.get('rdb_last_bgsave_status')} & {'err'}:
         yield Finding('error', f'{server} cannot write to its disk: see its log, and free space.')
     if info.get('aof_enabled'):

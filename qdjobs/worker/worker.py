@@ -16,7 +16,7 @@ from typing import Any
 
 from redis import Redis
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 from redis.retry import Retry
 from rq import Worker
 from rq.defaults import DEFAULT_LOGGING_DATE_FORMAT, DEFAULT_LOGGING_FORMAT, RQ_KEY_PREFIX
@@ -166,6 +166,10 @@ class JobWorker(Worker):
             self._presence.begin(self.key)
         except ValueError as error:
             raise SystemExit(f'Error: {error}') from None
+        except ResponseError as error:
+            if 'compiling script' not in str(error):
+                raise
+            raise SystemExit('Error: Redis 7 or Valkey, or newer, is needed.') from error
         self.log.info('Worker %s: started with PID %d', self.name, os.getpid())
         self.subscribe()  # type: ignore[no-untyped-call]
         self.log.info('*** Listening on %s...', ', '.join(self.queue_names()))
