@@ -13,7 +13,7 @@ from libraries.job_manager import enqueue_background_job, get_job_status
 from qdjobs import JobWorker
 from tests.support.jobs import done, require_living
 from tests.support.outages import await_runs, deaths_of
-from tests.support.processes import ROOT, Worker, alive, eventually
+from tests.support.processes import ROOT, Worker, alive, eventually, horse_of
 
 pytestmark = pytest.mark.usefixtures('light')
 
@@ -24,6 +24,7 @@ CHILD = 'tests.support.fault_tasks.leave_a_child'
 CHANGE = 'tests.support.fault_tasks.change'
 LOOK = 'tests.support.fault_tasks.look'
 GROW = 'tests.support.fault_tasks.grow'
+SIZE = 'tests.support.worker_tasks.size'
 CALM = {'JOB_LEASE': '10'}  # for tests that are not about leases
 
 
@@ -76,6 +77,19 @@ def test_the_control_an_application_that_cannot_be_made_again_ends_the_worker(
     with own_worker(**environment) as worker:
         assert done(enqueue_background_job(ADD, 1))['result'] == 3
         assert worker.wait(60) == 1
+
+
+def test_a_horse_that_does_not_read_its_job_is_replaced(
+    connection: Redis, own_worker: Worker
+) -> None:
+    """Its job is larger than what the pipe holds, so that handing it over would not end."""
+    with own_worker(JOB_LEASE='3') as worker:
+        require_living(worker)
+        os.kill(horse_of(worker.pid), signal.SIGSTOP)
+        status = done(enqueue_background_job(SIZE, os.urandom(2_000_000)))
+        require_living(worker)
+    assert (status['result'], status['attempts']) == (2_000_000, [])
+
 
 
 def test_a_module_that_exits_when_it_is_imported(own_worker: Worker, tmp_path: Path) -> None:
