@@ -284,7 +284,8 @@ class Supervisor:
         try:
             while horse.wait(TICK) is None:
                 self._beat()
-                if time.monotonic() >= deadline or self._orders.at_once:
+                moment = time.monotonic()
+                if moment >= min(deadline, self._orders.grace_until) or self._orders.at_once:
                     log.error(
                         'Worker %s: gives up the webhooks or the callback of job %s',
                         self._contact.worker,

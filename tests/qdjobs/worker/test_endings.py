@@ -203,3 +203,14 @@ def test_webhooks_to_a_slow_server_outlast_the_lease(
         assert done(enqueue_background_job(PID))['result'] == horse == horse_of(worker.pid)
     assert [one['job_id'] for one in received] == [job.id] * 2
     assert 'lost' not in (tmp_path / 'worker.log').read_text()
+
+
+def test_the_grace_of_a_deploy_ends_webhooks_too(plain_queue: Queue, own_worker: Worker) -> None:
+    settings = {'JOB_WEBHOOK_HOSTS': '127.0.0.1', 'JOB_SHUTDOWN_GRACE': '1'}
+    with receiving(delay=20.0) as (url, received), own_worker(**settings, **CALM) as worker:
+        hook = Webhook(url, 'finished', method='POST', timeout=60)
+        job = plain_queue.enqueue(ADD, 1, webhooks=[hook])
+        assert done(job)['status'] == 'finished'
+        worker.terminate()
+        assert worker.wait(60) == 0
+        assert received == []  # it has not waited for the answer

@@ -17,7 +17,7 @@ from qdjobs.client.payload import PlainSerializer
 from qdjobs.worker.lease import claim_job, claim_request
 from tests.support.hostile import Hostile
 from tests.support.jobs import done, require_living
-from tests.support.processes import Worker, eventually
+from tests.support.processes import ROOT, Worker, eventually
 from tests.support.shared_worker import SharedWorker
 
 ADD = 'tests.support.tasks.add'
@@ -212,6 +212,30 @@ def test_a_lethal_failure_callback_of_a_job_that_is_not_run(
         eventually(lambda: worker.poll() is not None or has_ended(connection, key))
         require_living(worker)
     assert connection.hget(key, 'status') == b'failed'
+
+
+# Open: each horse dies before the task is entered, so that the job goes back to the front of its
+# queue, unchanged, and worker after worker ends with 1: one job stops all.
+@pytest.mark.xfail(strict=True)
+def test_a_module_that_is_lethal_when_the_horse_imports_it(
+    connection: Redis, own_worker: Worker, tmp_path: Path
+) -> None:
+    """A parent imports the modules of a package, but not those of packages within it."""
+    inner = tmp_path / 'outer' / 'inner'
+    inner.mkdir(parents=True)
+    (inner.parent / '__init__.py').touch()
+    (inner / '__init__.py').touch()
+    (inner / 'lethal.py').write_text('import os\nos._exit(1)\n')
+    plant(connection, {'data': data_of('outer.inner.lethal.run', None, (), {})})
+    environment = {
+        'JOB_TASK_MODULES': 'tests.support.tasks,outer',
+        'PYTHONPATH': f'{ROOT}:{tmp_path}',
+        'JOB_LEASE': '10',
+    }
+    other = enqueue_background_job(ADD, 1)
+    with own_worker(**environment) as worker:
+        eventually(lambda: worker.poll() is not None or get_job_status(other.id)['result'] == 3)
+        assert worker.poll() is None
 
 
 def test_a_key_that_is_no_record_is_passed_over(
