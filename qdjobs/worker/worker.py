@@ -118,6 +118,7 @@ class JobWorker(Worker):
         self._orders.install()  # first: a signal would kill the process
         for name in ('rq.worker', 'rq.job', 'qdjobs', *self._config.task_modules):
             setup_loghandlers(logging_level, date_format, log_format, name=name)
+        self._require_rq_keys()
         self._import_tasks()
         self._supervisor.require_horse()  # before RQ starts its thread, and before a job is claimed
         try:
@@ -128,6 +129,13 @@ class JobWorker(Worker):
         if self._orders.at_once:
             raise SystemExit(0)  # as RQ's does: a program that goes on would have to look
         return done > 0
+
+    def _require_rq_keys(self) -> None:
+        """Exit if a queue class keeps its queues under other keys: their jobs would never run."""
+        for queue in self.queues:
+            if queue.key != f'{RQ_KEY_PREFIX}:queue:{queue.name}':
+                self.log.error('Worker %s: serves no queue under %s', self.name, queue.key)
+                raise SystemExit(1)
 
     def _import_tasks(self) -> None:
         """Import the task modules before the fork, so that no job waits for an import."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from flask import Flask
 from redis import Redis
-from rq import get_current_job
+from rq import Queue, get_current_job
 from rq.job import Job
 
 from qdjobs.worker.worker import JobWorker
@@ -171,3 +171,9 @@ class TwiceTerminatedJobWorker(JobWorker):
             os.environ['TOLD'] = '1'
             os.kill(os.getpid(), signal.SIGTERM)
         super().handle_warm_shutdown_request()  # type: ignore[no-untyped-call]
+
+
+class QueueElsewhere(Queue):
+    """A queue class whose lists have other keys than RQ's."""
+
+    redis_queue_namespace_prefix = 'elsewhere:'

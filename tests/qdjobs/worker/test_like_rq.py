@@ -74,3 +74,10 @@ def test_the_log_says_why_a_worker_ends_after_max_jobs(own_worker: Worker, tmp_p
     with own_worker('--max-jobs', '1', **CALM) as process:
         assert process.wait(60) == 0
     assert 'finished executing 1 jobs, quitting' in (tmp_path / 'worker.log').read_text()
+
+
+def test_a_queue_class_with_keys_of_its_own_is_refused(own_worker: Worker, tmp_path: Path) -> None:
+    elsewhere = 'tests.support.worker_tasks.QueueElsewhere'
+    with own_worker('--queue-class', elsewhere, **CALM) as process:
+        assert process.wait(60) == 1
+    assert 'serves no queue under elsewhere:high' in (tmp_path / 'worker.log').read_text()
