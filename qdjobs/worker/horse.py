@@ -59,7 +59,7 @@ class Marks:
         self._memory = mmap.mmap(-1, 16)
 
     def enter(self, job: int) -> None:
-        """Mark that the task's function of this job, a running number, is entered."""
+        """Mark that code of this job, a running number from 1, is entered; 0 marks none."""
         self._memory[self._ENTERED] = job.to_bytes(8)
 
     def leave(self, job: int) -> None:

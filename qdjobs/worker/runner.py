@@ -173,7 +173,9 @@ class Runner:
         except Exception as error:  # anyone may have written the record: it can raise anything
             log.exception('Job %s cannot be read', lease.job_id)
             return Answer(unreadable(claim, error, self._connection).encode())
+        self._marks.enter(number)  # what the import of its module does to the horse is its doing
         job.raised = _refusal(job) or (poison if deaths == limit else None)
+        self._marks.enter(0)
         if isinstance(job.raised, UnknownHereError):
             job.raised = UnknownTaskError(str(job.raised))  # its public class
             if release := self._release(job, claim):

@@ -214,9 +214,6 @@ def test_a_lethal_failure_callback_of_a_job_that_is_not_run(
     assert connection.hget(key, 'status') == b'failed'
 
 
-# Open: each horse dies before the task is entered, so that the job goes back to the front of its
-# queue, unchanged, and worker after worker ends with 1: one job stops all.
-@pytest.mark.xfail(strict=True)
 def test_a_module_that_is_lethal_when_the_horse_imports_it(
     connection: Redis, own_worker: Worker, tmp_path: Path
 ) -> None:
