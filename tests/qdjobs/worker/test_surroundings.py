@@ -91,7 +91,6 @@ def test_a_horse_that_does_not_read_its_job_is_replaced(
     assert (status['result'], status['attempts']) == (2_000_000, [])
 
 
-
 def test_a_module_that_exits_when_it_is_imported(own_worker: Worker, tmp_path: Path) -> None:
     """One of a package: a script beside the tasks."""
     package = tmp_path / 'scripts'
