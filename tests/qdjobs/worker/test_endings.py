@@ -20,6 +20,7 @@ from tests.support.jobs import done, lines_of, require_living
 from tests.support.outages import await_runs, deaths_of
 from tests.support.processes import Worker, eventually, horse_of
 from tests.support.proxy import Proxy
+from tests.support.shared_worker import SharedWorker
 from tests.support.webhooks import receiving
 
 pytestmark = pytest.mark.usefixtures('light')
@@ -122,6 +123,21 @@ def test_the_control_a_job_cancelled_in_a_long_queue_and_retried_runs_once(
         assert done(job)['status'] == 'finished'
         require_living(worker)
     assert lines_of(lines) == ['ran']
+
+
+def test_an_ended_job_whose_id_is_left_in_a_queue_still_expires(
+    connection: Redis, shared_worker: SharedWorker
+) -> None:
+    require_living(shared_worker)
+    with shared_worker.held():
+        connection.set('rq:suspended', 1)
+        job = enqueue_background_job(ADD, 1)
+        assert cancel_job(job.id) == 'canceled'
+        connection.rpush('rq:queue:default', job.id)
+        requeued = enqueue_background_job(ADD, 1)
+        connection.expire(requeued.key, 1000)
+    eventually(lambda: connection.ttl(requeued.key) == -1)
+    assert connection.ttl(job.key) > 0
 
 
 def calls_of(connection: Redis, command: str) -> int:
