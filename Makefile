@@ -2,7 +2,7 @@
 PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: install demo up test test-all faults check bench bench-field clean
+.PHONY: install demo up test test-all test-upstream faults check bench bench-field clean
 
 install: .venv/installed
 
@@ -38,6 +38,10 @@ test: install
 # What CI runs: millions of rows, soaks, and other people's software beside ours too.
 test-all: install
 	@$(PYTEST)
+
+# RQ's own tests of its worker, with JobWorker in its place; a part of `make test-all`.
+test-upstream: install
+	@python -m tests.upstream.rq_tests
 
 # The fault tests of `make test-all`, each storm for a minute.
 faults: install

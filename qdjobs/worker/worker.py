@@ -87,7 +87,8 @@ class JobWorker(Worker):
     def _set_connection(self, connection: Redis) -> Redis:
         # This worker must notice in time that it cannot renew a lease.
         socket_timeout = min(SOCKET_TIMEOUT, self._config.lease / 3)
-        connection.connection_pool.disconnect()  # connections that `rq` opened have no time-out
+        # Connections that `rq` opened have no time-out. A thread may be using one of them.
+        connection.connection_pool.disconnect(inuse_connections=False)
         connection.connection_pool.connection_kwargs |= {
             'socket_timeout': socket_timeout,
             'socket_connect_timeout': socket_timeout,

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -81,3 +82,12 @@ def test_a_queue_class_with_keys_of_its_own_is_refused(own_worker: Worker, tmp_p
     with own_worker('--queue-class', elsewhere, **CALM) as process:
         assert process.wait(60) == 1
     assert 'serves no queue under elsewhere:high' in (tmp_path / 'worker.log').read_text()
+
+
+def test_a_new_worker_cuts_no_connection_that_a_thread_uses(connection: Redis) -> None:
+    with ThreadPoolExecutor() as pool:
+        waiting = pool.submit(connection.blpop, 'nothing', 10)
+        eventually(lambda: any('b' in each['flags'] for each in connection.client_list()))
+        JobWorker('default', connection=connection)
+        connection.rpush('nothing', 'sent')
+        assert waiting.result() == (b'nothing', b'sent')
