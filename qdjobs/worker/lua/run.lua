@@ -57,6 +57,13 @@ local function make_waiting(run, ending)
   end
 end
 
+-- Returns the seconds to keep an ended job, whatever its record says; negative: for ever.
+local function ttl_of(text)
+  local ttl = tonumber(text)
+  if not ttl or ttl ~= ttl then return DEFAULT_FAILURE_TTL end
+  return math.floor(math.max(-1, math.min(ttl, MAX_TTL)))
+end
+
 -- Registers an ended job, and lets its record expire. While jobs that wait for it are not enqueued,
 -- which `dependents` does, a note in `pending-dependents` keeps the record. Returns whether there
 -- are such jobs.
@@ -152,6 +159,5 @@ local function end_run(run, ending)
     make_waiting(run, ending)
     return ending.status, false
   end
-  local ttl = tonumber(ending.ttl or found[3]) or DEFAULT_FAILURE_TTL
-  return ending.status, make_terminal(run, ending, math.min(ttl, MAX_TTL))
+  return ending.status, make_terminal(run, ending, ttl_of(ending.ttl or found[3]))
 end
