@@ -22,6 +22,7 @@ from tests.support.jobs import done, lines_of, require_living
 from tests.support.outages import await_runs, deaths_of, full, outlast
 from tests.support.processes import Worker, eventually, kill_group
 from tests.support.proxy import Proxy
+from tests.support.shared_worker import SharedWorker
 
 pytestmark = pytest.mark.usefixtures('light')
 
@@ -69,15 +70,15 @@ def test_a_connection_that_is_cut_before_one_under_a_rate_limit_is_enqueued(
 
 
 def test_a_malformed_one_under_a_rate_limit_fails(
-    connection: Redis, plain_queue: Queue, own_worker: Worker
+    connection: Redis, plain_queue: Queue, shared_worker: SharedWorker
 ) -> None:
-    parent = plain_queue.enqueue(ADD, 1)
-    child = plain_queue.enqueue(ADD, 2, depends_on=parent, rate_limit=RateLimit('one', 1))
-    connection.hset(child.key, 'timeout', 'soon')
-    with own_worker(**CALM) as worker:
-        eventually(lambda: connection.hget(child.key, 'status') == b'failed')
-        eventually(lambda: connection.zcard('rq:pending-dependents') == 0)
-        require_living(worker)
+    with shared_worker.held():
+        parent = plain_queue.enqueue(ADD, 1)
+        child = plain_queue.enqueue(ADD, 2, depends_on=parent, rate_limit=RateLimit('one', 1))
+        connection.hset(child.key, 'timeout', 'soon')
+    eventually(lambda: connection.hget(child.key, 'status') == b'failed')
+    eventually(lambda: connection.zcard('rq:pending-dependents') == 0)
+    require_living(shared_worker)
 
 
 def test_a_parent_that_is_not_kept_until_somebody_looks(
@@ -97,21 +98,21 @@ def test_a_parent_that_is_not_kept_until_somebody_looks(
 
 @pytest.mark.parametrize('chance', ['finishes', 'fails', 'cancelled', 'with a grandchild'])
 def test_nothing_is_kept_for_ever(
-    connection: Redis, plain_queue: Queue, own_worker: Worker, chance: str
+    connection: Redis, plain_queue: Queue, shared_worker: SharedWorker, chance: str
 ) -> None:
-    parent = plain_queue.enqueue(ADD, 1)
-    task = 'tests.support.tasks.fail' if chance == 'fails' else ADD
-    last = child = plain_queue.enqueue(task, 1, depends_on=parent)
-    if chance == 'with a grandchild':
-        last = plain_queue.enqueue(ADD, 1, depends_on=child)
-    if chance == 'cancelled':
-        grandchild = plain_queue.enqueue(ADD, 1, depends_on=child)
-        assert cancel_job(grandchild.id) == cancel_job(child.id) == 'canceled'
-    with own_worker(**CALM) as worker:
-        done(parent)
-        done(last)
-        require_living(worker)
-        require_living(worker)  # behind what follows the end of the last
+    with shared_worker.held():
+        parent = plain_queue.enqueue(ADD, 1)
+        task = 'tests.support.tasks.fail' if chance == 'fails' else ADD
+        last = child = plain_queue.enqueue(task, 1, depends_on=parent)
+        if chance == 'with a grandchild':
+            last = plain_queue.enqueue(ADD, 1, depends_on=child)
+        if chance == 'cancelled':
+            grandchild = plain_queue.enqueue(ADD, 1, depends_on=child)
+            assert cancel_job(grandchild.id) == cancel_job(child.id) == 'canceled'
+    done(parent)
+    done(last)
+    require_living(shared_worker)
+    require_living(shared_worker)  # behind what follows the end of the last
     kept = [key for key in connection.scan_iter('rq:job:*') if connection.ttl(key) == -1]
     assert kept == []
 

@@ -81,12 +81,11 @@ def test_a_job_that_was_ended_meanwhile_is_not_put_back(
 
 
 def test_the_attempts_of_a_cancelled_job_are_not_kept_for_ever(
-    connection: Redis, own_worker: Worker
+    connection: Redis, shared_worker: SharedWorker
 ) -> None:
-    with own_worker(**CALM):
-        job = enqueue_background_job(FAIL, job_max_retries=3, job_retry_delay=600)
-        eventually(lambda: get_job_status(job.id)['status'] == 'scheduled')
-        assert cancel_job(job.id) == 'canceled'
+    job = enqueue_background_job(FAIL, job_max_retries=3, job_retry_delay=600)
+    eventually(lambda: get_job_status(job.id)['status'] == 'scheduled')
+    assert cancel_job(job.id) == 'canceled'
     assert connection.ttl(job.key) > 0
     assert connection.ttl(f'rq:results:{job.id}') > 0
 
@@ -95,33 +94,33 @@ OTHERS = ['gone'] * 12_000  # which a test can take away at once
 
 
 def test_a_cancel_in_a_long_queue_does_not_search_it(
-    connection: Redis, own_worker: Worker, tmp_path: Path
+    connection: Redis, shared_worker: SharedWorker, tmp_path: Path
 ) -> None:
     lines = tmp_path / 'lines'
-    connection.rpush('rq:queue:default', *OTHERS)
-    job = enqueue_background_job(APPEND, str(lines), 'ran')
-    before = calls_of(connection, 'lrem')
-    assert cancel_job(job.id) == 'canceled'
-    assert calls_of(connection, 'lrem') == before
-    connection.lrem('rq:queue:default', 0, OTHERS[0])
-    with own_worker(**CALM) as worker:
-        require_living(worker)
-        assert get_job_status(job.id)['status'] == 'canceled'
-        assert lines_of(lines) == []
+    with shared_worker.held():
+        connection.rpush('rq:queue:default', *OTHERS)
+        job = enqueue_background_job(APPEND, str(lines), 'ran')
+        before = calls_of(connection, 'lrem')
+        assert cancel_job(job.id) == 'canceled'
+        assert calls_of(connection, 'lrem') == before
+        connection.lrem('rq:queue:default', 0, OTHERS[0])
+    require_living(shared_worker)
+    assert get_job_status(job.id)['status'] == 'canceled'
+    assert lines_of(lines) == []
 
 
 def test_the_control_a_job_cancelled_in_a_long_queue_and_retried_runs_once(
-    connection: Redis, own_worker: Worker, tmp_path: Path
+    connection: Redis, shared_worker: SharedWorker, tmp_path: Path
 ) -> None:
     lines = tmp_path / 'lines'
-    connection.rpush('rq:queue:default', *OTHERS)
-    job = enqueue_background_job(APPEND, str(lines), 'ran')
-    cancel_job(job.id)
-    retry_job(job.id)
-    connection.lrem('rq:queue:default', 0, OTHERS[0])
-    with own_worker(**CALM) as worker:
-        assert done(job)['status'] == 'finished'
-        require_living(worker)
+    with shared_worker.held():
+        connection.rpush('rq:queue:default', *OTHERS)
+        job = enqueue_background_job(APPEND, str(lines), 'ran')
+        cancel_job(job.id)
+        retry_job(job.id)
+        connection.lrem('rq:queue:default', 0, OTHERS[0])
+    assert done(job)['status'] == 'finished'
+    require_living(shared_worker)
     assert lines_of(lines) == ['ran']
 
 

@@ -14,6 +14,7 @@ from qdjobs import JobWorker
 from tests.support.jobs import done, require_living
 from tests.support.outages import await_runs, deaths_of
 from tests.support.processes import ROOT, Worker, alive, eventually, horse_of
+from tests.support.shared_worker import SharedWorker
 
 pytestmark = pytest.mark.usefixtures('light')
 
@@ -133,15 +134,14 @@ CHANGES = ['umask', 'nice', 'soft limit', 'hard limit', 'seed', 'logging', 'outp
 
 @pytest.mark.parametrize('what', CHANGES)
 def test_what_a_job_does_to_its_process_does_not_reach_the_next(
-    own_worker: Worker, what: str
+    shared_worker: SharedWorker, what: str
 ) -> None:
-    with own_worker(**CALM) as worker:
-        before = done(enqueue_background_job(LOOK, what))
-        changed = done(enqueue_background_job(CHANGE, what))
-        assert (before['status'], changed['status']) == ('finished', 'finished')
-        after = done(enqueue_background_job(LOOK, what))
-        assert (after['status'], after['result']) == ('finished', before['result'])
-        require_living(worker)
+    before = done(enqueue_background_job(LOOK, what))
+    changed = done(enqueue_background_job(CHANGE, what))
+    assert (before['status'], changed['status']) == ('finished', 'finished')
+    after = done(enqueue_background_job(LOOK, what))
+    assert (after['status'], after['result']) == ('finished', before['result'])
+    require_living(shared_worker)
 
 
 def test_a_horse_that_has_grown_is_replaced(own_worker: Worker) -> None:
