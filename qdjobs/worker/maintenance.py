@@ -97,7 +97,7 @@ class Maintenance:
         if moment < self._next_round:
             return
         config = self._config
-        self._next_round = moment + min(2 * config.tidy_interval, config.lease / 3)
+        self._next_round = moment + min(config.tidy_interval, config.lease / 6)
         try:
             if self._recovery.run():
                 self._next_round = moment
