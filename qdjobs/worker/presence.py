@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from qdjobs.worker.contact import Contact
 from qdjobs.worker.lease import write_presence
@@ -31,7 +31,12 @@ class Presence:
         if connection.exists(key) and not connection.hexists(key, 'death'):
             raise ValueError(f'There exists an active worker named {name!r} already')
         connection.delete(key)
-        self._write()
+        try:
+            self._write()
+        except ResponseError:
+            raise
+        except RedisError as error:  # the next beat writes it
+            self._contact.failed('write its first heartbeat', error)
 
     def show(self, state: str) -> None:
         """Write the state of the worker, if it has changed."""

@@ -109,6 +109,7 @@ def test_no_job_is_lost_when_connections_are_cut_after_redis_has_executed(
             end = time.monotonic() + SECONDS
             while time.monotonic() < end or proxy.cuts < 4:
                 time.sleep(0.5)
+                storm.replace_the_dead()
                 ids += enqueue_everywhere(30, SLEEP)
         counts = drain(ids, storm)
     assert counts == {'finished': len(ids)}

@@ -58,9 +58,9 @@ def kill_group(pid: int) -> None:
 def session_of(leader: int) -> list[int]:
     """The processes of a session that still run; none where there is no /proc."""
     found = []
-    for file in Path('/proc').glob('[0-9]*/stat'):
+    for pid in filter(str.isdigit, os.listdir('/proc') if Path('/proc').is_dir() else ()):
         try:
-            pid, rest = file.parent.name, file.read_text(errors='replace').rpartition(')')[2]
+            rest = Path(f'/proc/{pid}/stat').read_text(errors='replace').rpartition(')')[2]
         except OSError:
             continue  # it has just ended
         state, _parent, _group, session = rest.split()[:4]
