@@ -15,7 +15,9 @@ from rq.registry import StartedJobRegistry
 from libraries.job_manager import (
     cancel_job,
     enqueue_background_job,
+    enqueue_background_jobs,
     get_job_status,
+    get_job_statuses,
     list_jobs,
     retry_job,
 )
@@ -105,6 +107,21 @@ def test_killed_just_after_a_success_was_recorded(own_worker: Worker, connection
     die_at(own_worker, 'after the end', everything=True)
     assert get_job_status(job.id)['result'] == 3
     assert places(connection, job.id) == ['rq:finished:default']
+
+
+@pytest.mark.parametrize('point', ['claimed ahead', 'before the end, with another job begun'])
+def test_killed_with_a_job_claimed_ahead(
+    own_worker: Worker, shared_worker: SharedWorker, point: str
+) -> None:
+    with shared_worker.held():
+        jobs = enqueue_background_jobs(ADD, [{'a': 1}] * 80)  # so many short ones
+        die_at(own_worker, point, everything=True)
+        statuses = get_job_statuses(job.id for job in jobs)
+        assert [status['status'] for status in statuses].count('started') == 2
+    ended = [done(job) for job in jobs]
+    assert {status['result'] for status in ended} == {3}
+    # It is a death for one of the two: the other had not begun.
+    assert sum(len(status['attempts']) for status in ended) == 1
 
 
 # Before the failure is recorded, the delay of the retry has no part in it.
