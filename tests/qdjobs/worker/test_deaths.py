@@ -23,7 +23,7 @@ from tests.support.processes import Worker, alive, eventually, horse_of, kill_gr
 from tests.support.proxy import Proxy
 from tests.support.webhooks import receiving
 
-pytestmark = pytest.mark.usefixtures('light')
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures('light')]
 
 ADD = 'tests.support.tasks.add'
 WAIT = 'tests.support.fault_tasks.begin_and_wait'

@@ -8,7 +8,7 @@ from redis import Redis
 from libraries.job_manager import enqueue_background_job, enqueue_background_jobs, get_job_statuses
 from tests.support.processes import Worker, eventually
 
-pytestmark = pytest.mark.usefixtures('light')
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures('light')]
 
 ADD = 'tests.support.tasks.add'
 CALM = {'JOB_LEASE': '10'}  # for tests that are not about leases

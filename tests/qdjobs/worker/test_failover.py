@@ -9,7 +9,7 @@ from tests.support.jobs import require_living
 from tests.support.outages import outlast
 from tests.support.processes import Worker
 
-pytestmark = pytest.mark.usefixtures('light')
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures('light')]
 
 
 def test_a_worker_of_a_demoted_primary_ends(own_server: ValkeyServer, own_worker: Worker) -> None:

@@ -16,7 +16,7 @@ from tests.support.jobs import done, lines_of, require_living
 from tests.support.outages import await_runs, deaths_of, full, outlast
 from tests.support.processes import Worker, eventually, kill_group
 
-pytestmark = pytest.mark.usefixtures('light')
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures('light')]
 
 ADD = 'tests.support.tasks.add'
 BEGIN = 'tests.support.worker_tasks.begin_and_sleep'
