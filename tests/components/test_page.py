@@ -196,6 +196,7 @@ def test_a_reload_in_the_middle_of_a_job_loses_nothing(
     expect(entries(page)).to_contain_text('ready')
 
 
+@pytest.mark.slow
 def test_drawings_are_kept_in_one_browser_newest_first_and_can_be_forgotten(visit: Visit) -> None:
     page, stranger = visit(), visit(**PHONE)
     tab = page.context.new_page()

@@ -756,7 +756,8 @@ def test_a_time_out_ends_the_job_and_leaves_nothing(
         'workers.data_tasks.process_file', 'big.ndjson', format, job_timeout=1
     )
     status = wait_for_job(job.id, 60)
-    assert status['error'] == (
+    # On a busy machine it may not end in time, and is killed: the message goes on then.
+    assert str(status['error']).startswith(
         'JobTimeoutException: Task exceeded maximum timeout value (1 seconds)'
     )
     assert files_of(output_dir()) == []

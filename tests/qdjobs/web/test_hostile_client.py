@@ -321,6 +321,7 @@ SLOW = {
 }
 
 
+@pytest.mark.slow
 def test_slow_clients_keep_nobody_waiting(server: Server) -> None:
     with contextlib.ExitStack() as stack:
         clients = [

@@ -24,7 +24,7 @@ from tests.support.processes import Worker, eventually, kill_group
 from tests.support.proxy import Proxy
 from tests.support.shared_worker import SharedWorker
 
-pytestmark = pytest.mark.usefixtures('light')
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures('light')]
 
 ADD = 'tests.support.tasks.add'
 APPEND = 'tests.support.tasks.append'

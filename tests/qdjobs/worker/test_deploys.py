@@ -12,6 +12,8 @@ from qdjobs.config import environment_config
 from tests.support.jobs import done, require_living
 from tests.support.processes import ROOT, Worker, eventually
 
+pytestmark = pytest.mark.slow
+
 CALM = {'JOB_LEASE': '10'}  # for tests that are not about leases
 TASK = 'deployed.mail.send'
 NEW_CODE = 'def send(number):\n    return number + 1\n'

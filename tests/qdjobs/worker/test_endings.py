@@ -23,7 +23,7 @@ from tests.support.proxy import Proxy
 from tests.support.shared_worker import SharedWorker
 from tests.support.webhooks import receiving
 
-pytestmark = pytest.mark.usefixtures('light')
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures('light')]
 
 ADD = 'tests.support.tasks.add'
 APPEND = 'tests.support.tasks.append'

@@ -21,7 +21,7 @@ WAIT = 'tests.support.tasks.touch_and_wait'
 BEGIN = 'tests.support.worker_tasks.begin_and_sleep'
 CALM = {'JOB_LEASE': '10'}  # for tests that are not about leases
 
-pytestmark = pytest.mark.usefixtures('light')
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures('light')]
 
 
 def test_a_queue_that_a_worker_serves_remains_the_caller_s(connection: Redis) -> None:

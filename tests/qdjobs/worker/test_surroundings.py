@@ -16,7 +16,7 @@ from tests.support.outages import await_runs, deaths_of
 from tests.support.processes import ROOT, Worker, alive, eventually, horse_of
 from tests.support.shared_worker import SharedWorker
 
-pytestmark = pytest.mark.usefixtures('light')
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures('light')]
 
 ADD = 'tests.support.tasks.add'
 PID = 'tests.support.tasks.process_id'
