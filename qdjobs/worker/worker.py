@@ -219,7 +219,7 @@ class JobWorker(Worker):
                 run = self._start(claim)
                 if run is None:
                     continue
-            if max_jobs is None and self._can_claim_ahead():
+            elif max_jobs is None and self._can_claim_ahead():  # jobs follow one another
                 self._claims.claim_ahead()
             outcome = self._supervisor.watch(run)
             done += 1

@@ -621,10 +621,11 @@ def test_what_cannot_be_requeued_is_told(client: FlaskClient) -> None:
 
 
 def test_deleting_forgets_only_what_has_ended(
-    client: FlaskClient, connection: Redis, shared_worker: SharedWorker
+    client: FlaskClient, connection: Redis, shared_worker: SharedWorker, tmp_path: Path
 ) -> None:
-    slow = enqueue_background_job('tests.support.tasks.sleep', 60)
-    eventually(lambda: get_job_status(slow.id)['status'] == 'started')
+    begun = tmp_path / 'begun'
+    slow = enqueue_background_job('tests.support.tasks.touch_and_sleep', str(begun), 60)
+    eventually(begun.exists)  # the worker claims no job ahead of its end any more
     waiting = enqueue_background_job('tests.support.tasks.add', 1)
     post(client, f'job/{waiting.id}/delete')
     assert get_job_status(waiting.id)['status'] == 'canceled'
