@@ -128,6 +128,8 @@ class Maintenance:
         """Enqueue due jobs under RQ's rate limit, which `claim_job` skips, with RQ's code."""
         registry = ScheduledJobRegistry(queue=queue)
         for job_id in registry.get_jobs_to_schedule(chunk_size=100):
+            if rate_limit_of(self._connection, job_id) is None:
+                continue  # claims enqueue it, and another worker may just have started it
             with self._connection.pipeline() as pipe:
                 registry.remove(job_id, pipeline=pipe)
                 try:

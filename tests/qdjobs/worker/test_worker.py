@@ -871,7 +871,7 @@ def test_delays_and_backoff(
             assert started_at is not None
             assert started_at >= soon - timedelta(seconds=0.5)
         status = done(retried)
-    assert status['result'] == 3
+    assert status['result'] == 3, status['attempts']
     errors = [attempt['error'] for attempt in status['attempts']]
     assert errors == [f'ConnectionError: attempt {number} failed' for number in (1, 2)]
     assert {attempt['worker'] for attempt in status['attempts']} <= {shared_worker.name, 'w1'}
