@@ -15,12 +15,7 @@ local function enqueue_due(queue, moment, time)
       redis.call('ZREM', scheduled, id)
       if job[1] and not ENDED[job[1]] and job[1] ~= 'started' then
         local retry_at_front = job[4] == '1' and job[5] and job[5] ~= ''
-        local push = (job[3] == '1' or retry_at_front) and 'LPUSH' or 'RPUSH'
-        redis.call('HSET', job_key(id), 'status', 'queued', 'enqueued_at', moment)
-        redis.call('PERSIST', job_key(id))
-        if job[6] then redis.pcall('EXPIRE', job_key(id), job[6]) end  -- it may be no number
-        redis.call(push, key('queue', queue), id)
-        wake_up(queue)
+        enqueue_waiting(id, queue, moment, job[6], job[3] == '1' or retry_at_front)
       end
     end
   end

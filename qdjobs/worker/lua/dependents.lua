@@ -21,12 +21,7 @@ local function enqueue(id)
   end
   local origin = found[2] or ''
   redis.call('ZREM', key('deferred', origin), id)
-  redis.call('HSET', job_key(id), 'status', 'queued', 'enqueued_at', moment)
-  redis.call('PERSIST', job_key(id))
-  if found[4] then redis.pcall('EXPIRE', job_key(id), found[4]) end  -- it may be no number
-  redis.call('SADD', rq .. 'queues', key('queue', origin))
-  redis.call(found[3] == '1' and 'LPUSH' or 'RPUSH', key('queue', origin), id)
-  wake_up(origin)
+  enqueue_waiting(id, origin, moment, found[4], found[3] == '1')
   return true
 end
 

@@ -57,6 +57,16 @@ local function make_waiting(run, ending)
   end
 end
 
+-- Puts a job that was due, or has waited for other jobs, into its queue.
+local function enqueue_waiting(id, queue, moment, ttl, at_front)
+  redis.call('HSET', job_key(id), 'status', 'queued', 'enqueued_at', moment)
+  redis.call('PERSIST', job_key(id))
+  if ttl then redis.pcall('EXPIRE', job_key(id), ttl) end  -- it may be no number
+  redis.call('SADD', rq .. 'queues', key('queue', queue))
+  redis.call(at_front and 'LPUSH' or 'RPUSH', key('queue', queue), id)
+  wake_up(queue)
+end
+
 -- Returns the seconds to keep an ended job, whatever its record says; negative: for ever.
 local function ttl_of(text)
   local ttl = tonumber(text)
