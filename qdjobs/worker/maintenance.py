@@ -12,15 +12,18 @@ from typing import Any
 from redis import Redis
 from redis.exceptions import RedisError, ResponseError
 from rq.defaults import RQ_KEY_PREFIX
-from rq.exceptions import NoSuchJobError
 from rq.queue import Queue
 from rq.registry import ScheduledJobRegistry
 
 from qdjobs.client.states import ENDED
 from qdjobs.config import JobConfig
 from qdjobs.worker.lease import PENDING_DEPENDENTS, late_leases, persist_waiting, recover
-from qdjobs.worker.successors import enqueue_all_dependents, free_slot, rate_limit_of
-from qdjobs.worker.untrusted import CheckedJob
+from qdjobs.worker.successors import (
+    enqueue_all_dependents,
+    enqueue_limited,
+    free_slot,
+    rate_limit_of,
+)
 
 PAGE = 1000  # waiting jobs that one round checks: at each end of a queue, and in between
 RECOVERED_AT_ONCE = 100  # leases in one step
@@ -126,21 +129,10 @@ class Maintenance:
 
     def _enqueue_rate_limited(self, queue: Queue) -> None:
         """Enqueue due jobs under RQ's rate limit, which `claim_job` skips, with RQ's code."""
-        registry = ScheduledJobRegistry(queue=queue)
-        for job_id in registry.get_jobs_to_schedule(chunk_size=100):
-            if rate_limit_of(self._connection, job_id) is None:
-                continue  # claims enqueue it, and another worker may just have started it
-            with self._connection.pipeline() as pipe:
-                registry.remove(job_id, pipeline=pipe)
-                try:
-                    job = CheckedJob.fetch(job_id, self._connection)
-                    queue._enqueue_rate_limited_job(job, pipeline=pipe)
-                except NoSuchJobError:
-                    pass  # its entry is removed
-                except Exception:  # noqa: BLE001  # malformed: it fails with the cause once claimed
-                    pipe.hset(f'{RQ_KEY_PREFIX}:job:{job_id}', 'status', 'queued')
-                    queue.push_job_id(job_id, pipeline=pipe)
-                pipe.execute()
+        for job_id in ScheduledJobRegistry(queue=queue).get_jobs_to_schedule(chunk_size=100):
+            # Claims enqueue the others, and another worker may just have started one.
+            if rate_limit_of(self._connection, job_id) is not None:
+                enqueue_limited(self._connection, job_id, queue)
 
     def _enqueue_pending_dependents(self) -> None:
         """Enqueue dependents of ended jobs whose worker died, or lost Redis, before it did so."""

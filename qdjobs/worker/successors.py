@@ -8,7 +8,7 @@ import time
 
 from redis import Redis
 from redis.exceptions import RedisError
-from rq.defaults import RQ_KEY_PREFIX
+from rq.exceptions import NoSuchJobError
 from rq.job import Job
 from rq.queue import Queue
 from rq.rate_limit import RateLimitRegistry
@@ -31,38 +31,39 @@ def enqueue_all_dependents(connection: Redis, parent: str, seconds: float) -> bo
     while True:
         cursor, limited = enqueue_dependents(connection, parent, cursor, PAGE)
         for job_id in limited:
-            enqueue_limited(connection, job_id)
+            enqueue_limited(connection, job_id, _queue_of(connection, job_id))
         if cursor == '0' and not limited:  # else the script has kept its note
             return True
         if time.monotonic() >= deadline:
             return False
 
 
-def enqueue_limited(connection: Redis, job_id: str) -> None:
-    """Enqueue a job under RQ's rate limit, with RQ's code: it may have to wait for a slot."""
-    try:
-        job = CheckedJob.fetch(job_id, connection)
-        queue = Queue(job.origin, connection=connection, job_class=CheckedJob)
-        with connection.pipeline() as pipe:
-            pipe.zrem(f'{queue.deferred_job_registry.key}', job_id)
-            queue._enqueue_rate_limited_job(job, pipeline=pipe)
-            pipe.execute()
-    except RedisError:
-        raise
-    except Exception:  # malformed: it fails with the cause once claimed
-        log.exception('Job %s, under a rate limit, cannot be enqueued', job_id)
-        _enqueue_malformed(connection, job_id)
+def enqueue_limited(connection: Redis, job_id: str, queue: Queue) -> None:
+    """Enqueue a due or deferred job under RQ's rate limit, with RQ's code: it may wait for a slot.
 
-
-def _enqueue_malformed(connection: Redis, job_id: str) -> None:
-    key = Job.key_for(job_id)
-    origin = connection.hget(key, 'origin')
-    name = origin.decode(errors='replace') if isinstance(origin, bytes) else 'default'
+    `queue` is the job's. A malformed job is queued: it fails with the cause once claimed.
+    """
     with connection.pipeline() as pipe:
-        pipe.zrem(f'{RQ_KEY_PREFIX}:deferred:{name}', job_id)
-        pipe.hset(key, 'status', 'queued')
-        pipe.rpush(f'{RQ_KEY_PREFIX}:queue:{name}', job_id)
+        pipe.zrem(queue.scheduled_job_registry.key, job_id)
+        pipe.zrem(queue.deferred_job_registry.key, job_id)
+        try:
+            job = CheckedJob.fetch(job_id, connection)
+            queue._enqueue_rate_limited_job(job, pipeline=pipe)
+        except NoSuchJobError:
+            pass  # its entries are removed
+        except RedisError:
+            raise
+        except Exception:
+            log.exception('Job %s, under a rate limit, cannot be enqueued', job_id)
+            pipe.hset(Job.key_for(job_id), 'status', 'queued')
+            queue.push_job_id(job_id, pipeline=pipe)
         pipe.execute()
+
+
+def _queue_of(connection: Redis, job_id: str) -> Queue:
+    origin = connection.hget(Job.key_for(job_id), 'origin')
+    name = origin.decode(errors='replace') if isinstance(origin, bytes) else 'default'
+    return Queue(name, connection=connection, job_class=CheckedJob)
 
 
 def free_slot(connection: Redis, rate_limit: str, job_id: str) -> None:
