@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable, Iterator, Sized
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from rq.job import Job  # imported only in a job, so that importing a task stays fast
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 _SAVE = (
     "if redis.call('EXISTS', KEYS[1]) == 1 then redis.call('HSET', KEYS[1], 'meta', ARGV[1]) end"
 )
+META = 'job_meta'  # in RQ's metadata, beside `progress` and `attempts`
 INTERVAL = 0.3  # seconds, at least, between two writes of one job
 
 Row = TypeVar('Row')
@@ -29,17 +30,35 @@ class CurrentJob:
     """The job that the calling code runs in."""
 
     id: str
+    task: str  # its dotted path
+    queue: str
     attempt: int  # starts at 1
+    is_last_attempt: bool  # an error of this attempt is final, whatever it is
     created_at: datetime  # distinguishes jobs that were enqueued under one id
+    enqueued_at: datetime | None  # when it was put into its queue the last time
+    meta: dict[str, Any]  # its job_meta
 
 
 def current_job() -> CurrentJob | None:
     """Return the job that the calling code runs in, or None outside a job."""
     job = _rq_job()
-    if job is None:
-        return None
-    attempt = len(job.retry_intervals or ()) - (job.retries_left or 0) + 1
-    return CurrentJob(job.id, attempt, job.created_at)
+    return None if job is None else describe_job(job)
+
+
+def describe_job(job: 'Job') -> CurrentJob:
+    """Return what its own code can see of an RQ job."""
+    retries_left = job.retries_left or 0
+    attempt = 1 + len(job.retry_intervals or ()) - retries_left + (job.number_of_retries or 0)
+    return CurrentJob(
+        id=job.id,
+        task=job.func_name or '',
+        queue=job.origin,
+        attempt=attempt,
+        is_last_attempt=retries_left == 0,
+        created_at=job.created_at,
+        enqueued_at=job.enqueued_at,
+        meta=job.meta.get(META, {}),
+    )
 
 
 def track(rows: Iterable[Row], total: int | None = None, message: str = '') -> Iterator[Row]:
