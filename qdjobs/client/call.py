@@ -39,8 +39,7 @@ def call_from_python(
     if unknown := _option_names(kwargs):
         raise unknown_option(unknown[0])
     options = parse_options(given, get_config())
-    task.check(args, kwargs)
-    return Call(task, args, kwargs, options, options.job_id or str(uuid4()))
+    return Call(task, *task.pack(args, kwargs), options, options.job_id or str(uuid4()))
 
 
 def call_from_json(path: str, params: Mapping[str, Any], given: Mapping[str, Any]) -> Call:
@@ -94,8 +93,7 @@ def _check_member(task: Task, number: int, kwargs: Mapping[str, Any]) -> dict[st
             raise InvalidJobError('a call is a mapping of keyword arguments.')
         if options := _option_names(kwargs):
             raise InvalidJobError(f'{options[0]} is an option: pass it beside the calls.')
-        arguments = dict(kwargs)
-        task.check((), arguments)
+        _, arguments = task.pack((), kwargs)
     except InvalidJobError as error:
         raise InvalidJobError(f'Call {number}, {short_repr(kwargs)}: {error}') from error
     return arguments

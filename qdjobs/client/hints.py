@@ -1,4 +1,8 @@
-"""Check the arguments of tasks against type hints, with msgspec and more strictly."""
+"""Check the arguments of tasks against type hints, with msgspec and more strictly.
+
+An object of a dataclass, msgspec.Struct or enum that a hint names travels as plain data, and
+arrives as the object.
+"""
 
 import contextlib
 import inspect
@@ -13,6 +17,7 @@ from uuid import UUID
 
 import msgspec
 from msgspec import inspect as msgspec_inspect
+from rq.job import Retry
 
 from qdjobs.errors import InvalidJobError, short_repr
 
@@ -48,6 +53,11 @@ _PLAIN_HINTS = (
     msgspec_inspect.LiteralType,
     msgspec_inspect.UnionType,
 )
+_OBJECT_HINTS = (
+    msgspec_inspect.DataclassType,
+    msgspec_inspect.StructType,
+    msgspec_inspect.EnumType,
+)
 
 
 @dataclass(frozen=True)
@@ -56,6 +66,15 @@ class HintCheck:
 
     hints: tuple[Any, ...]
     interchangeable: frozenset[type] = frozenset()  # containers, each accepted for the others
+
+    def unpack(self, value: Any) -> Any:
+        """Return a value that has travelled as the task takes it.
+
+        Raises ValueError, with the reason, if it does not fit.
+        """
+        if problem := self.problem(value):
+            raise ValueError(problem)
+        return value
 
     def problem(self, value: Any) -> str | None:
         """Return why the value does not fit, or None if it does."""
@@ -112,6 +131,52 @@ class HintCheck:
         raise ValueError(problem)
 
 
+class ObjectCheck(HintCheck):
+    """The check of a parameter whose hints name classes of objects."""
+
+    def problem(self, value: Any) -> str | None:
+        """Return why the value, which is no object but plain data, does not fit."""
+        try:
+            self.unpack(value)
+        except ValueError as error:
+            return str(error)
+        return None
+
+    def pack(self, value: Any) -> Any:
+        """Return the value with its objects as dicts. Raises ValueError."""
+        try:
+            plain = msgspec.to_builtins(value, builtin_types=_NOT_CONVERTED)
+        except (TypeError, RecursionError) as error:
+            raise ValueError(str(error)) from None
+        if change := _find_change(value, self.unpack(plain), self.interchangeable):
+            raise ValueError(change)
+        return plain
+
+    def unpack(self, value: Any) -> Any:
+        """Return the objects of plain data. Raises ValueError if it does not fit."""
+        return self._convert(value, builtin_types=_NOT_CONVERTED)
+
+    def read_json(self, value: Any) -> Any:
+        """Check a value from JSON, and return it as it travels. Raises ValueError."""
+        return msgspec.to_builtins(
+            self._convert(value, str_keys=True), builtin_types=_NOT_CONVERTED
+        )
+
+    def _convert(self, value: Any, **options: Any) -> Any:
+        problems = []
+        for hint in self.hints:
+            try:
+                converted = msgspec.convert(value, hint, **options)
+            except (ValueError, TypeError) as error:
+                problems.append(_error_message(error, hint, value))
+                continue
+            plain = msgspec.to_builtins(converted, builtin_types=_NOT_CONVERTED)
+            if (dropped := _find_unknown_key(value, plain)) is None:
+                return converted
+            problems.append(f'Unexpected key {short_repr(dropped)}')
+        raise ValueError(' / '.join(dict.fromkeys(problems)))
+
+
 def decode_text(text: str) -> Any:
     """Return the value of a JSON text, and any other text itself."""
     try:
@@ -125,18 +190,46 @@ def make_check(path: str, parameter: inspect.Parameter, names: dict[str, Any]) -
 
     Raises InvalidJobError, naming the parameter, for a hint that cannot be checked.
     """
-    holder = types.SimpleNamespace(__annotations__={'hint': parameter.annotation})
     try:
-        hint = typing.get_type_hints(holder, globalns=names, include_extras=True)['hint']
-        check = HintCheck(tuple(_alternatives(hint)), _interchangeable_types(hint))
-        for alternative in check.hints:
-            _require_plain(msgspec_inspect.type_info(alternative), set())
+        hint = _resolve(parameter.annotation, names)
+        hints, interchangeable = tuple(_alternatives(hint)), _interchangeable_types(hint)
+        kinds = [kind for each in hints for kind in _kinds(msgspec_inspect.type_info(each), {})]
+        _require_plain(kinds, _PLAIN_HINTS + _OBJECT_HINTS)
     except Exception as error:  # a hint is code, and can raise anything
         raise InvalidJobError(
             f'{path}: the hint of parameter {parameter.name!r}, {parameter.annotation}, '
             f'cannot be checked: {error}. Use plain types.'
         ) from error
-    return check
+    has_objects = any(isinstance(kind, _OBJECT_HINTS) for kind in kinds)
+    return (ObjectCheck if has_objects else HintCheck)(hints, interchangeable)
+
+
+def check_return_hint(path: str, annotation: Any, names: dict[str, Any]) -> None:
+    """Raise InvalidJobError if what a task returns, by its hint, does not travel.
+
+    A hint that cannot be resolved, such as a name that only type checkers import, says nothing.
+    """
+    try:
+        hint = _resolve(annotation, names)
+    except Exception:  # noqa: BLE001  # a hint is code, and can raise anything
+        return
+    try:
+        if hint in (typing.NoReturn, typing.Never):
+            return
+        for each in _alternatives(hint):
+            kinds = _kinds(msgspec_inspect.type_info(each), {})
+            # What is abstract, such as Iterable, may be a list. RQ takes a Retry as a request.
+            _require_plain((kind for kind in kinds if not _may_travel(kind)), _PLAIN_HINTS)
+    except TypeError as error:
+        raise InvalidJobError(
+            f'{path} returns {inspect.formatannotation(annotation)}, which does not travel: '
+            f'{error}. Return plain data, such as an id or dataclasses.asdict(…).'
+        ) from error
+
+
+def _resolve(annotation: Any, names: dict[str, Any]) -> Any:
+    holder = types.SimpleNamespace(__annotations__={'hint': annotation})
+    return typing.get_type_hints(holder, globalns=names, include_extras=True)['hint']
 
 
 def _alternatives(hint: Any) -> Iterator[Any]:
@@ -161,21 +254,34 @@ def _interchangeable_types(hint: Any) -> frozenset[type]:
     return own.union(*map(_interchangeable_types, typing.get_args(hint)))
 
 
-def _require_plain(info: msgspec_inspect.Type, seen: set[int]) -> None:
-    if id(info) in seen:
-        return
-    seen.add(id(info))
+def _kinds(
+    info: msgspec_inspect.Type, found: dict[int, msgspec_inspect.Type]
+) -> Collection[msgspec_inspect.Type]:
+    """Return all types of which a hint consists."""
+    if id(info) in found:
+        return found.values()
     if isinstance(info, msgspec_inspect.Metadata):
-        info = info.type
-    if not isinstance(info, _PLAIN_HINTS):
-        kind = getattr(info, 'cls', type(info).__name__.removesuffix('Type').lower())
-        raise TypeError(f'{kind} is no plain type')
+        return _kinds(info.type, found)
+    found[id(info)] = info
     for field in info.__struct_fields__:
         part = getattr(info, field)
         for item in part if isinstance(part, tuple) else (part,):
-            inner = getattr(item, 'type', item)  # a TypedDict's field holds its type
+            inner = getattr(item, 'type', item)  # a field holds its type
             if isinstance(inner, msgspec_inspect.Type):
-                _require_plain(inner, seen)
+                _kinds(inner, found)
+    return found.values()
+
+
+def _require_plain(kinds: Iterable[msgspec_inspect.Type], allowed: tuple[type, ...]) -> None:
+    for kind in kinds:
+        if not isinstance(kind, allowed):
+            name = getattr(kind, 'cls', type(kind).__name__.removesuffix('Type').lower())
+            raise TypeError(f'{name} is no plain type')
+
+
+def _may_travel(kind: msgspec_inspect.Type) -> bool:
+    cls = getattr(kind, 'cls', None)
+    return cls is Retry or inspect.isabstract(cls)
 
 
 def _find_change(before: Any, after: Any, interchangeable: frozenset[type]) -> str | None:
@@ -203,6 +309,20 @@ def _find_dropped_key(before: Any, after: Any) -> Any:
     elif isinstance(before, list) and isinstance(after, (list, tuple)):
         pairs = zip(before, after, strict=True)
     return next((key for pair in pairs if (key := _find_dropped_key(*pair)) is not None), None)
+
+
+def _find_unknown_key(before: Any, after: Any) -> Any:
+    """Return a key that has no counterpart in the plain form of an object, or None."""
+    pairs: Iterable[tuple[Any, Any]] = ()
+    if isinstance(before, dict) and isinstance(after, dict):
+        named = {str(key): item for key, item in after.items()}
+        for key in before:
+            if str(key) not in named:
+                return key
+        pairs = ((item, named[str(key)]) for key, item in before.items())
+    elif isinstance(before, (list, tuple)) and isinstance(after, (list, tuple)):
+        pairs = zip(before, after, strict=False)  # a set from JSON drops what is there twice
+    return next((key for pair in pairs if (key := _find_unknown_key(*pair)) is not None), None)
 
 
 def _error_message(error: Exception, hint: Any, value: Any) -> str:

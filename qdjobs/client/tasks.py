@@ -3,17 +3,60 @@
 import importlib
 import inspect
 import types
-from collections.abc import Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
+from inspect import Parameter
 from typing import Any
 
-from qdjobs.client.hints import HintCheck, decode_text, make_check
+from qdjobs.client.hints import (
+    HintCheck,
+    ObjectCheck,
+    check_return_hint,
+    decode_text,
+    make_check,
+)
 from qdjobs.client.payload import ARGUMENT_DEPTH, check_plain
 from qdjobs.config import get_config, has_own_task_modules
 from qdjobs.errors import InvalidJobError, UnknownHereError, UnknownTaskError, short_repr
 
 OPTION_PREFIX = 'job_'
+
+Arguments = tuple[tuple[Any, ...], dict[str, Any]]  # positional, and by keyword
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """The parameters of a task by what can be passed to them."""
+
+    positional: tuple[str, ...]
+    rest: str  # the name of `*args`, or ''
+    named: frozenset[str]
+    others: str  # the name of `**kwargs`, or ''
+
+    @classmethod
+    def of(cls, signature: inspect.Signature) -> 'Parameters':
+        names: dict[Any, list[str]] = defaultdict(list)
+        for parameter in signature.parameters.values():
+            names[parameter.kind].append(parameter.name)
+        return cls(
+            (*names[Parameter.POSITIONAL_ONLY], *names[Parameter.POSITIONAL_OR_KEYWORD]),
+            ''.join(names[Parameter.VAR_POSITIONAL]),
+            frozenset(names[Parameter.POSITIONAL_OR_KEYWORD] + names[Parameter.KEYWORD_ONLY]),
+            ''.join(names[Parameter.VAR_KEYWORD]),
+        )
+
+    def match(
+        self, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> Iterator[tuple[str, str, Any]]:
+        """Yield each argument as (parameter, its name in error messages, value)."""
+        for name, value in zip(self.positional, args, strict=False):
+            yield name, f'argument {name!r}', value
+        for number, value in enumerate(args[len(self.positional) :]):
+            yield self.rest, f'argument {self.rest}[{number}]', value
+        for name, value in kwargs.items():
+            yield name if name in self.named else self.others, f'argument {name!r}', value
 
 
 @dataclass(frozen=True)
@@ -23,30 +66,45 @@ class Task:
     path: str
     function: types.FunctionType
     signature: inspect.Signature
+    parameters: Parameters
     checks: Mapping[str, HintCheck]  # by parameter, for those that have a hint
 
-    def check(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        """Raise InvalidJobError unless the arguments fit the signature and are plain data."""
-        for parameter, where, value in _iterate_arguments(self._bind(args, kwargs)):
-            check_plain(value, f'{self.path}: {where}', ARGUMENT_DEPTH)
-            self._check_hint(parameter, where, value)
+    def pack(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Arguments:
+        """Return the arguments as they travel: plain data.
 
-    def check_hints(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        """Raise InvalidJobError unless the arguments, plain data, fit the signature and hints."""
-        for parameter, where, value in _iterate_arguments(self._bind(args, kwargs)):
-            self._check_hint(parameter, where, value)
+        Raises InvalidJobError unless they fit the signature and the hints, and travel.
+        """
+        self._require_signature(args, kwargs)
+        packed = []
+        for parameter, name, value in self.parameters.match(args, kwargs):
+            check, where = self.checks.get(parameter), f'{self.path}: {name}'
+            if isinstance(check, ObjectCheck):
+                value = _convert(check.pack, value, where)
+            check_plain(value, where, ARGUMENT_DEPTH)
+            if check is not None and (problem := check.problem(value)):
+                raise InvalidJobError(f'{where}: {problem}.')
+            packed.append(value)
+        return _split(packed, args, kwargs)
 
-    def _bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> inspect.BoundArguments:
+    def unpack(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Arguments:
+        """Return arguments that have travelled as the task takes them.
+
+        Raises InvalidJobError unless they, plain data, fit the signature and the hints.
+        """
+        self._require_signature(args, kwargs)
+        unpacked = []
+        for parameter, name, value in self.parameters.match(args, kwargs):
+            if (check := self.checks.get(parameter)) is not None:
+                value = _convert(check.unpack, value, f'{self.path}: {name}')
+            unpacked.append(value)
+        return _split(unpacked, args, kwargs)
+
+    def _require_signature(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         try:
-            return self.signature.bind(*args, **kwargs)
+            self.signature.bind(*args, **kwargs)
         except TypeError as error:
             signature = _without_hints(self.signature)
             raise InvalidJobError(f'{self.path}{signature}: {error}.') from None
-
-    def _check_hint(self, parameter: str, where: str, value: Any) -> None:
-        check = self.checks.get(parameter)
-        if check is not None and (problem := check.problem(value)):
-            raise InvalidJobError(f'{self.path}: {where}: {problem}.')
 
     def read_json(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """Convert keyword arguments from JSON to the types of the hints, and check them.
@@ -54,15 +112,15 @@ class Task:
         Raises InvalidJobError, naming the argument, for one that is missing, unknown or does
         not fit.
         """
-        named, var_keyword = _keyword_parameters(self.signature)
+        named, others = self.parameters.named, self.parameters.others
         for name, parameter in self.signature.parameters.items():
             positional = parameter.kind is parameter.POSITIONAL_ONLY
             if _is_required(parameter) and (positional or name not in arguments):
                 raise InvalidJobError(f'{self.path}: argument {name!r} is missing.', name)
         read = {}
         for name, value in arguments.items():
-            parameter_name = name if name in named else var_keyword
-            if parameter_name is None:
+            parameter_name = name if name in named else others
+            if not parameter_name:
                 raise InvalidJobError(f'{self.path} has no argument {short_repr(name)}.', name)
             shown = repr(name) if name in named else short_repr(name)  # a client's can be long
             where = f'{self.path}: argument {shown}'
@@ -82,10 +140,10 @@ class Task:
         Raises InvalidJobError for one that is missing, unknown or does not fit.
         """
         read = {}
-        self._bind((), texts)
-        named, var_keyword = _keyword_parameters(self.signature)
+        self._require_signature((), texts)
+        named, others = self.parameters.named, self.parameters.others
         for name, text in texts.items():
-            check = self.checks.get(name if name in named else str(var_keyword))
+            check = self.checks.get(name if name in named else others)
             where = f'{self.path}: argument {name!r}'
             try:
                 read[name] = decode_text(text) if check is None else check.read_text(text)
@@ -117,13 +175,13 @@ def _resolve(path: str, allowed: tuple[str, ...]) -> Task:
     return _make_task(path, _find(path, allowed))
 
 
-def check_call(path: Any, args: Any, kwargs: Any) -> types.FunctionType:
-    """Check the call of a job as at enqueue, and return the task's function, for workers.
+def check_call(path: Any, args: Any, kwargs: Any) -> tuple[types.FunctionType, Arguments]:
+    """Check the call of a job as at enqueue, for workers.
 
-    Raises UnknownHereError if a newer version of the code may know the task, TypeError if the
-    arguments do not fit, as the call itself would; UnknownTaskError or InvalidJobError for what no
-    version can run: a path outside the allowed modules, a private name, a payload that holds no
-    call or no plain data.
+    Returns the task's function, and the arguments as it takes them. Raises UnknownHereError if a
+    newer version of the code may know the task, TypeError if the arguments do not fit, as the call
+    itself would; UnknownTaskError or InvalidJobError for what no version can run: a path outside
+    the allowed modules, a private name, a payload that holds no call or no plain data.
     """
     if not isinstance(path, str):
         raise UnknownTaskError('The record names no function.')
@@ -138,12 +196,11 @@ def check_call(path: Any, args: Any, kwargs: Any) -> types.FunctionType:
             f"This worker's version of the task cannot be run: {error}"
         ) from error
     try:
-        task.check_hints(tuple(args), kwargs)
+        return task.function, task.unpack(tuple(args), kwargs)
     except InvalidJobError as error:
         raise TypeError(
             f"This worker's version of the task does not take these arguments: {error}"
         ) from error
-    return task.function
 
 
 def _is_keywords(value: Any) -> bool:
@@ -240,7 +297,9 @@ def _make_task(path: str, function: types.FunctionType) -> Task:
         for name, parameter in signature.parameters.items()
         if parameter.annotation is not parameter.empty
     }
-    return Task(path, function, signature, checks)
+    if signature.return_annotation is not signature.empty:
+        check_return_hint(path, signature.return_annotation, body.__globals__)
+    return Task(path, function, signature, Parameters.of(signature), checks)
 
 
 def _without_hints(signature: inspect.Signature) -> inspect.Signature:
@@ -252,30 +311,19 @@ def _without_hints(signature: inspect.Signature) -> inspect.Signature:
     )
 
 
-def _keyword_parameters(signature: inspect.Signature) -> tuple[frozenset[str], str | None]:
-    """Return the parameters for keywords, and the name of `**kwargs`."""
-    parameters = signature.parameters.values()
-    named = frozenset(
-        parameter.name
-        for parameter in parameters
-        if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
-    )
-    others = (parameter.name for parameter in parameters if parameter.kind is parameter.VAR_KEYWORD)
-    return named, next(others, None)
-
-
 def _is_required(parameter: inspect.Parameter) -> bool:
     variable = parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
     return parameter.default is parameter.empty and not variable
 
 
-def _iterate_arguments(bound: inspect.BoundArguments) -> Iterator[tuple[str, str, Any]]:
-    """Yield each argument as (parameter, its name in error messages, value)."""
-    for name, value in bound.arguments.items():
-        kind = bound.signature.parameters[name].kind
-        if kind is inspect.Parameter.VAR_POSITIONAL:
-            yield from ((name, f'argument {name}[{i}]', item) for i, item in enumerate(value))
-        elif kind is inspect.Parameter.VAR_KEYWORD:
-            yield from ((name, f'argument {key!r}', item) for key, item in value.items())
-        else:
-            yield name, f'argument {name!r}', value
+def _convert(convert: Callable[[Any], Any], value: Any, where: str) -> Any:
+    try:
+        return convert(value)
+    except ValueError as error:
+        raise InvalidJobError(f'{where}: {error}.') from None
+
+
+def _split(values: list[Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Arguments:
+    """Return the values in the form of the arguments."""
+    count = len(args)
+    return tuple(values[:count]), dict(zip(kwargs, values[count:], strict=True))

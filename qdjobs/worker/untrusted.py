@@ -84,7 +84,7 @@ class CheckedJob(Job):
         if self._unreadable_meta is not None:
             PlainSerializer.loads(self._unreadable_meta)  # raises, with the cause
         if self.instance is None:
-            check_call(self.func_name, self.args, self.kwargs)
+            _, (self._args, self._kwargs) = check_call(self.func_name, self.args, self.kwargs)
         _ = self.func, self.success_callback, self.failure_callback, self.stopped_callback
         hosts = get_config().webhook_hosts
         for webhook in webhooks:

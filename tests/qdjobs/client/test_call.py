@@ -154,7 +154,7 @@ def test_a_batch_resolves_its_task_and_parses_its_options_once() -> None:
 def test_the_control_a_second_check_is_counted() -> None:
     def twice() -> None:
         call = call_from_python(SVG, (), ARGUMENTS, {})
-        call.task.check(call.args, call.kwargs)
+        call.task.pack(call.args, call.kwargs)
 
     assert calls_of(twice, *CHECKS) == [1, 1, 8, 8]
 
@@ -215,7 +215,7 @@ def test_a_converted_value_is_as_good_as_one_from_python(name: str, value: Any) 
             call = read(CONVERT, given_value, {})
         except InvalidJobError:
             continue
-        assert check_call(CONVERT, call.args, call.kwargs) is convert
+        assert check_call(CONVERT, call.args, call.kwargs)[0] is convert
 
 
 # Options

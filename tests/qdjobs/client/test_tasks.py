@@ -65,7 +65,7 @@ def task_of(write: Write, parameters: str, head: str = HEAD) -> Task:
 
 
 def check(task: Task, *args: Any, **kwargs: Any) -> None:
-    task.check(args, kwargs)
+    task.pack(args, kwargs)
 
 
 # Paths
@@ -336,9 +336,154 @@ def test_hints_of_a_module_that_postpones_them_are_checked(write: Write) -> None
         check(task, 1, [('1', 'a')])
 
 
-def test_the_hint_of_the_result_is_not_looked_at(write: Write) -> None:
-    module = write("def f(number: int) -> 'NoSuchName': ...\n")
-    check(resolve_task(f'{module}.f'), 1)
+# Results
+
+RESULTS = """
+import dataclasses, enum
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn, TypedDict
+from rq import Retry
+
+@dataclasses.dataclass
+class Mail:
+    to: str
+
+class Colour(enum.Enum):
+    RED = 'red'
+
+class Row(TypedDict):
+    name: str
+
+def f() -> {hint}: ...
+"""
+
+
+@pytest.mark.parametrize('hint', ['Mail', 'list[Mail]', 'Path', 'dict[str, Colour]', 'Mail | None'])
+def test_a_task_whose_result_does_not_travel_is_refused(write: Write, hint: str) -> None:
+    module = write(RESULTS.format(hint=hint))
+    with pytest.raises(InvalidJobError, match=r'f returns .*, which does not travel: .* is no pl'):
+        resolve_task(f'{module}.f')
+
+
+@pytest.mark.parametrize(
+    'hint',
+    [
+        *('None', 'Any', 'object', 'Row', 'dict[str, Row] | Retry', 'Retry', 'NoReturn'),
+        *('Iterable[str]', 'Sequence[int]', "'NoSuchName'", "'missing.Name'"),
+    ],
+)
+def test_a_task_whose_result_may_travel_is_accepted(write: Write, hint: str) -> None:
+    module = write(RESULTS.format(hint=hint))
+    check(resolve_task(f'{module}.f'))
+
+
+# Objects
+
+OBJECTS = """
+import dataclasses, enum, msgspec
+from datetime import datetime
+from typing import Any, Sequence
+
+class Colour(enum.Enum):
+    RED = 'red'
+    BLUE = 'blue'
+
+@dataclasses.dataclass
+class Address:
+    email: str
+    tags: set[str] = dataclasses.field(default_factory=set)
+
+@dataclasses.dataclass
+class Welcome:
+    user_id: int
+    to: Address
+    sent_at: datetime | None = None
+    colour: Colour = Colour.RED
+
+class Point(msgspec.Struct):
+    x: float
+    y: float = 0.0
+
+def f(data: Welcome, *points: Point, colour: Colour | None = None,
+      others: Sequence[Address] = (), **more: Address): ...
+def loose(data: Any): ...
+"""
+
+
+@pytest.fixture
+def objects(write: Write) -> Any:
+    return sys.modules[resolve_task(f'{write(OBJECTS)}.f').function.__module__]
+
+
+def test_objects_travel_as_plain_data_and_arrive_as_objects(objects: Any) -> None:
+    path = f'{objects.__name__}.f'
+    address = objects.Address('zoe@example.com', {'a'})
+    data = objects.Welcome(7, address, datetime(2030, 1, 1, tzinfo=UTC), objects.Colour.BLUE)
+    args = (data, objects.Point(1.5, 2))
+    kwargs = {'colour': objects.Colour.RED, 'others': [address], 'more': address}
+    packed = resolve_task(path).pack(args, kwargs)
+    assert packed[0][0] == {
+        'user_id': 7,
+        'to': {'email': 'zoe@example.com', 'tags': ['a']},
+        'sent_at': datetime(2030, 1, 1, tzinfo=UTC),
+        'colour': 'blue',
+    }
+    travelled = PlainSerializer.loads(PlainSerializer.dumps(packed))
+    assert check_call(path, *travelled)[1] == (args, kwargs)
+
+
+@pytest.mark.parametrize(
+    ('make', 'reason'),
+    [
+        (lambda o: o.Welcome('7', o.Address('a')), r"argument 'data': Expected int, got str at"),
+        (lambda o: o.Welcome(7, None), r"argument 'data': Expected object, got null at \$.to"),
+        (lambda o: o.Address('a'), r"argument 'data': .*missing required field user_id"),
+        (
+            lambda o: {'user_id': 7, 'to': {'email': 'a'}},
+            "argument 'data': Expected Welcome, got d",
+        ),
+        (
+            lambda o: o.Welcome(7, o.Address(lambda: 1)),
+            r"argument 'data': Encoding objects of type",
+        ),
+        (lambda o: object(), "argument 'data': Encoding objects of type object"),
+    ],
+)
+def test_an_object_that_does_not_fit_is_refused(
+    objects: Any, make: Callable[[Any], Any], reason: str
+) -> None:
+    with pytest.raises(InvalidJobError, match=reason):
+        resolve_task(f'{objects.__name__}.f').pack((make(objects),), {})
+
+
+def test_an_object_that_no_hint_names_does_not_travel(objects: Any) -> None:
+    with pytest.raises(InvalidJobError, match=r"argument 'data' is of type .*Address, which does"):
+        resolve_task(f'{objects.__name__}.loose').pack((objects.Address('a'),), {})
+
+
+def test_an_object_comes_from_json_and_text_as_well(objects: Any) -> None:
+    task = resolve_task(f'{objects.__name__}.f')
+    json = {'user_id': 7, 'to': {'email': 'a', 'tags': ['x']}, 'sent_at': '2030-01-01T00:00:00Z'}
+    address = objects.Address('a', {'x'})
+    data = objects.Welcome(7, address, datetime(2030, 1, 1, tzinfo=UTC))
+    read = task.read_json({'data': json, 'colour': 'red'})
+    assert task.unpack((), read)[1] == {'data': data, 'colour': objects.Colour.RED}
+    text = '{"user_id": 7, "to": {"email": "a", "tags": ["x"]}, "sent_at": "2030-01-01T00:00:00Z"}'
+    read = task.read_text({'data': text, 'colour': 'blue'})
+    assert task.unpack((), read)[1] == {'data': data, 'colour': objects.Colour.BLUE}
+    for wrong in ({'to': {'email': 'a', 'phone': 1}}, {'colour': 'green'}, {'bad': 1}):
+        with pytest.raises(InvalidJobError, match='argument'):
+            task.read_json({'data': json | wrong})
+
+
+def test_the_worker_refuses_an_object_of_another_version(objects: Any) -> None:
+    path = f'{objects.__name__}.f'
+    newer = {'user_id': 7, 'to': {'email': 'a', 'tags': [], 'phone': '1'}}
+    with pytest.raises(TypeError, match="argument 'data': Unexpected key 'phone'"):
+        check_call(path, (newer,), {})
+    with pytest.raises(TypeError, match='missing required field user_id'):
+        check_call(path, ({'to': {'email': 'a'}},), {})
 
 
 def test_a_default_need_not_fit_its_hint(write: Write) -> None:
@@ -388,7 +533,7 @@ def test_arguments_that_do_not_fit_are_refused_with_the_signature(
 ) -> None:
     task = task_of(write, parameters)
     with pytest.raises(InvalidJobError, match=told) as refusal:
-        task.check(args, kwargs)
+        task.pack(args, kwargs)
     assert str(refusal.value).startswith(f'{task.path}({parameters})')
 
 
@@ -552,9 +697,9 @@ def test_every_kind_of_parameter_is_checked(write: Write, parameters: str) -> No
     good, bad = (
         (((1,), {}), (('1',), {})) if '*' not in parameters else (((), {'a': 1}), ((), {'a': '1'}))
     )
-    task.check(*good)
+    task.pack(*good)
     with pytest.raises(InvalidJobError, match="argument 'a': Expected int"):
-        task.check(*bad)
+        task.pack(*bad)
 
 
 def test_an_argument_without_a_hint_must_still_travel(write: Write) -> None:
@@ -565,7 +710,7 @@ def test_an_argument_without_a_hint_must_still_travel(write: Write) -> None:
         ((1,), {'a': 1j}, "'a'"),
     ):
         with pytest.raises(InvalidJobError, match=f'argument {name} is of type complex'):
-            task.check(args, kwargs)
+            task.pack(args, kwargs)
 
 
 @pytest.mark.parametrize('hint', ['Any', 'list', 'list[Any]'])
@@ -638,7 +783,7 @@ def test_the_deepest_argument_that_is_accepted_is_read_by_the_worker() -> None:
     check(task, value, value=value)
     payload = PlainSerializer.dumps((task.path, None, (value,), {'value': value}))
     path, _, args, kwargs = PlainSerializer.loads(payload)
-    assert check_call(path, args, kwargs) is task.function
+    assert check_call(path, args, kwargs) == (task.function, (args, kwargs))
     with pytest.raises(InvalidJobError, match="argument 'value' is nested too deeply"):
         check(task, value=[value])
 
@@ -654,8 +799,8 @@ def refusal_of(path: Any, args: Any = (), kwargs: Any = None) -> tuple[type[Exce
 
 def test_a_call_that_fits_yields_the_function_of_the_task() -> None:
     function = resolve_task('tests.support.tasks.add').function
-    assert check_call('tests.support.tasks.add', (1,), {'b': 2}) is function
-    assert check_call('tests.support.tasks.add', [1, 2], {}) is function
+    assert check_call('tests.support.tasks.add', (1,), {'b': 2}) == (function, ((1,), {'b': 2}))
+    assert check_call('tests.support.tasks.add', [1, 2], {}) == (function, ((1, 2), {}))
 
 
 @pytest.mark.parametrize(
@@ -702,7 +847,7 @@ def test_a_module_that_fails_to_import_may_be_whole_in_a_newer_version(
     for _ in range(2):
         assert refusal_of(f'{module}.f')[0] is UnknownHereError
     write('def f(): ...   # whole again\n')
-    assert check_call(f'{module}.f', (), {}).__name__ == 'f'
+    assert check_call(f'{module}.f', (), {})[0].__name__ == 'f'
 
 
 @pytest.mark.parametrize(
