@@ -8,17 +8,18 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError
 from libraries.mail.message import plain_address, write_message
 from libraries.mail.server import deliver
 from libraries.mail.settings import read_mail_settings
+from qdjobs.checks import checked_by
 from qdjobs.errors import PermanentJobError, short_repr
 from qdjobs.progress import current_job
 
 Sent = dict[str, str]  # message_id; to: the accepted address, in ASCII
+Filled = tuple[str, str | None]
 
 
-def send_notification(recipient: str, subject: str, template: str, **context: object) -> Sent:
-    """Send a mail from `templates/email/<template>.txt` and, if it exists, the `.html` beside it.
+def _fill_in(recipient: str, subject: str, template: str, **context: object) -> Filled:
+    """Return the text of a notification, and its HTML or None.
 
-    The templates get the context, `recipient` and `subject`. Returns and raises what send_email
-    does; raises PermanentJobError also for an unknown template and a missing variable.
+    Raises PermanentJobError for an unknown template and a missing variable.
     """
     if template not in _template_names():
         known = ', '.join(_template_names())
@@ -30,9 +31,18 @@ def send_notification(recipient: str, subject: str, template: str, **context: ob
     values = context | {'recipient': recipient, 'subject': subject}
     text = _render(f'{template}.txt', values)
     has_html = f'{template}.html' in _templates().list_templates()
-    return _send(
-        recipient, subject, text, _render(f'{template}.html', values) if has_html else None
-    )
+    return text, _render(f'{template}.html', values) if has_html else None
+
+
+@checked_by(_fill_in)
+def send_notification(recipient: str, subject: str, template: str, **context: object) -> Sent:
+    """Send a mail from `templates/email/<template>.txt` and, if it exists, the `.html` beside it.
+
+    The templates get the context, `recipient` and `subject`. Whether they can be filled in is known
+    when the job is enqueued. Returns and raises what send_email does; raises PermanentJobError also
+    for an unknown template and a missing variable.
+    """
+    return _send(recipient, subject, *_fill_in(recipient, subject, template, **context))
 
 
 def send_email(to: str, subject: str, body: str) -> Sent:

@@ -26,6 +26,20 @@ class Call:
     kwargs: Mapping[str, Any]
     options: JobOptions
     id: str
+    meta: dict[str, Any]  # plain data beside the job; hooks can add to it
+
+    @classmethod
+    def of(
+        cls,
+        task: Task,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        options: JobOptions,
+        job_id: str,
+    ) -> 'Call':
+        """Return the call of checked arguments. Raises InvalidJobError as `Task.accept` does."""
+        task.accept(args, kwargs)
+        return cls(task, args, kwargs, options, job_id, dict(options.meta))
 
 
 def call_from_python(
@@ -39,7 +53,7 @@ def call_from_python(
     if unknown := _option_names(kwargs):
         raise unknown_option(unknown[0])
     options = parse_options(given, get_config())
-    return Call(task, *task.pack(args, kwargs), options, options.job_id or str(uuid4()))
+    return Call.of(task, *task.pack(args, kwargs), options, options.job_id or str(uuid4()))
 
 
 def call_from_json(path: str, params: Mapping[str, Any], given: Mapping[str, Any]) -> Call:
@@ -50,7 +64,7 @@ def call_from_json(path: str, params: Mapping[str, Any], given: Mapping[str, Any
     task = resolve_task(path)
     kwargs = task.read_json(params)
     options = parse_options(given, get_config())
-    return Call(task, (), kwargs, options, options.job_id or str(uuid4()))
+    return Call.of(task, (), kwargs, options, options.job_id or str(uuid4()))
 
 
 def call_from_text(path: str, texts: Mapping[str, str], given: Mapping[str, Any]) -> Call:
@@ -61,7 +75,7 @@ def call_from_text(path: str, texts: Mapping[str, str], given: Mapping[str, Any]
     task = resolve_task(path)
     options = parse_options(given, get_config())
     kwargs = task.read_text(texts)
-    return Call(task, (), kwargs, options, options.job_id or str(uuid4()))
+    return Call.of(task, (), kwargs, options, options.job_id or str(uuid4()))
 
 
 def calls_from_python(
@@ -81,22 +95,23 @@ def calls_from_python(
         raise InvalidJobError(f'At most {MAX_CALLS} calls go in one step: make several of them.')
     batch_id = options.job_id or str(uuid4())
     return batch_id, [
-        Call(task, (), _check_member(task, number, kwargs), options, f'{batch_id}-{number}')
+        _member(task, number, kwargs, options, f'{batch_id}-{number}')
         for number, kwargs in enumerate(bounded)
     ]
 
 
-def _check_member(task: Task, number: int, kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the keyword arguments of a call of a batch. Raises InvalidJobError with its number."""
+def _member(
+    task: Task, number: int, kwargs: Mapping[str, Any], options: JobOptions, job_id: str
+) -> Call:
+    """Return a call of a batch. Raises InvalidJobError with its number."""
     try:
         if not isinstance(kwargs, Mapping) or not all(isinstance(name, str) for name in kwargs):
             raise InvalidJobError('a call is a mapping of keyword arguments.')
-        if options := _option_names(kwargs):
-            raise InvalidJobError(f'{options[0]} is an option: pass it beside the calls.')
-        _, arguments = task.pack((), kwargs)
+        if unknown := _option_names(kwargs):
+            raise InvalidJobError(f'{unknown[0]} is an option: pass it beside the calls.')
+        return Call.of(task, *task.pack((), kwargs), options, job_id)
     except InvalidJobError as error:
         raise InvalidJobError(f'Call {number}, {short_repr(kwargs)}: {error}') from error
-    return arguments
 
 
 def _option_names(arguments: Iterable[str]) -> list[str]:

@@ -10,6 +10,7 @@ from functools import cache
 from inspect import Parameter
 from typing import Any
 
+from qdjobs.checks import own_check
 from qdjobs.client.hints import (
     HintCheck,
     ObjectCheck,
@@ -98,6 +99,17 @@ class Task:
                 value = _convert(check.unpack, value, f'{self.path}: {name}')
             unpacked.append(value)
         return _split(unpacked, args, kwargs)
+
+    def accept(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        """Raise InvalidJobError if the task's own check refuses the packed arguments."""
+        check = own_check(self.function)
+        if check is None:
+            return
+        args, kwargs = self.unpack(args, kwargs)
+        try:
+            check(*args, **kwargs)
+        except Exception as error:
+            raise InvalidJobError(f'{self.path}: {error}') from error
 
     def _require_signature(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         try:

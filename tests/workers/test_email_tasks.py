@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, example, given
 from hypothesis import settings as hypothesis
 from hypothesis import strategies as st
+from redis import Redis
 
 from libraries.job_manager import enqueue_background_job, wait_for_job
 from libraries.mail.message import read_sender, write_message
@@ -133,6 +134,27 @@ def test_an_address_of_any_domain(mailbox: Mailbox, address: str, sent_to: str) 
 
 
 # Templates
+
+
+@pytest.mark.parametrize(
+    ('template', 'context', 'told'),
+    [
+        ('order_complete', {'name': 'Zoe'}, "'order_id' is undefined"),
+        ('no_such', {}, "'no_such' is not a mail template: use one of"),
+        ('welcome', {'self': 1, 'name': 'Zoe'}, "Jinja reserves the name 'self'"),
+    ],
+)
+def test_what_a_template_lacks_is_known_at_enqueue(
+    connection: Redis, template: str, context: dict[str, Any], told: str
+) -> None:
+    arguments: dict[str, Any] = {
+        'recipient': 'zoe@example.com',
+        'subject': 'Hello',
+        'template': template,
+    }
+    with pytest.raises(InvalidJobError, match=re.escape(told)):
+        enqueue_background_job(NOTIFY, **arguments, **context)
+    assert connection.dbsize() == 0
 
 
 @pytest.mark.parametrize('template', ['order_complete', 'welcome'])

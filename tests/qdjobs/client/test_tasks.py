@@ -15,6 +15,12 @@ from markupsafe import Markup
 from werkzeug.datastructures import MultiDict
 
 from qdjobs import JobQueue
+from qdjobs.client.call import (
+    call_from_json,
+    call_from_python,
+    call_from_text,
+    calls_from_python,
+)
 from qdjobs.client.payload import ARGUMENT_DEPTH, PlainSerializer
 from qdjobs.client.tasks import Task, check_call, resolve_task
 from qdjobs.config import environment_config
@@ -336,6 +342,40 @@ def test_hints_of_a_module_that_postpones_them_are_checked(write: Write) -> None
         check(task, 1, [('1', 'a')])
 
 
+# Checks of a task's own
+
+CHECKED = """
+from qdjobs.checks import checked_by
+
+def _check(low: int, high: int) -> None:
+    if low > high:
+        raise ValueError(f'{low} is above {high}')
+
+@checked_by(_check)
+def f(low: int, high: int) -> int:
+    return high - low
+"""
+
+
+def test_a_check_of_the_tasks_own_refuses_every_kind_of_call(write: Write) -> None:
+    path = f'{write(CHECKED)}.f'
+    text = f'{path}: 3 is above 2'
+    for refused in (
+        lambda: call_from_python(path, (3, 2), {}, {}),
+        lambda: call_from_json(path, {'low': 3, 'high': 2}, {}),
+        lambda: call_from_text(path, {'low': '3', 'high': '2'}, {}),
+        lambda: calls_from_python(path, [{'low': 3, 'high': 2}], {}),
+    ):
+        with pytest.raises(InvalidJobError, match=text):
+            refused()
+    assert call_from_python(path, (2, 3), {}, {}).args == (2, 3)
+
+
+def test_a_worker_does_not_call_a_tasks_own_check(write: Write) -> None:
+    function, (args, kwargs) = check_call(f'{write(CHECKED)}.f', (3, 2), {})
+    assert function(*args, **kwargs) == -1
+
+
 # Results
 
 RESULTS = """
@@ -370,7 +410,7 @@ def test_a_task_whose_result_does_not_travel_is_refused(write: Write, hint: str)
     'hint',
     [
         *('None', 'Any', 'object', 'Row', 'dict[str, Row] | Retry', 'Retry', 'NoReturn'),
-        *('Iterable[str]', 'Sequence[int]', "'NoSuchName'", "'missing.Name'"),
+        *('Iterable[str]', 'Sequence[int]', 'list[object]', "'NoSuchName'", "'missing.Name'"),
     ],
 )
 def test_a_task_whose_result_may_travel_is_accepted(write: Write, hint: str) -> None:
