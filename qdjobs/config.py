@@ -25,15 +25,16 @@ _DAY = 86_400
 MAX_DURATION = 366 * _DAY  # seconds
 MIN_INTERVAL, MAX_INTERVAL = 0.01, 20.0  # seconds
 MAX_RESULT = 300  # megabytes; encoded, Redis accepts no more than 512
+MAX_ARGUMENTS = 60  # megabytes; a worker reads no more than 64
 
 # The first two in the order in which `rq worker` reads them, so that web and worker agree.
 VARIABLES = (
     'RQ_REDIS_URL', 'REDIS_URL', 'JOB_KEY_PREFIX', 'JOB_QUEUES', 'JOB_TASK_MODULES', 'JOB_APP',
-    'JOB_RESULT_TTL', 'JOB_FAILURE_TTL', 'JOB_MAX_RESULT', 'JOB_LEASE', 'JOB_MAX_WORKER_DEATHS',
-    'JOB_UNKNOWN_TASK_GRACE', 'JOB_SHUTDOWN_GRACE', 'JOB_HORSE_MAX_JOBS', 'JOB_HORSE_MAX_MEMORY',
-    'JOB_IDLE_WAIT', 'JOB_DUE_INTERVAL', 'JOB_HEARTBEAT_INTERVAL', 'JOB_TIDY_INTERVAL',
-    'JOB_WEBHOOK_HOSTS', 'JOBS_API_TOKEN', 'METRICS_TOKEN', 'DASHBOARD_USERNAME',
-    'DASHBOARD_PASSWORD',
+    'JOB_RESULT_TTL', 'JOB_FAILURE_TTL', 'JOB_MAX_ARGUMENTS', 'JOB_MAX_RESULT', 'JOB_LEASE',
+    'JOB_MAX_WORKER_DEATHS', 'JOB_UNKNOWN_TASK_GRACE', 'JOB_SHUTDOWN_GRACE', 'JOB_HORSE_MAX_JOBS',
+    'JOB_HORSE_MAX_MEMORY', 'JOB_IDLE_WAIT', 'JOB_DUE_INTERVAL', 'JOB_HEARTBEAT_INTERVAL',
+    'JOB_TIDY_INTERVAL', 'JOB_WEBHOOK_HOSTS', 'JOBS_API_TOKEN', 'METRICS_TOKEN',
+    'DASHBOARD_USERNAME', 'DASHBOARD_PASSWORD',
 )  # fmt: skip
 
 # Which a worker need not know.
@@ -56,6 +57,7 @@ class JobConfig:
     task_modules: tuple[str, ...]  # packages or modules whose functions can be tasks
     result_ttl: int  # seconds that a result or a cancelled job is kept
     failure_ttl: int  # seconds that a failed job is kept among the dead letters
+    max_arguments: int  # megabytes, serialized; a job with larger ones is refused
     max_result: int  # megabytes, serialized; a job with a larger result fails
     lease: int  # seconds without a renewal after which a job is requeued
     max_worker_deaths: int  # workers that can die under a job before it fails
@@ -168,6 +170,7 @@ def _read(env: Mapping[str, str]) -> JobConfig:
         app=env.get('JOB_APP') or None,
         result_ttl=_whole(env, 'JOB_RESULT_TTL', _DAY),
         failure_ttl=_whole(env, 'JOB_FAILURE_TTL', 7 * _DAY),
+        max_arguments=_whole(env, 'JOB_MAX_ARGUMENTS', 1, MAX_ARGUMENTS),
         max_result=_whole(env, 'JOB_MAX_RESULT', 10, MAX_RESULT),
         lease=_whole(env, 'JOB_LEASE', 30),
         max_worker_deaths=_whole(env, 'JOB_MAX_WORKER_DEATHS', 3),

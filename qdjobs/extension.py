@@ -5,7 +5,7 @@ Jobs are enqueued by `enqueue_background_job`.
 
 import inspect
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass
@@ -16,8 +16,9 @@ import click
 from flask import Blueprint, Flask
 
 from qdjobs.cli.commands import jobs
-from qdjobs.client.call import call_from_python
+from qdjobs.client.call import Call, call_from_python
 from qdjobs.client.enqueue import enqueue_call
+from qdjobs.client.hooks import Failure, Hooks
 from qdjobs.client.names import NamedTask, TaskNames, check_name
 from qdjobs.client.options import (
     Duration,
@@ -29,6 +30,7 @@ from qdjobs.client.options import (
 from qdjobs.client.status import get_job_status
 from qdjobs.config import JobConfig, configure, read_app_config
 from qdjobs.errors import UnknownTaskError, needs_extra, short_repr
+from qdjobs.progress import CurrentJob
 from qdjobs.web.api.views import make_jobs_api
 from qdjobs.web.problems import answer_job_errors
 
@@ -36,6 +38,9 @@ EXTENSION = 'job_queue'  # the key of an application's JobQueue in `app.extensio
 
 P = ParamSpec('P')
 F = TypeVar('F', bound=Callable[..., object])
+BeforeEnqueue = TypeVar('BeforeEnqueue', bound=Callable[[Call], object])
+AroundJob = TypeVar('AroundJob', bound=Callable[[CurrentJob], object])
+OnFailure = TypeVar('OnFailure', bound=Callable[[Failure], object])
 
 log = logging.getLogger(__name__)
 
@@ -83,6 +88,7 @@ class JobQueue:
     ) -> None:
         self._prefixes = (url_prefix, dashboard_prefix, metrics_prefix)
         self._names = TaskNames()
+        self._hooks = Hooks()
         self._options: Options = {}  # of every call; `using` sets them
         self._configs: list[JobConfig] = []  # of its applications
         if app is not None:
@@ -105,6 +111,7 @@ class JobQueue:
         self._configs.append(config)
         configure(app, config)
         app.extensions[EXTENSION] = self
+        self._hooks.attach(app)
         answer_job_errors(app)
         # An application may have a command of that name already.
         app.cli.add_command(jobs, 'qdjobs' if 'jobs' in app.cli.commands else 'jobs')
@@ -151,6 +158,34 @@ class JobQueue:
             task.check(config)
         self._names.add(task)
 
+    def before_enqueue(self, function: BeforeEnqueue) -> BeforeEnqueue:
+        """Decorate a function that gets each Call before it becomes a job.
+
+        It can add to `call.meta`, or raise to refuse the call; of a batch, all of it. This and the
+        other hooks are called in the context of the queue's application, also for calls by
+        `enqueue_background_job`.
+        """
+        self._hooks.add_before_enqueue(function)
+        return function
+
+    def around_job(self, function: AroundJob) -> AroundJob:
+        """Decorate a generator function in whose `yield` each job of a worker runs.
+
+        It gets the CurrentJob. The task's exception is raised at the `yield`, and fails the job
+        even if it is caught there. An exception of the function itself fails the job too.
+        """
+        self._hooks.add_around_job(function)
+        return function
+
+    def on_failure(self, function: OnFailure) -> OnFailure:
+        """Decorate a function that gets each Failure, in the worker.
+
+        That is each failed attempt, and each death of a process that ran a job. Errors of the
+        function are logged.
+        """
+        self._hooks.add_on_failure(function)
+        return function
+
     @overload
     def enqueue(
         self,
@@ -165,6 +200,7 @@ class JobQueue:
         job_at: datetime | None = None,
         job_id: str | None = None,
         job_result_ttl: Duration | None = None,
+        job_meta: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> QueuedJob: ...
 
@@ -186,6 +222,7 @@ class JobQueue:
         job_at: datetime | None = None,
         job_id: str | None = None,
         job_result_ttl: Duration | None = None,
+        job_meta: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> QueuedJob:
         """Enqueue a call of a named task; keywords that begin with `job_` are job options.
@@ -205,6 +242,7 @@ class JobQueue:
             job_at=job_at,
             job_id=job_id,
             job_result_ttl=job_result_ttl,
+            job_meta=job_meta,
         )
         options = {**named.options, **self._options, **given}
         call = call_from_python(named.path, args, kwargs, options)

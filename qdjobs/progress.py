@@ -51,7 +51,7 @@ def describe_job(job: 'Job') -> CurrentJob:
     attempt = 1 + len(job.retry_intervals or ()) - retries_left + (job.number_of_retries or 0)
     return CurrentJob(
         id=job.id,
-        task=job.func_name or '',
+        task=_task_of(job),
         queue=job.origin,
         attempt=attempt,
         is_last_attempt=retries_left == 0,
@@ -59,6 +59,15 @@ def describe_job(job: 'Job') -> CurrentJob:
         enqueued_at=job.enqueued_at,
         meta=job.meta.get(META, {}),
     )
+
+
+def _task_of(job: 'Job') -> str:
+    from rq.exceptions import DeserializationError
+
+    try:
+        return job.func_name or ''
+    except DeserializationError:
+        return ''
 
 
 def track(rows: Iterable[Row], total: int | None = None, message: str = '') -> Iterator[Row]:

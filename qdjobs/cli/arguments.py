@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from qdjobs.client.call import Call, call_from_text
+from qdjobs.client.hints import decode_text
 from qdjobs.client.tasks import OPTION_PREFIX
 from qdjobs.errors import InvalidJobError, short_repr
 
@@ -36,6 +37,8 @@ def _read_option(key: str, text: str) -> Any:
     """Convert the options that `parse_options` does not accept as text."""
     if key == 'job_max_retries' and text.isdecimal():
         return int(text)
+    if key == 'job_meta':
+        return decode_text(text)
     if key == 'job_at':
         with contextlib.suppress(ValueError):
             return datetime.fromisoformat(text)

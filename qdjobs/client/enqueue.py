@@ -13,15 +13,24 @@ from rq.exceptions import NoSuchJobError
 from rq.job import Job, JobStatus
 
 from qdjobs.client.call import Call, call_from_python, calls_from_python
+from qdjobs.client.hooks import current_hooks
 from qdjobs.client.job import job_class
 from qdjobs.client.options import Duration, given_options, retry_delays
-from qdjobs.client.payload import PlainSerializer, dump_checked
+from qdjobs.client.payload import (
+    MAX_DEPTH,
+    PlainSerializer,
+    check_plain,
+    dump_checked,
+    require_size,
+)
 from qdjobs.client.redis import LUA, Script, redis_connection
 from qdjobs.config import get_config
 from qdjobs.errors import InvalidJobError, short_repr
+from qdjobs.progress import META
 
 # What RQ raises for a malformed record of a job.
 RECORD_ERRORS = (NoSuchJobError, ValueError, TypeError, LookupError, AttributeError)
+MAX_META = 10_000  # bytes of a job's metadata, which each of its statuses has
 _FIELDS_PER_JOB = ('data', 'description', 'retry_intervals')  # not shared by the jobs of a batch
 
 _script = Script(LUA / 'enqueue.lua')
@@ -39,6 +48,7 @@ def enqueue_background_job(
     job_at: datetime | None = None,
     job_id: str | None = None,
     job_result_ttl: Duration | None = None,
+    job_meta: Mapping[str, Any] | None = None,
     **kwargs: Any,
 ) -> Job:
     """Check a call and enqueue it as a job, in one round trip.
@@ -60,6 +70,7 @@ def enqueue_background_job(
         job_at=job_at,
         job_id=job_id,
         job_result_ttl=job_result_ttl,
+        job_meta=job_meta,
     )
     return enqueue_call(call_from_python(dotted_path, args, kwargs, options))
 
@@ -77,6 +88,7 @@ def enqueue_background_jobs(
     job_at: datetime | None = None,
     job_id: str | None = None,
     job_result_ttl: Duration | None = None,
+    job_meta: Mapping[str, Any] | None = None,
     **unknown: Any,
 ) -> list[Job]:
     """Enqueue many calls of one task in one round trip: all of them, or none.
@@ -94,6 +106,7 @@ def enqueue_background_jobs(
         job_at=job_at,
         job_id=job_id,
         job_result_ttl=job_result_ttl,
+        job_meta=job_meta,
     )
     batch_id, batch = calls_from_python(dotted_path, calls, options | unknown)
     return _enqueue(batch, batch_id) if batch else []
@@ -107,6 +120,9 @@ def enqueue_call(call: Call) -> Job:
 def _enqueue(calls: Sequence[Call], repeat_id: str) -> list[Job]:
     """Enqueue calls of one task with the same options."""
     task, options = calls[0].task, calls[0].options
+    if (hooks := current_hooks()) is not None:
+        hooks.before_enqueue(calls)
+    metas = [_pack_meta(call) for call in calls] if any(call.meta for call in calls) else []
     with redis_connection(repeat_id) as connection:
         kind = job_class(get_config().key_prefix)
         jobs = [_make_job(kind(call.id, connection), call) for call in calls]
@@ -121,9 +137,9 @@ def _enqueue(calls: Sequence[Call], repeat_id: str) -> list[Job]:
         delays = [json.dumps(job.retry_intervals) if job.retry_intervals else None for job in jobs]
         request = msgspec.msgpack.encode((options.queue, score, shared, ids, descriptions, delays))
         for job, call in zip(jobs, calls, strict=True):
-            job.data = dump_checked((task.path, None, call.args, call.kwargs))
+            job.data = _pack(call)
         data = [zlib.compress(job.data) for job in jobs]
-        replies = _script(connection, [request, *data])
+        replies = _script(connection, [request, *data, *metas])
     for job, existing in zip(jobs, replies, strict=True):
         if existing:
             load_fields(job, existing)
@@ -154,6 +170,27 @@ def _make_job(job: Job, call: Call) -> Job:
         job.retries_left = options.max_retries
         job.retry_intervals = retry_delays(options)  # type: ignore[assignment]  # RQ takes floats
     return job
+
+
+def _pack(call: Call) -> bytes:
+    data = dump_checked((call.task.path, None, call.args, call.kwargs))
+    limit = get_config().max_arguments
+    advice = f"JOB_MAX_ARGUMENTS ({limit} MB): write them to a file, and pass the file's name"
+    require_size(data, limit, f'The arguments of {call.task.path} have', advice)
+    return data
+
+
+def _pack_meta(call: Call) -> bytes:
+    """Return RQ's metadata of a new job."""
+    check_plain(call.meta, 'job_meta', MAX_DEPTH - 1)
+    data = dump_checked({META: call.meta})
+    if len(data) > MAX_META:
+        raise InvalidJobError(
+            f'job_meta has {len(data)} bytes, more than {MAX_META}: it is for ids and the like, '
+            'and every status has it. Pass the data as an argument.',
+            'job_meta',
+        )
+    return data if call.meta else b''
 
 
 def _describe(path: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:

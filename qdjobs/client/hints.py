@@ -218,7 +218,7 @@ def check_return_hint(path: str, annotation: Any, names: dict[str, Any]) -> None
             return
         for each in _alternatives(hint):
             kinds = _kinds(msgspec_inspect.type_info(each), {})
-            # What is abstract, such as Iterable, may be a list. RQ takes a Retry as a request.
+            # What is abstract, such as Iterable, may be a list; RQ takes a Retry as a request.
             _require_plain((kind for kind in kinds if not _may_travel(kind)), _PLAIN_HINTS)
     except TypeError as error:
         raise InvalidJobError(
@@ -281,7 +281,7 @@ def _require_plain(kinds: Iterable[msgspec_inspect.Type], allowed: tuple[type, .
 
 def _may_travel(kind: msgspec_inspect.Type) -> bool:
     cls = getattr(kind, 'cls', None)
-    return cls is Retry or inspect.isabstract(cls)
+    return cls in (object, Retry) or inspect.isabstract(cls)
 
 
 def _find_change(before: Any, after: Any, interchangeable: frozenset[type]) -> str | None:

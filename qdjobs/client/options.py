@@ -34,6 +34,7 @@ class Options(TypedDict, total=False):
     job_at: datetime
     job_id: str
     job_result_ttl: Duration
+    job_meta: Mapping[str, Any]
 
 
 _KNOWN = Options.__optional_keys__
@@ -51,6 +52,7 @@ class JobOptions:
     job_id: str | None
     result_ttl: int
     failure_ttl: int
+    meta: Mapping[str, Any]
 
 
 def given_options(**options: Any) -> dict[str, Any]:
@@ -95,6 +97,7 @@ def parse_options(given: Mapping[str, Any], config: JobConfig | None) -> JobOpti
         result_ttl=result_ttl,
         # A long result_ttl keeps failures as long; a short one does not shorten their lifetime.
         failure_ttl=max(config.failure_ttl if config else 1, result_ttl),
+        meta=_meta(given.get('job_meta', {})),
     )
 
 
@@ -167,6 +170,16 @@ def _start_at(given: Mapping[str, Any]) -> datetime | None:
             f'job_at must be within a year from now, not {short_repr(moment)}.', 'job_at'
         )
     return moment
+
+
+def _meta(meta: Any) -> Mapping[str, Any]:
+    if not isinstance(meta, Mapping) or not all(isinstance(name, str) for name in meta):
+        raise InvalidJobError(
+            "job_meta must be a dict of plain data, such as {'request_id': '7'}, not "
+            f'{short_repr(meta)}.',
+            'job_meta',
+        )
+    return meta
 
 
 def _whole_seconds(option: str, value: Any) -> int:

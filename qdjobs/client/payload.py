@@ -20,6 +20,7 @@ PLAIN_TYPES = (
     'datetime, date, time, timedelta, Decimal, UUID'
 )
 
+_MEGABYTE = 1_000_000
 MAX_DEPTH = 100  # of nested containers
 ARGUMENT_DEPTH = MAX_DEPTH - 2  # of one argument: the payload of a call holds it two levels down
 
@@ -61,6 +62,12 @@ def dump_checked(value: Any) -> bytes:
     pickler.dispatch_table = _REDUCERS
     pickler.dump(value)
     return buffer.getvalue()
+
+
+def require_size(data: bytes, megabytes: int, what: str, advice: str) -> None:
+    """Raise InvalidJobError if there are more bytes than `megabytes` allow."""
+    if len(data) > megabytes * _MEGABYTE:
+        raise InvalidJobError(f'{what} {len(data) / _MEGABYTE:.1f} MB, more than {advice}.')
 
 
 class _Constructor:

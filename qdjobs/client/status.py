@@ -16,6 +16,7 @@ from qdjobs.client.payload import PlainSerializer, decompress
 from qdjobs.client.redis import LUA, Script, redis_connection
 from qdjobs.client.states import ENDED
 from qdjobs.errors import InvalidJobError, JobNotFoundError, short_repr
+from qdjobs.progress import META
 
 # RQ's statuses in the order of listings: running, waiting, terminal states.
 STATUSES = (
@@ -55,6 +56,7 @@ class Status(TypedDict):
     result: Any
     error: str | None
     progress: dict[str, Any] | None
+    meta: dict[str, Any]
     attempts: list[Attempt]
     created_at: datetime | None
     started_at: datetime | None
@@ -119,6 +121,7 @@ def make_status(job_id: str, reply: Sequence[Any]) -> Status:
     """Return the status of a job from its reply of `read_records`."""
     values, data, outcomes = reply
     fields = dict(zip(STATUS_FIELDS, values, strict=True))
+    meta = _metadata(fields['meta'])
     state = read_text(fields['status'])
     latest = _outcome(outcomes[0]) if outcomes else {}
     result = error = None
@@ -134,7 +137,8 @@ def make_status(job_id: str, reply: Sequence[Any]) -> Status:
         queue=read_text(fields['origin']),
         result=result,
         error=error,
-        progress=_progress(fields['meta']),
+        progress=_part(meta, 'progress'),
+        meta=_part(meta, META) or {},
         attempts=_attempts(outcomes),
         created_at=parse_moment(fields['created_at']),
         started_at=parse_moment(fields['started_at']),
@@ -211,12 +215,17 @@ def _attempts(outcomes: Sequence[Any]) -> list[Attempt]:
     return attempts
 
 
-def _progress(meta: bytes | None) -> dict[str, Any] | None:
+def _metadata(packed: bytes | None) -> Any:
+    """Return RQ's metadata of a job, which any tool can have written; None if unreadable."""
     try:
-        progress = PlainSerializer.loads(meta).get('progress') if meta else None
-    except (InvalidJobError, AttributeError):
-        return None  # another tool's metadata
-    return progress if isinstance(progress, dict) else None
+        return PlainSerializer.loads(packed) if packed else None
+    except InvalidJobError:
+        return None
+
+
+def _part(metadata: Any, name: str) -> dict[str, Any] | None:
+    part = metadata.get(name) if isinstance(metadata, dict) else None
+    return part if isinstance(part, dict) else None
 
 
 def _task_of(data: bytes | None) -> str | None:

@@ -15,16 +15,15 @@ from rq.repeat import Repeat
 from rq.results import Result
 from rq.utils import utcformat
 
-from qdjobs.client.payload import dump_checked
+from qdjobs.client.payload import dump_checked, require_size
 from qdjobs.client.status import last_line
 from qdjobs.config import JobConfig
 from qdjobs.errors import InvalidJobError
 from qdjobs.worker.lease import STOPPED, pack_error
 
+ASKED_TOO_OFTEN = 'Retry: the task asked to be tried again more often than it may'
 MAX_ATTEMPTS = 10  # failed attempts whose errors are kept in the metadata
 MAX_RELEASE_DELAY = 60.0  # seconds
-
-_MEGABYTE = 1_000_000
 
 
 class Ending(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -60,11 +59,9 @@ def finished(job: Job, result_ttl: int, config: JobConfig) -> Ending:
     Raises InvalidJobError if the result is too large.
     """
     data = b'' if job._result is None else dump_checked(job._result)
-    if len(data) > config.max_result * _MEGABYTE:
-        raise InvalidJobError(
-            f'The result of {job.func_name} has {len(data) / _MEGABYTE:.1f} MB, more than '
-            f'JOB_MAX_RESULT ({config.max_result} MB): write it to a file, and return its name.'
-        )
+    limit = config.max_result
+    advice = f'JOB_MAX_RESULT ({limit} MB): write it to a file, and return its name'
+    require_size(data, limit, f'The result of {job.func_name} has', advice)
     outcome: dict[str, Any] = {
         **_times(job),
         'kind': Result.Type.SUCCESSFUL.value,
@@ -112,7 +109,7 @@ def asked_again(job: Job, worker: str, retry: Retry) -> Ending:
     """Return the ending of a task that has returned RQ's Retry."""
     done = job.number_of_retries or 0
     if done >= retry.max:
-        error = f'Retry: the task asked to be tried again, more than {retry.max} times'
+        error = ASKED_TOO_OFTEN
         return failed(job, worker, error, Result.Type.MAX_RETRIES_EXCEEDED)
     delay = Retry.get_interval(done, retry.intervals)
     error = 'Retry: the task asked to be tried again'

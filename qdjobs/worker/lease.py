@@ -27,6 +27,7 @@ from qdjobs.client.redis import Script
 
 PENDING_DEPENDENTS = f'{RQ_KEY_PREFIX}:pending-dependents'
 LEASES = f'{RQ_KEY_PREFIX}:leases'
+LOST = 'WorkerLostError: the worker died while it ran this job'
 STOPPED = 'Job stopped by user, work-horse terminated.'  # RQ's words
 
 _LUA = Path(__file__).with_name('lua')
@@ -112,6 +113,16 @@ class Ended:
     claimed: Claimed | None
 
 
+@dataclass(frozen=True)
+class Recovered:
+    """A job whose lease had expired, and its new state, which is 'lost' as in run.lua."""
+
+    job_id: str
+    state: str
+    has_dependents: bool
+    is_death: bool  # its worker has died under it
+
+
 def claim_request(
     worker: str,
     execution: str,
@@ -172,22 +183,22 @@ def late_leases(connection: Redis, seconds: float, limit: int) -> dict[str, floa
     return {member.decode(errors='replace'): score for member, score in found}
 
 
-def recover(
-    connection: Redis, expired: dict[str, float], max_deaths: int
-) -> list[tuple[str, str, bool]]:
-    """Requeue the jobs of leases that have expired and were not renewed since they were seen.
-
-    Returns for each job its id, its new state and whether it has dependents to enqueue.
-    """
-    lost = pack_error('WorkerLostError: the worker died while it ran this job')
-    arguments = [max_deaths, _now()[0], lost]
+def recover(connection: Redis, expired: dict[str, float], max_deaths: int) -> list[Recovered]:
+    """Requeue the jobs of leases that have expired and were not renewed since they were seen."""
+    arguments = [max_deaths, _now()[0], pack_error(LOST)]
     for member, expiry in expired.items():
         arguments += (member, repr(expiry))
-    ids, states, notes = _recover(connection, arguments)
     return [
-        (job_id.decode(), state.decode(), bool(note))
-        for job_id, state, note in zip(ids, states, notes, strict=True)
+        Recovered(job_id.decode(), state.decode(), bool(note), bool(is_death))
+        for job_id, state, note, is_death in zip(*_recover(connection, arguments), strict=True)
     ]
+
+
+def claim_of(connection: Redis, job_id: str) -> Claim:
+    """Return the record of a job as it is now in the form of a claim. It holds no lease."""
+    fields: Any = connection.hgetall(f'{RQ_KEY_PREFIX}:job:{job_id}')
+    queue = fields.get(b'origin', b'').decode(errors='replace')
+    return Claim(Lease(job_id, '', '', queue), queue, fields, time.monotonic())
 
 
 def enqueue_dependents(

@@ -6,7 +6,7 @@ step is one script, or safe to repeat.
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from redis import Redis
@@ -17,7 +17,15 @@ from rq.registry import ScheduledJobRegistry
 
 from qdjobs.client.states import ENDED
 from qdjobs.config import JobConfig
-from qdjobs.worker.lease import PENDING_DEPENDENTS, late_leases, persist_waiting, recover
+from qdjobs.worker.lease import (
+    LOST,
+    PENDING_DEPENDENTS,
+    claim_of,
+    late_leases,
+    persist_waiting,
+    recover,
+)
+from qdjobs.worker.runner import FollowUp
 from qdjobs.worker.successors import (
     enqueue_all_dependents,
     enqueue_limited,
@@ -43,9 +51,13 @@ class Recovery:
     its own clock: a living worker has renewed it by then.
     """
 
-    def __init__(self, connection: Redis, config: JobConfig) -> None:
+    def __init__(
+        self, connection: Redis, config: JobConfig, report: Callable[[FollowUp], None]
+    ) -> None:
+        """`report` has a horse tell the application about a death."""
         self._connection = connection
         self._config = config
+        self._report = report
         self._seen: dict[str, tuple[float, float]] = {}  # member: its expiry, when first seen
 
     def run(self) -> bool:
@@ -71,26 +83,33 @@ class Recovery:
         return known[1] if known is not None and known[0] == expiry else moment
 
     def _recover(self, leases: dict[str, float]) -> None:
-        for job_id, state, has_dependents in recover(
-            self._connection, leases, self._config.max_worker_deaths
-        ):
+        for found in recover(self._connection, leases, self._config.max_worker_deaths):
+            job_id, state = found.job_id, found.state
             if state == 'lost':  # the job was deleted or cancelled meanwhile
                 continue
             log.warning('Job %s is %s: its worker has died.', job_id, state)
-            if has_dependents:
+            if found.has_dependents:
                 enqueue_all_dependents(self._connection, job_id, self._config.lease / 6)
             if state in ENDED and (limit := rate_limit_of(self._connection, job_id)):
                 free_slot(self._connection, limit, job_id)
+            if found.is_death and state not in ENDED:
+                self._report(FollowUp(claim_of(self._connection, job_id), '', LOST, is_death=True))
 
 
 class Maintenance:
     """Does a round when it is due."""
 
-    def __init__(self, connection: Redis, queues: Sequence[Queue], config: JobConfig) -> None:
+    def __init__(
+        self,
+        connection: Redis,
+        queues: Sequence[Queue],
+        config: JobConfig,
+        report: Callable[[FollowUp], None],
+    ) -> None:
         self._connection = connection
         self._queues = queues
         self._config = config
-        self._recovery = Recovery(connection, config)
+        self._recovery = Recovery(connection, config, report)
         self._next_round = 0.0  # on the monotonic clock
         self._positions: dict[str, int] = {}  # by queue: the first index of the next page
 

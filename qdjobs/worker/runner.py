@@ -22,9 +22,11 @@ from rq.job import Job, JobStatus, Retry
 from rq.queue import Queue
 from rq.timeouts import JobTimeoutException
 
+from qdjobs.client.hooks import Failure, current_hooks
 from qdjobs.client.payload import PlainSerializer
 from qdjobs.config import JobConfig
 from qdjobs.errors import InvalidJobError, PermanentJobError, UnknownHereError, UnknownTaskError
+from qdjobs.progress import describe_job
 from qdjobs.worker import ending
 from qdjobs.worker.application import load_app
 from qdjobs.worker.ending import Encoded, Ending
@@ -43,11 +45,15 @@ class PoisonJobError(Exception):
 
 
 class FollowUp(msgspec.Struct, frozen=True, tag=True):
-    """What a horse does once the end of a job is recorded: webhooks, the callback of a stop."""
+    """What a horse does once the end of a run is recorded.
+
+    It sends webhooks, calls the callback of a stop, and reports a death to the application.
+    """
 
     claim: Claim
-    status: str
+    status: str = ''  # empty if the job has not ended
     error: str = ''
+    is_death: bool = False
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -105,6 +111,8 @@ class Performer(Worker):
         execution: Execution,
     ) -> None:
         self.ending = ending.asked_again(job, self.name, retry)
+        if self.ending.status == 'failed':
+            self.error = ending.ASKED_TOO_OFTEN
 
     def handle_job_failure(
         self,
@@ -180,7 +188,7 @@ class Runner:
             job.raised = UnknownTaskError(str(job.raised))  # its public class
             if release := self._release(job, claim):
                 return Answer(release.encode())
-        job.around_task = self._marked(number)
+        job.around_task = self._around_task(job, number)
         self._log_start(job, claim)
         webhooks, job.webhooks = job.webhooks, []  # sent once the end is recorded
         with self._app.app_context() if self._app else contextlib.nullcontext():
@@ -188,8 +196,10 @@ class Runner:
             if job.raised is not None:
                 self._marks.enter(number)  # its failure callback may be as lethal as a task
             self._performer.perform_job(job, self._queue_of(job), self._execution_of(job, claim))
-        ended, self._performer.ending = self._performer.ending, None
-        assert ended is not None
+            ended, self._performer.ending = self._performer.ending, None
+            assert ended is not None
+            if self._performer.error:
+                _report(job, self._performer.error, is_final=ended.status == 'failed')
         has_succeeded = ended.counter == 'successful_job_count'  # also if it repeats
         status = 'finished' if has_succeeded else ended.status
         has_webhook = any(webhook.job_status == status for webhook in webhooks)
@@ -211,10 +221,12 @@ class Runner:
         return ending.unknown_here(since)
 
     @contextlib.contextmanager
-    def _marked(self, number: int) -> Iterator[None]:
+    def _around_task(self, job: CheckedJob, number: int) -> Iterator[None]:
         self._marks.enter(number)
+        hooks = current_hooks()
         try:
-            yield
+            with hooks.around_job(lambda: describe_job(job)) if hooks else _NOTHING:
+                yield
         except RuntimeError as error:
             if self._app is None:
                 _add_application_hint(error)
@@ -235,11 +247,15 @@ class Runner:
         with self._app.app_context() if self._app else contextlib.nullcontext():
             try:
                 job = restore_job(work.claim.lease.job_id, work.claim.fields, self._connection)
+                if work.is_death:
+                    _report(job, work.error, is_final=work.status == 'failed', is_death=True)
+                if work.status != 'stopped' and not job.webhooks:
+                    return Answer((b'', b''))
                 job.require_trustworthy()
                 job.ended_at = datetime.now(UTC)
                 if work.status == 'stopped':
                     execute_stopped_callback(job, TimeLimit)
-                else:
+                elif work.status:
                     job.send_webhooks(JobStatus(work.status), exc_string=work.error)
             except (Exception, SystemExit):
                 log.exception('What follows the end of job %s failed', work.claim.lease.job_id)
@@ -283,6 +299,12 @@ def _refusal(job: CheckedJob) -> Exception | None:
     return None
 
 
+def _report(job: CheckedJob, error: str, is_final: bool, is_death: bool = False) -> None:
+    """Report a failure to the application."""
+    if (hooks := current_hooks()) is not None:
+        hooks.on_failure(lambda: Failure(describe_job(job), error, job.raised, is_final, is_death))
+
+
 def _whole(text: bytes | None) -> int:
     return int(text) if text is not None and text.isdigit() else 0
 
@@ -303,6 +325,7 @@ def _add_application_hint(error: RuntimeError) -> None:
         )
 
 
+_NOTHING = contextlib.nullcontext()
 _NO_APP = 'Working outside of application context'  # Flask's message
 
 # Errors after which a retry would fail too.

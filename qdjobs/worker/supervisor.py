@@ -257,10 +257,11 @@ class Supervisor:
         if died is not None:
             self._worker.handle_work_horse_killed(job, 0, died.status, None)
         if job.should_retry:
-            return Outcome(ending.retried(job, self._contact.worker, error).encode())
-        has_webhook = any(webhook.job_status == 'failed' for webhook in job.webhooks)
-        follow_up = FollowUp(claim, 'failed', error) if has_webhook else None
-        return Outcome(ending.failed(job, self._contact.worker, error).encode(), follow_up)
+            ended = ending.retried(job, self._contact.worker, error)
+        else:
+            ended = ending.failed(job, self._contact.worker, error)
+        status = '' if job.should_retry else 'failed'
+        return Outcome(ended.encode(), FollowUp(claim, status, error, is_death=True))
 
     def _restore(self, claim: Claim) -> CheckedJob | Ending:
         """Return the claimed job, or its ending if the record cannot be read."""

@@ -73,7 +73,9 @@ class JobWorker(Worker):
             self._contact, self._orders, lambda: [queue.name for queue in self._ordered_queues]
         )
         self._recorder = Recorder(self._contact)
-        self._maintenance = Maintenance(self.connection, self.queues, self._config)
+        self._maintenance = Maintenance(
+            self.connection, self.queues, self._config, self._recorder.follow_ups.append
+        )
         self._supervisor = Supervisor(
             self._contact,
             self._orders,
@@ -234,12 +236,12 @@ class JobWorker(Worker):
         """Wait for a job. Returns None if the worker has to end."""
         idle_since = time.monotonic()
         while True:
+            self._beat()
             self._settle()
             if self._orders.stop:
                 self.log.info('Worker %s: stopping on request', self.name)
                 self._release_unanswered()
                 return None
-            self._beat()
             self._supervisor.require_horse()
             try:
                 claim = self._claims.try_once(is_due_check=burst)

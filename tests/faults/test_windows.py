@@ -23,7 +23,7 @@ from libraries.job_manager import (
 )
 from qdjobs.client.payload import PlainSerializer
 from qdjobs.config import environment_config
-from qdjobs.worker.lease import claim_job, claim_request, late_leases, recover
+from qdjobs.worker.lease import Recovered, claim_job, claim_request, late_leases, recover
 from tests.support.jobs import done, lines_of, require_living
 from tests.support.processes import Worker, alive, eventually, horse_of, stop
 from tests.support.proxy import Proxy
@@ -256,7 +256,7 @@ def test_a_job_under_which_three_workers_died_is_a_poison_pill(
             assert claimed.claim is not None  # and that was the last of this worker
             eventually(lambda: connection.zcount('rq:leases', 0, time.time()) == 1)
             recovered = recover(connection, late_leases(connection, 2.0, 10), 3)
-            assert recovered == [(job.id, 'queued', False)]
+            assert recovered == [Recovered(job.id, 'queued', has_dependents=False, is_death=True)]
     status = done(job)
     assert status['status'] == 'failed'
     assert status['error'] == 'PoisonJobError: 3 workers died while they ran this job'

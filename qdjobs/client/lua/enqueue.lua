@@ -1,6 +1,6 @@
 -- Enqueues jobs, or schedules them: all of them, or none.
 -- ARGV: prefix; a msgpack array, which is faster to send than thousands of arguments; the data of
--- each job. The array: queue, score to schedule at ('' = enqueue now), shared fields and values,
+-- each job; the metadata of each job, unless none has any. The array: queue, score to schedule at ('' = enqueue now), shared fields and values,
 -- ids, descriptions, retry delays (JSON).
 -- Returns for each job 0 if it was added, or the hash of the job that already waits or runs.
 -- Everything is read before anything is written.
@@ -29,6 +29,8 @@ for i, id in ipairs(ids) do
     redis.call('DEL', job_key(id), rq .. 'job::' .. id .. ':dependencies')
     redis.call('HSET', job_key(id), 'data', ARGV[2 + i], 'description', descriptions[i],
                unpack(shared))
+    local meta = ARGV[2 + #ids + i]
+    if meta and meta ~= '' then redis.call('HSET', job_key(id), 'meta', meta) end
     if delays[i] then redis.call('HSET', job_key(id), 'retry_intervals', delays[i]) end
     reply[i] = 0
   end

@@ -2,9 +2,10 @@
 -- ARGV: prefix, limit of deaths, time (RQ's format), encoded error of a lost attempt, then member
 -- in `leases` and score of each lease, as the caller has seen it some time ago: a lease that was
 -- renewed since is left alone.
--- Returns the ids of the jobs, their new states, and 1 for each that has dependents to enqueue.
+-- Returns the ids of the jobs, their new states, and for each 1 if it has dependents to enqueue, and
+-- 1 if its worker has died under it.
 local limit, moment, lost = unpack(ARGV, 2, 4)
-local ids, states, notes = {}, {}, {}
+local ids, states, notes, deaths = {}, {}, {}, {}
 
 -- A lease can be malformed, and what should be a record something else: others are recovered all
 -- the same.
@@ -28,21 +29,23 @@ for i = 5, #ARGV, 2 do
                     is_recovery = true, fields = {'enqueued_at', moment}}
     -- A job that was claimed ahead had not begun. Its worker was not killed by it, nor was one that
     -- a deploy has stopped.
+    local is_death = found[3] ~= '1' and found[4] ~= '1'
     if found[3] ~= '1' then
-      local deaths = 0
-      if found[4] ~= '1' then
-        deaths = 1 + (tonumber(read(id, 'worker_deaths') or 0) or 0)
-        ending.fields = {'enqueued_at', moment, 'worker_deaths', deaths, 'lost_run', execution}
+      local count = 0
+      if is_death then
+        count = 1 + (tonumber(read(id, 'worker_deaths') or 0) or 0)
+        ending.fields = {'enqueued_at', moment, 'worker_deaths', count, 'lost_run', execution}
       end
       -- The worker that claims the job after its last death fails it, and records why.
-      if deaths < tonumber(limit) then
+      if count < tonumber(limit) then
         ending.kind, ending.field, ending.value = 2, 'exc_string', lost
       end
     end
     local state, has_dependents = end_run(run, ending)
+    deaths[#deaths + 1] = is_death and 1 or 0
     ids[#ids + 1] = id
     states[#states + 1] = state
     notes[#notes + 1] = has_dependents and 1 or 0
   end
 end
-return {ids, states, notes}
+return {ids, states, notes, deaths}

@@ -34,6 +34,7 @@ def test_the_defaults_are_those_of_the_contract() -> None:
         job_id=None,
         result_ttl=DAY,
         failure_ttl=7 * DAY,
+        meta={},
     )
 
 

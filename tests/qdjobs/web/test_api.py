@@ -188,7 +188,7 @@ def test_a_job_goes_all_the_way_round(client: FlaskClient, shared_worker: Shared
     eventually(lambda: client.get(answer.location).get_json()['status'] == 'finished')
     shown = client.get(answer.location).get_json()
     assert set(shown) == {
-        'job_id', 'status', 'task', 'queue', 'result', 'error', 'progress', 'attempts',
+        'job_id', 'status', 'task', 'queue', 'result', 'error', 'progress', 'meta', 'attempts',
         'created_at', 'started_at', 'ended_at',
     }  # fmt: skip
     assert (shown['job_id'], shown['task'], shown['result']) == (body['job_id'], 'add', 42)
@@ -426,8 +426,10 @@ class Counted(io.BytesIO):
 @pytest.mark.parametrize('announced', [True, False])
 @pytest.mark.parametrize('extra', [0, 1, 1_000_000])
 def test_a_body_that_is_too_large_is_refused(
-    connection: Redis, announced: bool, extra: int
+    connection: Redis, settings: pytest.MonkeyPatch, announced: bool, extra: int
 ) -> None:
+    settings.setenv('JOB_MAX_ARGUMENTS', '2')  # megabytes, more than a body has
+    environment_config.cache_clear()
     app = make_app()
     app.config['MAX_CONTENT_LENGTH'] = None  # as in an application that knows of no limit
     client = with_token(app)
