@@ -121,6 +121,14 @@ def has_own_task_modules(used: tuple[str, ...]) -> bool:
     return any(config.task_modules != used for config in _configured)
 
 
+def known_task_modules() -> tuple[str, ...]:
+    """Return the task modules of the current application; outside of a context, of all."""
+    if has_app_context():
+        return get_config().task_modules
+    configs = _configured or {environment_config()}
+    return tuple({module: None for config in configs for module in config.task_modules})
+
+
 _configured: set[JobConfig] = set()  # of the applications that do not just have the environment's
 
 

@@ -13,6 +13,7 @@ from qdjobs.client.job import job_class
 from qdjobs.client.options import is_job_id
 from qdjobs.client.payload import PlainSerializer
 from qdjobs.client.redis import LUA, Script, get_connection, redis_connection
+from qdjobs.client.stand_in import stand_in
 from qdjobs.client.states import ENDED
 from qdjobs.client.status import read_text
 from qdjobs.config import get_config
@@ -32,6 +33,8 @@ def cancel_job(job_id: str) -> str:
     """
     moment, ttl = utcformat(datetime.now(UTC)), get_config().result_ttl
     _require_id(job_id)
+    if (other := stand_in()) is not None:
+        return other.cancel(job_id)
     with redis_connection() as connection:
         before = _cancel(connection, [job_id, moment, ttl])
         if before is None:
@@ -49,6 +52,8 @@ def delete_job(job_id: str) -> str:
     Raises JobNotFoundError.
     """
     _require_id(job_id)
+    if (other := stand_in()) is not None:
+        return other.delete(job_id)
     with redis_connection() as connection:
         if _delete(connection, [job_id]) == b'deleted':
             return 'deleted'
@@ -62,6 +67,8 @@ def retry_job(job_id: str) -> Job:
     any other state.
     """
     _require_id(job_id)
+    if (other := stand_in()) is not None:
+        return other.retry(job_id)
     with redis_connection(job_id) as connection:
         reply = _retry(connection, [job_id, utcformat(datetime.now(UTC))])
         if reply is None:

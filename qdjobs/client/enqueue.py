@@ -24,6 +24,7 @@ from qdjobs.client.payload import (
     require_size,
 )
 from qdjobs.client.redis import LUA, Script, redis_connection
+from qdjobs.client.stand_in import stand_in
 from qdjobs.config import get_config
 from qdjobs.errors import InvalidJobError, short_repr
 from qdjobs.progress import META
@@ -123,9 +124,12 @@ def _enqueue(calls: Sequence[Call], repeat_id: str) -> list[Job]:
     if (hooks := current_hooks()) is not None:
         hooks.before_enqueue(calls)
     metas = [_pack_meta(call) for call in calls] if any(call.meta for call in calls) else []
+    payloads = [_pack(call) for call in calls]
+    if (other := stand_in()) is not None:
+        return other.enqueue(calls, payloads, metas)
     with redis_connection(repeat_id) as connection:
         kind = job_class(get_config().key_prefix)
-        jobs = [_make_job(kind(call.id, connection), call) for call in calls]
+        jobs = [make_job(kind(call.id, connection), call) for call in calls]
         shared = ['task', task.path]
         # No job has its data yet, which `to_dict` would compress.
         for field, value in jobs[0].to_dict().items():
@@ -136,9 +140,9 @@ def _enqueue(calls: Sequence[Call], repeat_id: str) -> list[Job]:
         # Delays are random for each job: jobs enqueued together must not be retried together.
         delays = [json.dumps(job.retry_intervals) if job.retry_intervals else None for job in jobs]
         request = msgspec.msgpack.encode((options.queue, score, shared, ids, descriptions, delays))
-        for job, call in zip(jobs, calls, strict=True):
-            job.data = _pack(call)
-        data = [zlib.compress(job.data) for job in jobs]
+        for job, payload in zip(jobs, payloads, strict=True):
+            job.data = payload
+        data = [zlib.compress(payload) for payload in payloads]
         replies = _script(connection, [request, *data, *metas])
     for job, existing in zip(jobs, replies, strict=True):
         if existing:
@@ -154,7 +158,7 @@ def load_fields(job: Job, reply: list[bytes]) -> None:
         raise InvalidJobError(f'The record of job {job.id!r} cannot be read.') from error
 
 
-def _make_job(job: Job, call: Call) -> Job:
+def make_job(job: Job, call: Call) -> Job:
     """Fill in a new job, without its data."""
     path, options = call.task.path, call.options
     job.serializer = PlainSerializer  # if it were an argument, RQ would inspect it for each job

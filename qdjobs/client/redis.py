@@ -16,6 +16,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, ReadOnlyError, RedisError
 from redis.retry import Retry
 
+from qdjobs.client.stand_in import stand_in
 from qdjobs.client.states import LUA_STATES
 from qdjobs.config import get_config
 from qdjobs.errors import QueueUnavailableError
@@ -53,6 +54,11 @@ def _connect(url: str) -> Redis:
 @contextmanager
 def redis_connection(job_id: str | None = None) -> Iterator[Redis]:
     """Yield the connection; turn every RedisError into a QueueUnavailableError."""
+    if stand_in() is not None:
+        raise RuntimeError(
+            'This needs a Redis, and qdjobs.testing keeps the jobs of this block in memory: use '
+            'run_jobs with a real one instead.'
+        )
     try:
         yield get_connection()
     except RedisError as error:

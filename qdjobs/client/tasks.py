@@ -179,11 +179,12 @@ def resolve_task(path: str) -> Task:
         raise UnknownTaskError(
             f'A task is named by its dotted path, such as {example!r}, not by {short_repr(path)}.'
         )
-    return _resolve(path, get_config().task_modules)
+    return resolve_in(path, get_config().task_modules)
 
 
 @cache
-def _resolve(path: str, allowed: tuple[str, ...]) -> Task:
+def resolve_in(path: str, allowed: tuple[str, ...]) -> Task:
+    """Return the task of a dotted path in one of the `allowed` modules. Raises as resolve_task."""
     return _make_task(path, _find(path, allowed))
 
 
@@ -202,7 +203,7 @@ def check_call(path: Any, args: Any, kwargs: Any) -> tuple[types.FunctionType, A
     check_plain(args, f'{path}: the arguments', ARGUMENT_DEPTH + 1)
     check_plain(kwargs, f'{path}: the keyword arguments', ARGUMENT_DEPTH + 1)
     try:
-        task = _resolve(path, get_config().task_modules)
+        task = resolve_in(path, get_config().task_modules)
     except InvalidJobError as error:
         raise UnknownHereError(
             f"This worker's version of the task cannot be run: {error}"

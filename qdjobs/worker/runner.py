@@ -31,7 +31,7 @@ from qdjobs.worker import ending
 from qdjobs.worker.application import load_app
 from qdjobs.worker.ending import Encoded, Ending
 from qdjobs.worker.horse import Marks
-from qdjobs.worker.lease import Claim
+from qdjobs.worker.lease import Claim, Lease
 from qdjobs.worker.surroundings import Surroundings, resident_megabytes
 from qdjobs.worker.untrusted import CheckedJob, TimeLimit, restore_job
 
@@ -79,6 +79,36 @@ class Performer(Worker):
     ending: Ending | None = None
     error = ''
     config: JobConfig
+
+    def run(self, job: CheckedJob, lease: Lease) -> Ending:
+        """Run an attempt of a job, and return how it has ended.
+
+        An attempt that has failed is reported to the application in whose context this is called.
+        """
+        self.error = ''
+        self.perform_job(job, self._queue_of(job), self._execution_of(job, lease))
+        ended, self.ending = self.ending, None
+        assert ended is not None
+        if self.error:
+            _report(job, self.error, is_final=ended.status == 'failed')
+        return ended
+
+    def _queue_of(self, job: Job) -> Queue:
+        queue = Queue(
+            job.origin,
+            connection=self.connection,
+            job_class=CheckedJob,
+            death_penalty_class=self.death_penalty_class,
+        )
+        queue.serializer = PlainSerializer  # as an argument, RQ would inspect it for each job
+        return queue
+
+    def _execution_of(self, job: Job, lease: Lease) -> Execution:
+        execution = Execution(lease.execution_id, job.id, self.connection, lease.worker)
+        execution._job = job
+        return execution
+
+    # -- overrides of RQ -------------------------------------------------------------------------
 
     def _set_connection(self, connection: Redis) -> Redis:
         return connection
@@ -182,7 +212,7 @@ class Runner:
             log.exception('Job %s cannot be read', lease.job_id)
             return Answer(unreadable(claim, error, self._connection).encode())
         self._marks.enter(number)  # what the import of its module does to the horse is its doing
-        job.raised = _refusal(job) or (poison if deaths == limit else None)
+        job.raised = refusal(job) or (poison if deaths == limit else None)
         self._marks.enter(0)
         if isinstance(job.raised, UnknownHereError):
             job.raised = UnknownTaskError(str(job.raised))  # its public class
@@ -192,14 +222,9 @@ class Runner:
         self._log_start(job, claim)
         webhooks, job.webhooks = job.webhooks, []  # sent once the end is recorded
         with self._app.app_context() if self._app else contextlib.nullcontext():
-            self._performer.error = ''
             if job.raised is not None:
                 self._marks.enter(number)  # its failure callback may be as lethal as a task
-            self._performer.perform_job(job, self._queue_of(job), self._execution_of(job, claim))
-            ended, self._performer.ending = self._performer.ending, None
-            assert ended is not None
-            if self._performer.error:
-                _report(job, self._performer.error, is_final=ended.status == 'failed')
+            ended = self._performer.run(job, lease)
         has_succeeded = ended.counter == 'successful_job_count'  # also if it repeats
         status = 'finished' if has_succeeded else ended.status
         has_webhook = any(webhook.job_status == status for webhook in webhooks)
@@ -261,22 +286,6 @@ class Runner:
                 log.exception('What follows the end of job %s failed', work.claim.lease.job_id)
         return Answer((b'', b''))
 
-    def _queue_of(self, job: Job) -> Queue:
-        queue = Queue(
-            job.origin,
-            connection=self._connection,
-            job_class=CheckedJob,
-            death_penalty_class=TimeLimit,
-        )
-        queue.serializer = PlainSerializer  # as an argument, RQ would inspect it for each job
-        return queue
-
-    def _execution_of(self, job: Job, claim: Claim) -> Execution:
-        lease = claim.lease
-        execution = Execution(lease.execution_id, job.id, self._connection, lease.worker)
-        execution._job = job
-        return execution
-
 
 def unreadable(claim: Claim, error: Exception, connection: Redis) -> Ending:
     """Return the ending of a job whose record cannot be read."""
@@ -290,7 +299,7 @@ def _unread(claim: Claim, error: str, connection: Redis) -> Ending:
     return ending.failed(job, claim.lease.worker, error)
 
 
-def _refusal(job: CheckedJob) -> Exception | None:
+def refusal(job: CheckedJob) -> Exception | None:
     """Return why the task must not be entered, or None."""
     try:
         job.require_trustworthy()

@@ -18,6 +18,7 @@ from rq.job import Job, Retry
 from rq.timeouts import UnixSignalDeathPenalty
 
 from qdjobs.client.payload import PlainSerializer, check_plain, decompress
+from qdjobs.client.redis import redis_key
 from qdjobs.client.tasks import check_call, resolve_function
 from qdjobs.config import get_config
 from qdjobs.errors import InvalidJobError
@@ -37,6 +38,11 @@ class CheckedJob(Job):
         self.serializer = PlainSerializer  # never RQ's, which can run code
         self.raised: BaseException | None = None  # by the task, or by the check of the record
         self.around_task: AbstractContextManager[None] = nullcontext()
+
+    @classmethod
+    def key_for(cls, job_id: str) -> str:
+        """Return the key of a job. RQ has one prefix per process, an application its own."""
+        return redis_key('job', job_id)
 
     def perform(self) -> Any:
         """Run the task. Keeps what it raises, which RQ replaces if a callback raises too."""

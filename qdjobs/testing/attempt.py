@@ -1,0 +1,58 @@
+"""Run an attempt of a job as a worker does, but in this process and thread."""
+
+import logging
+from contextlib import nullcontext
+from typing import Any
+
+from redis import Redis
+from rq.timeouts import BaseDeathPenalty
+
+from qdjobs.client.hooks import current_hooks
+from qdjobs.config import get_config
+from qdjobs.errors import UnknownHereError, UnknownTaskError
+from qdjobs.progress import describe_job
+from qdjobs.worker.ending import Ending
+from qdjobs.worker.lease import Lease
+from qdjobs.worker.runner import Performer, refusal
+from qdjobs.worker.untrusted import CheckedJob
+
+WORKER = 'in-process'
+
+log = logging.getLogger(__name__)
+
+
+class NoTimeLimit(BaseDeathPenalty):
+    """No time-out: it needs the main thread, and would end a debugger's session."""
+
+    def setup_death_penalty(self) -> None:
+        pass
+
+    def cancel_death_penalty(self) -> None:
+        pass
+
+
+class LocalPerformer(Performer):
+    """Runs jobs in the process that constructs it."""
+
+    death_penalty_class: Any = NoTimeLimit
+
+
+def run_attempt(job: CheckedJob, lease: Lease, connection: Redis) -> Ending:
+    """Run an attempt in the present application context, and return how it has ended.
+
+    What no worker would record, such as KeyboardInterrupt, is raised.
+    """
+    performer = LocalPerformer(
+        job.origin, name=WORKER, connection=connection, prepare_for_work=False
+    )
+    performer.config = get_config()
+    performer.log_job_description = False
+    job.raised = refusal(job)
+    if isinstance(job.raised, UnknownHereError):
+        job.raised = UnknownTaskError(str(job.raised))  # its public class
+    hooks = current_hooks()
+    job.around_task = hooks.around_job(lambda: describe_job(job)) if hooks else nullcontext()
+    ended = performer.run(job, lease)
+    if not isinstance(job.raised, (Exception, SystemExit, type(None))):
+        raise job.raised
+    return ended

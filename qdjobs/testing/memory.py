@@ -1,0 +1,166 @@
+"""Jobs that are kept in this process, in the form in which Redis keeps them."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from redis import Connection, ConnectionPool, Redis
+from rq.job import Job
+from rq.utils import utcformat
+
+from qdjobs.client.call import Call
+from qdjobs.client.enqueue import make_job
+from qdjobs.client.states import ENDED
+from qdjobs.client.status import STATUS_FIELDS, Status, make_status
+from qdjobs.errors import InvalidJobError, JobNotFoundError
+from qdjobs.testing.attempt import WORKER
+from qdjobs.worker.ending import Ending
+
+MAX_OUTCOMES = 10  # as Redis keeps them
+
+
+class _NoServer(Connection):
+    def connect(self) -> None:
+        raise RuntimeError(
+            'qdjobs.testing keeps the jobs of this block in memory, where RQ does not find them: '
+            'use the functions of qdjobs, or `run_jobs` with a real Redis.'
+        )
+
+
+class MemoryConnection(Redis):
+    """The connection of a job in memory: it has the job's metadata, and reaches no server."""
+
+    def __init__(self, fields: dict[bytes, bytes]) -> None:
+        super().__init__(connection_pool=ConnectionPool(connection_class=_NoServer))
+        self._fields = fields
+
+    def hget(self, name: Any, key: Any) -> Any:
+        return self._fields.get(key.encode())
+
+    def eval(self, script: str, numkeys: int, *keys_and_args: Any) -> Any:
+        self._fields[b'meta'] = keys_and_args[-1]  # what `qdjobs.progress` sends
+
+
+@dataclass
+class Record:
+    """One job: its call, its hash, and its outcomes, the latest first."""
+
+    call: Call
+    made_at: datetime
+    fields: dict[bytes, bytes] = field(default_factory=dict)
+    outcomes: list[Any] = field(default_factory=list)
+
+    @property
+    def state(self) -> str:
+        return self.fields[b'status'].decode()
+
+    def write(self, **values: Any) -> None:
+        """Set fields of the hash."""
+        for name, value in values.items():
+            self.fields[name.encode()] = _encode(value)
+
+    def end(self, ended: Ending) -> None:
+        """Write how an attempt has ended, as `end_run` of lua/run.lua does."""
+        fields = dict(zip(ended.fields[::2], ended.fields[1::2], strict=True))
+        self.write(status=ended.status, ended_at=ended.ended_at, **fields)
+        if ended.meta:
+            self.write(meta=ended.meta)
+        if ended.kind is None:
+            return
+        outcome = {'type': ended.kind, 'worker_name': WORKER}
+        if ended.field is not None:
+            outcome[ended.field] = ended.value
+        entry = [_encode(item) for pair in outcome.items() for item in pair]
+        self.outcomes.insert(0, (f'{time.time_ns() // 1_000_000}-0'.encode(), entry))
+        del self.outcomes[MAX_OUTCOMES:]
+
+    def status(self) -> Status:
+        """Return the status, as it is read from Redis."""
+        values = [self.fields.get(name.encode()) for name in STATUS_FIELDS]
+        return make_status(self.call.id, (values, None, self.outcomes))
+
+
+class Memory:
+    """A stand-in for Redis: jobs wait in it until a test ends."""
+
+    def __init__(self) -> None:
+        self.history: list[Record] = []  # all that were enqueued, in their order
+        self.records: dict[str, Record] = {}
+
+    def enqueue(
+        self, calls: Sequence[Call], payloads: Sequence[bytes], metas: Sequence[bytes]
+    ) -> list[Job]:
+        jobs = []
+        for number, (call, payload) in enumerate(zip(calls, payloads, strict=True)):
+            known = self.records.get(call.id)
+            if known is None or known.state in ENDED:
+                known = self._add(call, payload, metas[number] if metas else b'')
+            jobs.append(self._job_of(known))
+        return jobs
+
+    def _add(self, call: Call, payload: bytes, meta: bytes) -> Record:
+        job = make_job(Job(call.id, MemoryConnection({})), call)
+        job.data = payload
+        record = Record(call, job.created_at)
+        record.write(**{name: value for name, value in job.to_dict().items() if value != ''})
+        record.write(task=call.task.path, **({'meta': meta} if meta else {}))
+        self.history.append(record)
+        self.records[call.id] = record
+        self.added(record)
+        return record
+
+    def added(self, record: Record) -> None:
+        """Called for each new job."""
+
+    def read_statuses(self, job_ids: Sequence[str]) -> list[Status | None]:
+        found = [self.records.get(job_id) for job_id in job_ids]
+        return [None if record is None else record.status() for record in found]
+
+    def read_page(self, statuses: Sequence[str], queues: Sequence[str], limit: int) -> list[Status]:
+        all_jobs = [record.status() for record in list(self.records.values())]
+        wanted = [job for job in all_jobs if job['status'] in statuses and job['queue'] in queues]
+        return sorted(wanted, key=lambda job: statuses.index(job['status']))[:limit]
+
+    def cancel(self, job_id: str) -> str:
+        record = self._find(job_id)
+        if record.state == 'started':  # in eager_jobs, by the job itself or by another thread
+            return 'stopping'
+        if record.state not in ENDED:
+            record.write(status='canceled', ended_at=utcformat(datetime.now(UTC)))
+        return record.state
+
+    def delete(self, job_id: str) -> str:
+        if self._find(job_id).state not in ENDED:
+            return self.cancel(job_id)
+        del self.records[job_id]
+        return 'deleted'
+
+    def retry(self, job_id: str) -> Job:
+        record = self._find(job_id)
+        if record.state not in ENDED or record.state == 'finished':
+            raise InvalidJobError(f'Job {job_id!r} is {record.state}, and cannot be tried again.')
+        record.outcomes.clear()
+        record.write(status='queued', ended_at='', retries_left=record.call.options.max_retries)
+        self.added(record)
+        return self._job_of(record)
+
+    def _find(self, job_id: str) -> Record:
+        try:
+            return self.records[job_id]
+        except KeyError:
+            raise JobNotFoundError([job_id]) from None
+
+    def _job_of(self, record: Record) -> Job:
+        job = Job(record.call.id, MemoryConnection(record.fields))
+        job.restore(record.fields)
+        return job
+
+
+def _encode(value: Any) -> bytes:
+    """Encode a value as Redis returns it."""
+    if isinstance(value, bytes):
+        return value
+    # An Enum of texts is a str whose `str` differs.
+    return (value if isinstance(value, str) else str(value)).encode()

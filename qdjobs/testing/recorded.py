@@ -1,0 +1,163 @@
+"""Record what is enqueued, and assert about it."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, overload
+
+from qdjobs.client.hints import ObjectCheck
+from qdjobs.client.options import JobOptions, parse_options
+from qdjobs.client.stand_in import using
+from qdjobs.client.tasks import OPTION_PREFIX, Task, resolve_in
+from qdjobs.config import known_task_modules
+from qdjobs.errors import InvalidJobError, short_repr
+from qdjobs.testing.memory import Memory, Record
+
+_NEAR = timedelta(seconds=1)  # between the delays of two calls that name the same
+
+
+@dataclass(frozen=True)
+class RecordedJob:
+    """A job that was enqueued: the dotted path of its task, its arguments and its options."""
+
+    id: str
+    task: str
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    options: JobOptions
+    meta: Mapping[str, Any]
+
+    def __str__(self) -> str:
+        options = self.options
+        due = f', due at {options.start_at:%Y-%m-%d %H:%M:%S %Z}' if options.start_at else ''
+        return f'{_show(self.task, self.args, self.kwargs)} in {options.queue}{due}'
+
+
+class RecordedJobs(Sequence[RecordedJob]):
+    """The jobs that were enqueued in a block, in their order."""
+
+    def __init__(self, memory: Memory) -> None:
+        self._memory = memory
+
+    def __len__(self) -> int:
+        return len(self._memory.history)
+
+    @overload
+    def __getitem__(self, index: int) -> RecordedJob: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[RecordedJob]: ...
+
+    def __getitem__(self, index: int | slice) -> RecordedJob | list[RecordedJob]:
+        found = self._memory.history[index]
+        return [*map(_make, found)] if isinstance(found, list) else _make(found)
+
+    def __repr__(self) -> str:
+        return f'<{_describe(self._memory.history)}>'
+
+    def assert_enqueued(
+        self, task: str | Callable[..., object], /, *args: Any, **kwargs: Any
+    ) -> RecordedJob:
+        """Return the first job of this task with these arguments and options, if there is one.
+
+        Arguments, options and metadata that are not named can have any value. Raises
+        AssertionError, which says what was enqueued instead; UnknownTaskError or InvalidJobError
+        for a task, an argument or an option that does not exist.
+        """
+        found = self._matching(task, args, kwargs)
+        if not found:
+            wanted, others = _show(_path(task), args, kwargs), _describe(self._memory.history)
+            raise AssertionError(f'{wanted} was not enqueued. {others}')
+        return _make(found[0])
+
+    def refute_enqueued(
+        self, task: str | Callable[..., object], /, *args: Any, **kwargs: Any
+    ) -> None:
+        """Raise AssertionError if `assert_enqueued` would find a job."""
+        if found := self._matching(task, args, kwargs):
+            wanted = _show(_path(task), args, kwargs)
+            raise AssertionError(f'{wanted} was enqueued. {_describe(found)}')
+
+    def _matching(
+        self, named: str | Callable[..., object], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> list[Record]:
+        path, history = _path(named), list(self._memory.history)
+        known = (record.call.task for record in history if record.call.task.path == path)
+        task = next(known, None) or resolve_in(path, known_task_modules())
+        given = {name: value for name, value in kwargs.items() if name.startswith(OPTION_PREFIX)}
+        arguments = _bind(task, args, {name: kwargs[name] for name in kwargs.keys() - given.keys()})
+        options, now = parse_options(given, None), datetime.now(UTC)
+        return [
+            record
+            for record in history
+            if record.call.task.path == path
+            and _fits(arguments, _bind(task, record.call.args, record.call.kwargs))
+            and all(_option_fits(name, options, now, record) for name in given)
+        ]
+
+
+@contextmanager
+def recorded_jobs() -> Iterator[RecordedJobs]:
+    """Record the jobs that are enqueued in the block: nothing reaches Redis, and no task runs.
+
+    Every check of a real enqueue happens. The status of such a job is `queued`, or `scheduled`.
+    """
+    memory = Memory()
+    with using(memory):
+        yield RecordedJobs(memory)
+
+
+def _path(task: str | Callable[..., object]) -> str:
+    return task if isinstance(task, str) else f'{task.__module__}.{task.__qualname__}'
+
+
+def _bind(task: Task, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return some arguments of a task by name, as they travel."""
+    try:
+        task.signature.bind_partial(*args, **kwargs)
+    except TypeError as error:
+        raise InvalidJobError(f'{task.path}: {error}.') from None
+    bound = {}
+    for parameter, name, value in task.parameters.match(args, kwargs):
+        check = task.checks.get(parameter)
+        if isinstance(check, ObjectCheck) and check.problem(value):  # not packed yet
+            value = check.pack(value)
+        bound[name] = value
+    return bound
+
+
+def _fits(wanted: Mapping[str, Any], given: Mapping[str, Any]) -> bool:
+    return all(name in given and given[name] == value for name, value in wanted.items())
+
+
+def _option_fits(name: str, wanted: JobOptions, now: datetime, record: Record) -> bool:
+    options = record.call.options
+    if name == 'job_meta':
+        return _fits(wanted.meta, record.call.meta)
+    if name == 'job_id':
+        return record.call.id == wanted.job_id
+    if name == 'job_at':
+        return options.start_at == wanted.start_at
+    if name == 'job_delay':
+        delay = (wanted.start_at or now) - now
+        return abs((options.start_at or record.made_at) - record.made_at - delay) < _NEAR
+    field = name.removeprefix(OPTION_PREFIX)
+    return bool(getattr(options, field) == getattr(wanted, field))
+
+
+def _make(record: Record) -> RecordedJob:
+    call = record.call
+    return RecordedJob(call.id, call.task.path, call.args, call.kwargs, call.options, call.meta)
+
+
+def _describe(records: Sequence[Record]) -> str:
+    if not records:
+        return 'Nothing was enqueued.'
+    return '\n'.join(('Enqueued:', *(f'    {_make(record)}' for record in records)))
+
+
+def _show(path: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
+    shown = [short_repr(value) for value in args]
+    shown += [f'{name}={short_repr(value)}' for name, value in kwargs.items()]
+    return f'{path}({", ".join(shown)})'
