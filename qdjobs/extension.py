@@ -21,6 +21,7 @@ from qdjobs.client.enqueue import enqueue_call
 from qdjobs.client.hooks import Failure, Hooks
 from qdjobs.client.names import NamedTask, TaskNames, check_name
 from qdjobs.client.options import (
+    After,
     Duration,
     Options,
     check_options,
@@ -198,6 +199,7 @@ class JobQueue:
         job_retry_delay: Duration | None = None,
         job_delay: Duration | None = None,
         job_at: datetime | None = None,
+        job_after: After | None = None,
         job_id: str | None = None,
         job_result_ttl: Duration | None = None,
         job_meta: Mapping[str, Any] | None = None,
@@ -220,6 +222,7 @@ class JobQueue:
         job_retry_delay: Duration | None = None,
         job_delay: Duration | None = None,
         job_at: datetime | None = None,
+        job_after: After | None = None,
         job_id: str | None = None,
         job_result_ttl: Duration | None = None,
         job_meta: Mapping[str, Any] | None = None,
@@ -240,6 +243,7 @@ class JobQueue:
             job_retry_delay=job_retry_delay,
             job_delay=job_delay,
             job_at=job_at,
+            job_after=job_after,
             job_id=job_id,
             job_result_ttl=job_result_ttl,
             job_meta=job_meta,

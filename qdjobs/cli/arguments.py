@@ -37,6 +37,8 @@ def _read_option(key: str, text: str) -> Any:
     """Convert the options that `parse_options` does not accept as text."""
     if key == 'job_max_retries' and text.isdecimal():
         return int(text)
+    if key == 'job_after':
+        return text.split(',')
     if key == 'job_meta':
         return decode_text(text)
     if key == 'job_at':

@@ -15,7 +15,7 @@ from rq.job import Job, JobStatus
 from qdjobs.client.call import Call, call_from_python, calls_from_python
 from qdjobs.client.hooks import current_hooks
 from qdjobs.client.job import job_class
-from qdjobs.client.options import Duration, given_options, retry_delays
+from qdjobs.client.options import After, Duration, given_options, retry_delays
 from qdjobs.client.payload import (
     MAX_DEPTH,
     PlainSerializer,
@@ -47,6 +47,7 @@ def enqueue_background_job(
     job_retry_delay: Duration | None = None,
     job_delay: Duration | None = None,
     job_at: datetime | None = None,
+    job_after: After | None = None,
     job_id: str | None = None,
     job_result_ttl: Duration | None = None,
     job_meta: Mapping[str, Any] | None = None,
@@ -69,6 +70,7 @@ def enqueue_background_job(
         job_retry_delay=job_retry_delay,
         job_delay=job_delay,
         job_at=job_at,
+        job_after=job_after,
         job_id=job_id,
         job_result_ttl=job_result_ttl,
         job_meta=job_meta,
@@ -87,6 +89,7 @@ def enqueue_background_jobs(
     job_retry_delay: Duration | None = None,
     job_delay: Duration | None = None,
     job_at: datetime | None = None,
+    job_after: After | None = None,
     job_id: str | None = None,
     job_result_ttl: Duration | None = None,
     job_meta: Mapping[str, Any] | None = None,
@@ -105,6 +108,7 @@ def enqueue_background_jobs(
         job_retry_delay=job_retry_delay,
         job_delay=job_delay,
         job_at=job_at,
+        job_after=job_after,
         job_id=job_id,
         job_result_ttl=job_result_ttl,
         job_meta=job_meta,
@@ -139,15 +143,27 @@ def _enqueue(calls: Sequence[Call], repeat_id: str) -> list[Job]:
         ids, descriptions = [job.id for job in jobs], [job.description for job in jobs]
         # Delays are random for each job: jobs enqueued together must not be retried together.
         delays = [json.dumps(job.retry_intervals) if job.retry_intervals else None for job in jobs]
-        request = msgspec.msgpack.encode((options.queue, score, shared, ids, descriptions, delays))
+        shape = (options.queue, score, shared, ids, descriptions, delays, options.after)
+        request = msgspec.msgpack.encode(shape)
         for job, payload in zip(jobs, payloads, strict=True):
             job.data = payload
         data = [zlib.compress(payload) for payload in payloads]
         replies = _script(connection, [request, *data, *metas])
+    if isinstance(replies, bytes):
+        raise no_such_parent(replies.decode())
     for job, existing in zip(jobs, replies, strict=True):
         if existing:
             load_fields(job, existing)
     return jobs
+
+
+def no_such_parent(job_id: str) -> InvalidJobError:
+    """Return the error for a job in `job_after` that does not exist."""
+    return InvalidJobError(
+        f'job_after: there is no job {job_id!r}. It may have ended so long ago that its record has '
+        'expired.',
+        'job_after',
+    )
 
 
 def load_fields(job: Job, reply: list[bytes]) -> None:

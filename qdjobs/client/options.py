@@ -3,10 +3,10 @@
 import math
 import random
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, TypedDict
+from typing import Any, Protocol, TypedDict
 
 from qdjobs.config import MAX_DURATION, QUEUES, JobConfig
 from qdjobs.errors import InvalidJobError, short_repr
@@ -14,6 +14,7 @@ from qdjobs.errors import InvalidJobError, short_repr
 MAX_RETRIES = 100
 MAX_RETRY_DELAY = 3600.0  # seconds: the longest backoff
 MAX_ID_LENGTH = 200
+MAX_PARENTS = 1000  # jobs that one job waits for
 
 _UNITS = {'': 1, 's': 1, 'm': 60, 'h': 3600, 'd': 86_400}
 _DURATION = re.compile(r'(\d{1,12}(?:\.\d{1,6})?)([smhd]?)', re.ASCII)
@@ -21,6 +22,16 @@ _JOB_ID = re.compile(r'[A-Za-z0-9_-]+')  # what RQ itself accepts
 
 
 Duration = int | float | str | timedelta
+
+
+class HasId(Protocol):
+    """An enqueued job, of RQ or of a JobQueue."""
+
+    @property
+    def id(self) -> str: ...
+
+
+After = str | HasId | Sequence[str | HasId]
 
 
 class Options(TypedDict, total=False):
@@ -32,6 +43,7 @@ class Options(TypedDict, total=False):
     job_retry_delay: Duration
     job_delay: Duration
     job_at: datetime
+    job_after: After
     job_id: str
     job_result_ttl: Duration
     job_meta: Mapping[str, Any]
@@ -49,6 +61,7 @@ class JobOptions:
     max_retries: int
     retry_delay: float  # before the first retry
     start_at: datetime | None  # aware, or None for now
+    after: tuple[str, ...]  # the jobs that must finish first
     job_id: str | None
     result_ttl: int
     failure_ttl: int
@@ -93,6 +106,7 @@ def parse_options(given: Mapping[str, Any], config: JobConfig | None) -> JobOpti
         max_retries=_max_retries(given.get('job_max_retries', 0)),
         retry_delay=_duration('job_retry_delay', given.get('job_retry_delay', 10)),
         start_at=_start_at(given),
+        after=_after(given),
         job_id=_job_id(given.get('job_id')),
         result_ttl=result_ttl,
         # A long result_ttl keeps failures as long; a short one does not shorten their lifetime.
@@ -170,6 +184,25 @@ def _start_at(given: Mapping[str, Any]) -> datetime | None:
             f'job_at must be within a year from now, not {short_repr(moment)}.', 'job_at'
         )
     return moment
+
+
+def _after(given: Mapping[str, Any]) -> tuple[str, ...]:
+    value = given.get('job_after')
+    if value is None:
+        return ()
+    if 'job_delay' in given or 'job_at' in given:
+        raise InvalidJobError('job_after excludes job_delay and job_at: pass one of them.')
+    several = value if isinstance(value, (list, tuple)) else [value]
+    ids = [getattr(each, 'id', each) for each in several]
+    if not 1 <= len(ids) <= MAX_PARENTS or not all(map(is_job_id, ids)):
+        raise InvalidJobError(
+            f'job_after must be a job, its id, or a list of 1 to {MAX_PARENTS} of them, not '
+            f'{short_repr(value)}.',
+            'job_after',
+        )
+    if given.get('job_id') in ids:
+        raise InvalidJobError('job_after has the job_id of the job itself.', 'job_after')
+    return tuple(dict.fromkeys(map(str, ids)))
 
 
 def _meta(meta: Any) -> Mapping[str, Any]:

@@ -29,6 +29,10 @@ class EagerMemory(Memory):
             raised = _run(record)
         if self._raising and raised is not None:
             raise raised
+        for other in list(self.records.values()):
+            if other.state == 'deferred' and not self.waits(other):
+                other.write(status='queued')
+                self.added(other)
 
 
 @contextmanager

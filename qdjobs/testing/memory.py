@@ -11,7 +11,7 @@ from rq.job import Job
 from rq.utils import utcformat
 
 from qdjobs.client.call import Call
-from qdjobs.client.enqueue import make_job
+from qdjobs.client.enqueue import make_job, no_such_parent
 from qdjobs.client.states import ENDED
 from qdjobs.client.status import STATUS_FIELDS, Status, make_status
 from qdjobs.errors import InvalidJobError, JobNotFoundError
@@ -92,6 +92,9 @@ class Memory:
     def enqueue(
         self, calls: Sequence[Call], payloads: Sequence[bytes], metas: Sequence[bytes]
     ) -> list[Job]:
+        for parent in calls[0].options.after:
+            if parent not in self.records:
+                raise no_such_parent(parent)
         jobs = []
         for number, (call, payload) in enumerate(zip(calls, payloads, strict=True)):
             known = self.records.get(call.id)
@@ -108,11 +111,19 @@ class Memory:
         record.write(task=call.task.path, **({'meta': meta} if meta else {}))
         self.history.append(record)
         self.records[call.id] = record
-        self.added(record)
+        if self.waits(record):
+            record.write(status='deferred')
+        else:
+            self.added(record)
         return record
 
     def added(self, record: Record) -> None:
-        """Called for each new job."""
+        """Called for each job that could run."""
+
+    def waits(self, record: Record) -> bool:
+        """Return whether a job has to wait for others."""
+        parents = [self.records.get(job_id) for job_id in record.call.options.after]
+        return any(parent is not None and parent.state != 'finished' for parent in parents)
 
     def read_statuses(self, job_ids: Sequence[str]) -> list[Status | None]:
         found = [self.records.get(job_id) for job_id in job_ids]
@@ -142,8 +153,14 @@ class Memory:
         if record.state not in ENDED or record.state == 'finished':
             raise InvalidJobError(f'Job {job_id!r} is {record.state}, and cannot be tried again.')
         record.outcomes.clear()
-        record.write(status='queued', ended_at='', retries_left=record.call.options.max_retries)
-        self.added(record)
+        waits = self.waits(record)
+        record.write(
+            status='deferred' if waits else 'queued',
+            ended_at='',
+            retries_left=record.call.options.max_retries,
+        )
+        if not waits:
+            self.added(record)
         return self._job_of(record)
 
     def _find(self, job_id: str) -> Record:

@@ -139,6 +139,8 @@ def _option_fits(name: str, wanted: JobOptions, now: datetime, record: Record) -
         return record.call.id == wanted.job_id
     if name == 'job_at':
         return options.start_at == wanted.start_at
+    if name == 'job_after':
+        return set(wanted.after) <= set(options.after)
     if name == 'job_delay':
         delay = (wanted.start_at or now) - now
         return abs((options.start_at or record.made_at) - record.made_at - delay) < _NEAR

@@ -1,14 +1,32 @@
--- Enqueues jobs, or schedules them: all of them, or none.
+-- Enqueues jobs, schedules them, or defers them until others have finished: all of them, or none.
 -- ARGV: prefix; a msgpack array, which is faster to send than thousands of arguments; the data of
 -- each job; the metadata of each job, unless none has any. The array: queue, score to schedule at ('' = enqueue now), shared fields and values,
--- ids, descriptions, retry delays (JSON).
--- Returns for each job 0 if it was added, or the hash of the job that already waits or runs.
+-- ids, descriptions, retry delays (JSON), ids of the jobs that must finish first.
+-- Returns for each job 0 if it was added, or the hash of the job that already waits or runs; instead
+-- the id of a job that must finish first, but does not exist.
 -- Everything is read before anything is written.
-local queue, score, shared, ids, descriptions, delays = unpack(cmsgpack.unpack(ARGV[2]))
+local queue, score, shared, ids, descriptions, delays, parents = unpack(cmsgpack.unpack(ARGV[2]))
 local statuses = {}
 for i, id in ipairs(ids) do
   statuses[i] = redis.call('HGET', job_key(id), 'status')
 end
+local waits = false  -- for a parent
+for _, parent in ipairs(parents) do
+  local status = redis.call('HGET', job_key(parent), 'status')
+  if not status then return parent end
+  waits = waits or status ~= 'finished'
+end
+
+local function defer(id)
+  redis.call('HSET', job_key(id), 'status', 'deferred', 'dependency_ids', cjson.encode(parents))
+  redis.call('HDEL', job_key(id), 'enqueued_at')
+  for _, parent in ipairs(parents) do
+    redis.call('SADD', job_key(parent) .. ':dependents', id)
+    local ttl = redis.call('TTL', job_key(parent))
+    if ttl > 0 then redis.call('EXPIRE', job_key(parent) .. ':dependents', ttl) end
+  end
+end
+
 local reply, pushed = {}, 0
 for i, id in ipairs(ids) do
   local status = statuses[i]
@@ -17,7 +35,9 @@ for i, id in ipairs(ids) do
   else
     redis.call('SADD', rq .. 'queues', key('queue', queue))
     -- The queue first: if its key has another type, the script fails before it writes the job.
-    if score == '' then
+    if waits then
+      redis.call('ZADD', key('deferred', queue), '+inf', id)
+    elseif score == '' then
       redis.call('RPUSH', key('queue', queue), id)
       pushed = pushed + 1
     else
@@ -32,6 +52,10 @@ for i, id in ipairs(ids) do
     local meta = ARGV[2 + #ids + i]
     if meta and meta ~= '' then redis.call('HSET', job_key(id), 'meta', meta) end
     if delays[i] then redis.call('HSET', job_key(id), 'retry_intervals', delays[i]) end
+    if #parents > 0 then
+      redis.call('SADD', rq .. 'job::' .. id .. ':dependencies', unpack(parents))
+    end
+    if waits then defer(id) end
     reply[i] = 0
   end
 end

@@ -31,6 +31,7 @@ def test_the_defaults_are_those_of_the_contract() -> None:
         max_retries=0,
         retry_delay=10,
         start_at=None,
+        after=(),
         job_id=None,
         result_ttl=DAY,
         failure_ttl=7 * DAY,
