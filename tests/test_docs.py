@@ -10,6 +10,8 @@ import pytest
 from tests.support.newcomer import blocks
 from tests.support.processes import ROOT
 
+PYTEST = '-m pytest -q -W error -p qdjobs.testing.pytest_plugin'
+
 
 def save(document: str, folder: Path) -> None:
     """Save the Python of a page under the names that it gives to its files."""
@@ -20,14 +22,17 @@ def save(document: str, folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ('command', 'says'),
+    ('document', 'command', 'says'),
     [
-        ('-m pytest -q -W error -p qdjobs.testing.pytest_plugin', '14 passed'),
-        ('-W error -m unittest test_with_unittest', '\nOK\n'),
+        ('testing.md', PYTEST, '14 passed'),
+        ('testing.md', '-W error -m unittest test_with_unittest', '\nOK\n'),
+        ('calls.md', PYTEST, '6 passed'),
     ],
 )
-def test_the_tests_of_the_page_about_tests_pass(tmp_path: Path, command: str, says: str) -> None:
-    save('testing.md', tmp_path)
+def test_the_tests_that_a_page_shows_pass(
+    tmp_path: Path, document: str, command: str, says: str
+) -> None:
+    save(document, tmp_path)
     done = subprocess.run(
         [sys.executable, *command.split()],
         cwd=tmp_path,
