@@ -76,7 +76,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
     with ZipFile(wheel) as archive:
         names = set(archive.namelist())
         metadata = archive.read(f'{NAME}.dist-info/METADATA').decode().split('\n\n')[0]
-    about = {f'{NAME}.dist-info/{name}' for name in ('METADATA', 'WHEEL', 'RECORD')}
+    about = {f'{NAME}.dist-info/{name}' for name in ('METADATA', 'WHEEL', 'RECORD', 'entry_points.txt')}
     assert names == FILES | about | {f'{NAME}.dist-info/licenses/LICENSE'}
     assert 'qdjobs/py.typed' in names
     folders = {Path(name).parent.parent.name for name in names if name.endswith('.lua')}
@@ -108,6 +108,7 @@ def test_every_module_that_needs_no_extra_is_imported(python: Path, tmp_path: Pa
     done = run(python, tmp_path, 'python', '-c', IMPORT_ALL)
     assert (done.returncode, done.stderr) == (0, '')
     assert sorted(done.stdout.splitlines()) == [
+        'qdjobs.testing.pytest_plugin pytest',
         'qdjobs.web.dashboard.views rq_dashboard',
         'qdjobs.web.metrics prometheus_client',
     ]
