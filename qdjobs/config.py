@@ -5,7 +5,8 @@ Nothing is read at import. docs/operations.md lists every variable.
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import lru_cache
@@ -127,6 +128,18 @@ def known_task_modules() -> tuple[str, ...]:
         return get_config().task_modules
     configs = _configured or {environment_config()}
     return tuple({module: None for config in configs for module in config.task_modules})
+
+
+@contextmanager
+def without_applications() -> Iterator[None]:
+    """Forget the applications of this process in a block, and afterwards those that it has made."""
+    before = set(_configured)
+    _configured.clear()
+    try:
+        yield
+    finally:
+        _configured.clear()
+        _configured.update(before)
 
 
 _configured: set[JobConfig] = set()  # of the applications that do not just have the environment's

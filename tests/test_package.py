@@ -76,7 +76,9 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
     with ZipFile(wheel) as archive:
         names = set(archive.namelist())
         metadata = archive.read(f'{NAME}.dist-info/METADATA').decode().split('\n\n')[0]
-    about = {f'{NAME}.dist-info/{name}' for name in ('METADATA', 'WHEEL', 'RECORD', 'entry_points.txt')}
+    about = {
+        f'{NAME}.dist-info/{name}' for name in ('METADATA', 'WHEEL', 'RECORD', 'entry_points.txt')
+    }
     assert names == FILES | about | {f'{NAME}.dist-info/licenses/LICENSE'}
     assert 'qdjobs/py.typed' in names
     folders = {Path(name).parent.parent.name for name in names if name.endswith('.lua')}

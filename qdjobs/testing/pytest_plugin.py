@@ -41,12 +41,13 @@ def embedded_redis(embedded_redis_server: str, monkeypatch: pytest.MonkeyPatch) 
     """The URL of an empty Valkey, which REDIS_URL names during this test."""
     from redis import Redis
 
-    from qdjobs.config import environment_config
+    from qdjobs.config import environment_config, without_applications
 
     with Redis.from_url(embedded_redis_server) as connection:
         connection.flushall()
     monkeypatch.delenv('RQ_REDIS_URL', raising=False)
     monkeypatch.setenv('REDIS_URL', embedded_redis_server)
     environment_config.cache_clear()
-    yield embedded_redis_server
+    with without_applications():  # those of other tests have another URL
+        yield embedded_redis_server
     environment_config.cache_clear()

@@ -10,7 +10,8 @@ from tests.support.processes import ROOT
 
 TESTS = """
 import pytest
-from qdjobs import enqueue_background_job, get_job_status, wait_for_job
+from flask import Flask
+from qdjobs import JobQueue, enqueue_background_job, get_job_status, wait_for_job
 from qdjobs.testing import run_jobs
 
 ADD = 'tests.support.tasks.add'
@@ -31,8 +32,21 @@ def test_real(embedded_redis, turn):
     job = enqueue_background_job(ADD, 1, job_id='one')
     assert [status['result'] for status in run_jobs()] == [3]
 
+@pytest.fixture
+def app():
+    app = Flask('an-app')
+    app.config['JOB_TASK_MODULES'] = 'tests.support.outcomes'
+    JobQueue(app)
+
+def test_outside_of_a_context_with_another_redis(recorded_jobs, app):
+    enqueue_background_job('tests.support.outcomes.finish')
+
+def test_outside_of_a_context(embedded_redis, app):
+    enqueue_background_job('tests.support.outcomes.finish')
+    assert len(run_jobs()) == 1
+
 def test_raised(eager_jobs):
-    enqueue_background_job(ADD, 1, 'two')
+    enqueue_background_job('tests.support.outcomes.finish', 'two')
 """
 
 
@@ -50,5 +64,5 @@ def test_the_fixtures_work_and_leave_nothing_behind(
         timeout=120,
         check=False,
     )
-    assert '1 failed, 5 passed' in done.stdout, done.stdout
-    assert 'Expected int, got str' in done.stdout
+    assert '1 failed, 7 passed' in done.stdout, done.stdout
+    assert 'too many positional arguments' in done.stdout
