@@ -109,8 +109,8 @@ class PermanentJobError(JobError):
 class QueueUnavailableError(JobError):
     """Redis does not answer, or does not accept a command.
 
-    After an enqueue, the job may have been accepted under the id `job_id`: enqueueing it again
-    with this `job_id` is safe.
+    After an enqueue whose answer was lost, the job may have been accepted under the id `job_id`:
+    enqueueing it again with this `job_id` is safe. Where `job_id` is None, nothing was accepted.
     """
 
     def __init__(self, message: str, job_id: str | None = None) -> None:

@@ -265,6 +265,10 @@ class JobQueue:
         """Return the task with this name. Raises UnknownTaskError, which lists similar names."""
         return self._names.find(name)
 
+    def named_tasks(self) -> list[NamedTask]:
+        """Return every named task, in the order in which they were added."""
+        return self._names.all()
+
     def name_for(self, path: str | None) -> str | None:
         """Return the first name that was added for this path, or None."""
         return self._names.name_for(path)

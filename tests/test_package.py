@@ -150,6 +150,13 @@ def test_the_server_needs_an_extra_and_says_which(python: Path, tmp_path: Path) 
     assert (done.returncode, done.stdout, done.stderr) == (1, '', says)
 
 
+def test_flask_has_the_command_without_an_application(python: Path, tmp_path: Path) -> None:
+    done = run(python, tmp_path, 'flask', 'jobs', 'list')
+    assert (done.returncode, done.stdout) == (1, '')
+    [line] = done.stderr.splitlines()
+    assert line.startswith('Error: There is no application here.')
+
+
 HOST = {
     'libraries/__init__.py': '',
     'libraries/greeting.py': 'def greet(name: str) -> str:\n    return f"Hello, {name}!"\n',

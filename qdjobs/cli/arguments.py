@@ -1,7 +1,7 @@
 """Convert `key=value` pairs of a command line to the call of a task."""
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -11,12 +11,12 @@ from qdjobs.client.tasks import OPTION_PREFIX
 from qdjobs.errors import InvalidJobError, short_repr
 
 
-def read_call(path: str, pairs: Iterable[str]) -> Call:
+def read_call(path: str, pairs: Iterable[str], defaults: Mapping[str, Any]) -> Call:
     """Return the call of a task; keys that begin with `job_` are job options.
 
-    A value is JSON or text, whichever fits the hint of its parameter. Types that JSON lacks, such
-    as dates, are text. Raises InvalidJobError for a malformed or repeated pair, and as
-    `call_from_text`.
+    They go before the `defaults`. A value is JSON or text, whichever fits the hint of its
+    parameter. Types that JSON lacks, such as dates, are text. Raises InvalidJobError for a
+    malformed or repeated pair, and as `call_from_text`.
     """
     arguments: dict[str, str] = {}
     options: dict[str, Any] = {}
@@ -30,7 +30,7 @@ def read_call(path: str, pairs: Iterable[str]) -> Call:
             options[key] = _read_option(key, text)
         else:
             arguments[key] = text
-    return call_from_text(path, arguments, options)
+    return call_from_text(path, arguments, {**defaults, **options})
 
 
 def _read_option(key: str, text: str) -> Any:

@@ -1,14 +1,16 @@
-"""Format jobs for a terminal: one in full, many as a table, a running one as a bar.
+"""Format jobs for a terminal: one in full, many as a table, a running one as a bar; or as JSON.
 
 Names, errors and messages come from tasks, or from anyone who can write to Redis. `plain` removes
-their control characters.
+their control characters, and JSON escapes them.
 """
 
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
+from typing import Any
 
+from qdjobs.client.details import Details
 from qdjobs.client.json import to_json
 from qdjobs.client.status import Status
 from qdjobs.monitoring.doctor import show_duration
@@ -22,9 +24,40 @@ def plain(text: object) -> str:
     return ''.join(c if c.isprintable() else ' ' for c in str(text))
 
 
+def safe_json(value: Any) -> str:
+    """Encode plain data as JSON in one line, with every character escaped that is no text."""
+    return ''.join(c if c.isprintable() else _escaped(c) for c in to_json(value))
+
+
+def _escaped(character: str) -> str:
+    units = character.encode('utf-16-be').hex()
+    return ''.join(f'\\u{units[start : start + 4]}' for start in range(0, len(units), 4))
+
+
 def describe(status: Status) -> Iterator[str]:
-    """Yield the lines that show one job in full."""
-    rows = [
+    """Yield the lines that show the status of a job."""
+    return _lines(_rows(status) + _attempts(status))
+
+
+def describe_fully(job: Details) -> Iterator[str]:
+    """Yield the lines that show a job with its arguments and the traceback of each attempt."""
+    arguments = [('argument', to_json(value)) for value in job.args]
+    arguments += [('argument', f'{name}={to_json(value)}') for name, value in job.kwargs.items()]
+    if job.unreadable:
+        arguments = [('arguments', f'unreadable: {job.unreadable}')]
+    meta = job.status.get('meta')
+    yield from _lines(_rows(job.status) + arguments + [('meta', to_json(meta) if meta else None)])
+    for attempt, traceback in zip(_attempts(job.status), job.tracebacks, strict=True):
+        yield from _lines([attempt])
+        yield from (f'  {plain(line)}' for line in (traceback or '').splitlines())
+
+
+def _lines(rows: Sequence[tuple[str, str | None]]) -> Iterator[str]:
+    return (f'{name:<10}{plain(value)}' for name, value in rows if value)
+
+
+def _rows(status: Status) -> list[tuple[str, str | None]]:
+    return [
         ('id', status['id']),
         ('status', status['status']),
         ('task', status['task']),
@@ -36,15 +69,17 @@ def describe(status: Status) -> Iterator[str]:
         ('result', to_json(status['result']) if status['status'] == 'finished' else None),
         ('error', status['error']),
     ]
-    rows += [
+
+
+def _attempts(status: Status) -> list[tuple[str, str | None]]:
+    return [
         ('attempt', f'{_moment(attempt["at"])}  {attempt["error"]}')
         for attempt in status['attempts']
     ]
-    return (f'{name:<10}{plain(value)}' for name, value in rows if value)
 
 
 def table(jobs: Sequence[Status]) -> Iterator[str]:
-    """Yield a header and a line for each job; cut at the width of the terminal, if there is one."""
+    """Yield a header and a line for each job."""
     rows = [('ID', 'STATUS', 'QUEUE', 'AGE', 'TASK')]
     now = datetime.now(UTC)
     for job in jobs:
@@ -53,11 +88,17 @@ def table(jobs: Sequence[Status]) -> Iterator[str]:
         name = (job['task'] or '?').rpartition('.')[2]  # `describe` shows the whole path
         summary = f'{name}  {job["error"] or _progress(job) or ""}'
         rows.append((job['id'], job['status'], job['queue'], age, summary.rstrip()))
-    widths = [max(len(plain(row[column])) for row in rows) for column in range(4)]
+    return align(rows)
+
+
+def align(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Yield a line for each row; the last cell is cut at the width of the terminal, if any."""
+    plain_rows = [[plain(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*plain_rows, strict=True)][:-1]
     room = max(_MIN_WIDTH, _columns() - sum(widths) - 2 * len(widths))
-    for row in rows:
-        cells = [f'{plain(cell):<{width}}' for cell, width in zip(row[:4], widths, strict=True)]
-        yield '  '.join((*cells, _cut(plain(row[4]), room))).rstrip()
+    for *first, last in plain_rows:
+        cells = [f'{cell:<{width}}' for cell, width in zip(first, widths, strict=True)]
+        yield '  '.join((*cells, _cut(last, room))).rstrip()
 
 
 def bar(status: Status) -> str:

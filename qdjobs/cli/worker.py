@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 from flask.cli import ScriptInfo
 
+from qdjobs.cli.invocation import FILES
 from qdjobs.client.redis import redis_connection
 from qdjobs.config import VARIABLES, WEB_SECRETS, JobConfig, get_config
 
@@ -58,7 +59,7 @@ def _import_path(named: str | None) -> str:
     """Return how the worker finds the application: as `flask` has found it."""
     if named or (named := get_config().app):
         return named
-    for file in ('wsgi.py', 'app.py'):  # the order of `flask`
+    for file in FILES:
         if Path(file).exists():
             return file
     raise click.ClickException('Name the application: flask --app … jobs worker, or set JOB_APP.')

@@ -1,4 +1,4 @@
-"""Cancel, delete and retry existing jobs."""
+"""Cancel, delete and retry existing jobs; pause and resume the workers."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -31,18 +31,31 @@ def cancel_job(job_id: str) -> str:
     command. A job in a terminal state is unchanged, and that state is returned ('finished',
     'failed', 'stopped' or 'canceled'). Raises JobNotFoundError.
     """
+    state = _cancel_unless(job_id, is_running=False)
+    return 'stopping' if state == 'started' else state
+
+
+def cancel_waiting_job(job_id: str) -> str:
+    """Cancel a job that waits; leave one that runs or has ended unchanged.
+
+    Returns 'canceled', or the state of the other. Raises JobNotFoundError.
+    """
+    return _cancel_unless(job_id, is_running=True)
+
+
+def _cancel_unless(job_id: str, is_running: bool) -> str:
     moment, ttl = utcformat(datetime.now(UTC)), get_config().result_ttl
     _require_id(job_id)
     if (other := stand_in()) is not None:
         return other.cancel(job_id)
     with redis_connection() as connection:
-        before = _cancel(connection, [job_id, moment, ttl])
+        before = _cancel(connection, [job_id, moment, ttl, int(is_running)])
         if before is None:
             raise JobNotFoundError([job_id])
         if before == b'limited':  # RQ also keeps count of rate-limited jobs
             _change_by_rq(job_id, Job.cancel)
             return 'canceled'
-    return 'stopping' if before == b'started' else read_text(before)
+    return read_text(before)
 
 
 def delete_job(job_id: str) -> str:
@@ -51,13 +64,29 @@ def delete_job(job_id: str) -> str:
     Returns 'deleted', or what `cancel_job` returns: a job that may still run is not deleted.
     Raises JobNotFoundError.
     """
+    return 'deleted' if _delete_ended(job_id) == 'deleted' else cancel_job(job_id)
+
+
+def delete_ended_job(job_id: str) -> None:
+    """Delete a job in a terminal state, with its outcome.
+
+    Raises JobNotFoundError, or InvalidJobError for a job in any other state, which is unchanged.
+    """
+    before = _delete_ended(job_id)
+    if before is None:
+        raise JobNotFoundError([job_id])
+    if before != 'deleted':
+        why = 'other jobs depend on it' if before in ENDED else 'cancel it first'
+        raise InvalidJobError(f'Job {job_id!r} is {before}, and not deleted: {why}.')
+
+
+def _delete_ended(job_id: str) -> str | None:
+    """Return 'deleted', the state of a job that has not ended, or None for a missing job."""
     _require_id(job_id)
     if (other := stand_in()) is not None:
         return other.delete(job_id)
     with redis_connection() as connection:
-        if _delete(connection, [job_id]) == b'deleted':
-            return 'deleted'
-    return cancel_job(job_id)
+        return read_text(_delete(connection, [job_id])) or None
 
 
 def retry_job(job_id: str) -> Job:
@@ -85,6 +114,25 @@ def retry_job(job_id: str) -> Job:
     job = job_class(get_config().key_prefix)(job_id, get_connection(), PlainSerializer)
     load_fields(job, reply[1])
     return job
+
+
+def pause_workers(seconds: int | None = None) -> None:
+    """Have all workers take no further job, as `rq suspend` does; for ever if None.
+
+    Running jobs go on, and jobs can be enqueued.
+    """
+    with redis_connection() as connection:
+        connection.set(_suspended(), 1, ex=seconds)
+
+
+def resume_workers() -> bool:
+    """Have the workers take jobs again. Returns whether they were paused."""
+    with redis_connection() as connection:
+        return bool(connection.delete(_suspended()))
+
+
+def _suspended() -> str:
+    return f'{get_config().key_prefix}:suspended'  # RQ's own function knows RQ's prefix only
 
 
 def _change_by_rq(job_id: str, change: Callable[[Job], Any]) -> Any:

@@ -60,8 +60,8 @@ def enqueue_background_job(
     task unchanged. Returns the job. If a job with this `job_id` is already waiting or running,
     returns that one.
 
-    Raises UnknownTaskError or InvalidJobError before anything is written, QueueUnavailableError,
-    with the id to repeat the call under, if Redis does not answer or accept.
+    Raises UnknownTaskError or InvalidJobError before anything is written, QueueUnavailableError if
+    Redis does not answer or accept: with the id to repeat the call under if the answer was lost.
     """
     options = given_options(
         job_queue=job_queue,

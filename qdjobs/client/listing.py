@@ -1,7 +1,7 @@
 """List jobs from RQ's queues and registries. Bounded, and without RQ's clean-up."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from qdjobs.client.redis import redis_connection, redis_key
@@ -103,7 +103,7 @@ def _lists(
     """Yield what to read from a position on: status, number of its list, key, first index."""
     first, skipped, start = position
     for status in statuses[statuses.index(first) :] if first else statuses:
-        for number, key in enumerate(_keys(status, queues)):
+        for number, key in enumerate(registry_keys(status, queues)):
             if status != first or number > skipped:
                 yield status, number, key, 0
             elif number == skipped:
@@ -127,7 +127,8 @@ def _parse_cursor(cursor: str, statuses: Sequence[str]) -> tuple[str, int, int]:
     return match[1], int(match[2]), int(match[3])
 
 
-def _keys(status: str, queues: Sequence[str]) -> list[str]:
+def registry_keys(status: str, queues: Sequence[str]) -> list[str]:
+    """Return the keys that hold the jobs of these queues with this status."""
     if status == 'rate_limited':  # RQ keeps a registry per rate limit, not per queue
         with redis_connection() as connection:
             limits = sorted(
@@ -148,17 +149,46 @@ def _pages(key: str, begin: int) -> Iterator[tuple[int, list[str]]]:
         yield start, job_ids
 
 
+def walk_jobs(statuses: Sequence[str], queues: Sequence[str]) -> Iterator[Status]:
+    """Yield every job that has one of these statuses now, without results, in bounded pages.
+
+    For a caller that changes each of them: reads every list from its newer end, so that what leaves
+    a list moves nothing that is still to be read. A job that other processes move meanwhile may be
+    left out, or come again.
+    """
+    keys = dict.fromkeys(key for status in statuses for key in registry_keys(status, queues))
+    for key, length in count_ids(keys).items():
+        for end in range(length, 0, -_PAGE):
+            for job in read_statuses(read_ids(key, max(0, end - _PAGE), end - 1), results=False):
+                if job and job['status'] in statuses and job['queue'] in queues:
+                    yield job
+
+
 def registry_key(status: str, queue: str) -> str:
     """Return the key that holds the jobs of a queue with this status, one of REGISTRIES."""
     return redis_key(REGISTRIES[status], queue)
 
 
+def count_ids(keys: Iterable[str]) -> dict[str, int]:
+    """Return the number of ids in each queue or registry, in one round trip."""
+    wanted = list(keys)
+    with redis_connection() as connection, connection.pipeline(transaction=False) as pipe:
+        for key in wanted:
+            count = pipe.llen if _is_queue(key) else pipe.zcard
+            count(key)
+        # A key of the wrong type answers with an error: it holds no jobs.
+        counts = [n if isinstance(n, int) else 0 for n in pipe.execute(raise_on_error=False)]
+    return dict(zip(wanted, counts, strict=True))
+
+
+def _is_queue(key: str) -> bool:
+    return key.startswith(redis_key('queue', ''))
+
+
 def read_ids(key: str, first: int, last: int) -> list[str]:
     """Return the ids between two indexes of a queue or registry, both included."""
     with redis_connection() as connection:
-        read: Any = connection.zrange
-        if key.startswith(redis_key('queue', '')):
-            read = connection.lrange
+        read: Any = connection.lrange if _is_queue(key) else connection.zrange
         # The registry of started jobs has entries `id:execution`.
         return [read_text(entry).split(':')[0] for entry in read(key, first, last)]
 

@@ -59,6 +59,10 @@ class TaskNames:
                 f'No task is named {short_repr(name)}: there is {", ".join(near) or "none yet"}.'
             ) from None
 
+    def all(self) -> list[NamedTask]:
+        """Return every named task, in the order in which they were added."""
+        return list(self._tasks.values())
+
     def name_for(self, path: str | None) -> str | None:
         """Return the first name that was added for this path, or None."""
         return next((task.name for task in self._tasks.values() if task.path == path), None)

@@ -104,7 +104,7 @@ def parse_options(given: Mapping[str, Any], config: JobConfig | None) -> JobOpti
         queue=_queue(given, config),
         timeout=_whole_seconds('job_timeout', given.get('job_timeout', '5m')),
         max_retries=_max_retries(given.get('job_max_retries', 0)),
-        retry_delay=_duration('job_retry_delay', given.get('job_retry_delay', 10)),
+        retry_delay=parse_duration('job_retry_delay', given.get('job_retry_delay', 10)),
         start_at=_start_at(given),
         after=_after(given),
         job_id=_job_id(given.get('job_id')),
@@ -170,7 +170,7 @@ def _start_at(given: Mapping[str, Any]) -> datetime | None:
     if delay is not None and moment is not None:
         raise InvalidJobError('job_delay and job_at exclude each other: pass one of them.')
     if delay is not None:
-        moment = datetime.now(UTC) + timedelta(seconds=_duration('job_delay', delay))
+        moment = datetime.now(UTC) + timedelta(seconds=parse_duration('job_delay', delay))
     elif moment is not None and (not isinstance(moment, datetime) or moment.utcoffset() is None):
         raise InvalidJobError(
             'job_at must be an aware datetime, such as datetime(2030, 1, 1, tzinfo=UTC) or, in a '
@@ -216,7 +216,7 @@ def _meta(meta: Any) -> Mapping[str, Any]:
 
 
 def _whole_seconds(option: str, value: Any) -> int:
-    seconds = math.ceil(_duration(option, value))
+    seconds = math.ceil(parse_duration(option, value))
     if seconds < 1:
         raise InvalidJobError(
             f'{option} must be at least one second, not {short_repr(value)}.', option
@@ -224,7 +224,8 @@ def _whole_seconds(option: str, value: Any) -> int:
     return seconds
 
 
-def _duration(option: str, value: Any) -> float:
+def parse_duration(option: str, value: Any) -> float:
+    """Return the seconds of a duration, such as 90 or '5m'. Raises InvalidJobError."""
     seconds: float = math.nan
     if isinstance(value, timedelta):
         seconds = value.total_seconds()

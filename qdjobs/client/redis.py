@@ -11,9 +11,17 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from redis import Redis
+from redis import ConnectionPool, Redis
 from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, ReadOnlyError, RedisError
+from redis.connection import Connection
+from redis.exceptions import (
+    AuthenticationError,
+    BusyLoadingError,
+    NoScriptError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+)
 from redis.retry import Retry
 
 from qdjobs.client.stand_in import stand_in
@@ -40,7 +48,7 @@ def _connect(url: str) -> Redis:
     # Protocol 2 without driver info needs no handshake, which takes several round trips. Not over
     # TLS: there redis-py mistakes the server's first bytes for an unread answer.
     no_handshake: dict[str, Any] = {'protocol': 2, 'driver_info': None}
-    return Redis.from_url(
+    pool = _Pool.from_url(
         url,
         **({} if url.startswith('rediss://') else no_handshake),
         socket_connect_timeout=_CONNECT_TIMEOUT,
@@ -49,11 +57,29 @@ def _connect(url: str) -> Redis:
         # repeated without its caller's knowledge.
         retry=Retry(NoBackoff(), 0),
     )
+    return Redis.from_pool(pool)
+
+
+class _NotConnectedError(RedisError):
+    """There was no connection by which a command could have been sent."""
+
+
+class _Pool(ConnectionPool):
+    """Tells a failed connection from a lost answer, for which redis-py has the same errors."""
+
+    def get_connection(self, *args: Any, **options: Any) -> Connection:
+        try:
+            return super().get_connection(*args, **options)
+        except RedisError as error:
+            raise _NotConnectedError(str(error)) from error
 
 
 @contextmanager
 def redis_connection(job_id: str | None = None) -> Iterator[Redis]:
-    """Yield the connection; turn every RedisError into a QueueUnavailableError."""
+    """Yield the connection; turn every RedisError into a QueueUnavailableError.
+
+    The error has the `job_id` if Redis may have done what it was to do under this id.
+    """
     if stand_in() is not None:
         raise RuntimeError(
             'This needs a Redis, and qdjobs.testing keeps the jobs of this block in memory: use '
@@ -70,8 +96,16 @@ def redis_connection(job_id: str | None = None) -> Iterator[Redis]:
         raise QueueUnavailableError(
             f'Redis at {address()} does not answer or does not accept: {reason}. '
             'Is it running, and is it the one that REDIS_URL names?',
-            job_id,
+            None if _is_refused(error) else job_id,
         ) from error
+
+
+def _is_refused(error: RedisError) -> bool:
+    """Return whether nothing can have been written: no command was sent, or the answer is no."""
+    if isinstance(error, ResponseError):
+        # A script can meet a key of another type after its first write.
+        return not str(error).startswith('WRONGTYPE')
+    return isinstance(error, (_NotConnectedError, AuthenticationError, BusyLoadingError))
 
 
 def address() -> str:

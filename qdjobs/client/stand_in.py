@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class StandIn(Protocol):
-    """Keeps jobs elsewhere. Each method does what the function that calls it documents."""
+    """Keeps jobs elsewhere. Each method does what the script of its caller does."""
 
     def enqueue(
         self, calls: 'Sequence[Call]', payloads: Sequence[bytes], metas: Sequence[bytes]

@@ -151,7 +151,16 @@ def make_status(job_id: str, reply: Sequence[Any]) -> Status:
 
 def read_traceback(reply: Sequence[Any]) -> str | None:
     """Return the traceback of the latest outcome in a job's reply of `read_records`, or None."""
-    outcome = _outcome(reply[2][0]) if reply[2] else {}
+    return _readable_traceback(_outcome(reply[2][0])) if reply[2] else None
+
+
+def read_tracebacks(reply: Sequence[Any]) -> list[str | None]:
+    """Return the traceback of each of the `attempts` of a job's status, in their order."""
+    outcomes = map(_outcome, reversed(reply[2]))
+    return [_readable_traceback(outcome) for outcome in outcomes if 'exc_string' in outcome]
+
+
+def _readable_traceback(outcome: Mapping[str, bytes]) -> str | None:
     try:
         return _traceback(outcome) or None
     except (InvalidJobError, binascii.Error) as error:

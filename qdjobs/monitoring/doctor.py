@@ -1,26 +1,30 @@
 """Check Redis, workers, jobs and tasks; each finding says what to do about it.
 
+A remedy is a command that works when it is pasted into a shell of the same folder and environment.
+
 Changes nothing. Takes two round trips for any number of jobs, and imports every task module.
 """
 
-import pkgutil
-from collections.abc import Iterator
+import shlex
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
+from rq.defaults import RQ_KEY_PREFIX
+
+from qdjobs.client.catalogue import TaskModule, read_task_modules
 from qdjobs.client.redis import redis_connection
-from qdjobs.client.tasks import import_module, public_functions, resolve_task
 from qdjobs.config import JobConfig, get_config
-from qdjobs.errors import JobError, QueueUnavailableError
+from qdjobs.errors import QueueUnavailableError
 from qdjobs.monitoring.health import LATE, Health, WorkerHealth, read_health
 
 DEPTH = 1000  # entries of each list that are checked
 MAX_WAIT = 300  # seconds; if a job waits for longer, there are too few workers
 
 
-_START = 'Start one: flask jobs worker.'
-
 Level = Literal['ok', 'note', 'warning', 'error']
+CommandLine = Callable[..., str]  # of `flask jobs`, with these words
 
 
 @dataclass(frozen=True)
@@ -29,25 +33,26 @@ class Finding:
 
     level: Level
     text: str  # says what to do, if anything
+    remedy: str | None = None  # a command that does it
 
 
-def examine() -> Iterator[Finding]:
+def examine(command_line: CommandLine) -> Iterator[Finding]:
     """Run all checks, and yield each finding at once. Raises ValueError for a bad setting."""
     config = get_config()
     try:
-        yield from _examine_redis()
+        yield from _examine_redis(config)
         health = read_health(DEPTH)
     except QueueUnavailableError as error:
         yield Finding('error', str(error))
     else:
-        yield from _examine_workers(health)
-        yield from _examine_jobs(health)
-    for module in config.task_modules:
+        yield from _examine_workers(health, command_line)
+        yield from _examine_jobs(health, command_line)
+    for module in read_task_modules():
         yield from _examine_tasks(module)
     yield from _examine_interfaces(config)
 
 
-def _examine_redis() -> Iterator[Finding]:
+def _examine_redis(config: JobConfig) -> Iterator[Finding]:
     with redis_connection() as connection:
         info: dict[str, Any] = connection.info()
     server = 'Valkey' if 'valkey_version' in info else 'Redis'
@@ -63,7 +68,8 @@ def _examine_redis() -> Iterator[Finding]:
         yield Finding(
             'warning',
             'It keeps no append-only file: a crash loses every job since its last snapshot, if it '
-            'takes any. Set "appendonly yes".',
+            'takes any. Put "appendonly yes" into its configuration file; until it restarts:',
+            set_in_server(config, server, 'appendonly', 'yes'),
         )
     policy = info.get('maxmemory_policy', 'unknown')
     if policy == 'noeviction':
@@ -71,47 +77,81 @@ def _examine_redis() -> Iterator[Finding]:
     else:
         yield Finding(
             'error',
-            f'Its maxmemory-policy is {policy}: when memory is short it throws jobs away. '
-            'Set "maxmemory-policy noeviction".',
+            f'Its maxmemory-policy is {policy}: when memory is short it throws jobs away. Put '
+            '"maxmemory-policy noeviction" into its configuration file; until it restarts:',
+            set_in_server(config, server, 'maxmemory-policy', 'noeviction'),
         )
 
 
-def _examine_workers(health: Health) -> Iterator[Finding]:
+def set_in_server(config: JobConfig, server: str, name: str, value: str) -> str:
+    """Return the command that changes a setting of the server. It asks for a password, if any."""
+    url = urlsplit(config.redis_url)
+    if url.scheme == 'unix':
+        where = ['-s', url.path]
+    else:
+        where = ['-h', url.hostname or 'localhost', '-p', str(url.port or 6379)]
+        where += ['--tls'] if url.scheme == 'rediss' else []
+    user = ['--user', url.username] if url.username else []
+    password = ['--askpass'] if _has_password(config) else []
+    return shlex.join(
+        [f'{server.lower()}-cli', *where, *user, *password, 'config', 'set', name, value]
+    )
+
+
+def clean_up(config: JobConfig) -> str:
+    """Return the command of RQ that runs its clean-up."""
+    prefix = config.key_prefix
+    setting = f'RQ_KEY_PREFIX={shlex.quote(prefix)} ' if prefix != RQ_KEY_PREFIX else ''
+    # `rq` reads the environment too: a password is not shown.
+    where = [] if _has_password(config) else ['--url', config.redis_url]
+    return setting + shlex.join(['rq', 'info', *where])
+
+
+def _has_password(config: JobConfig) -> bool:
+    url = urlsplit(config.redis_url)
+    return url.password is not None or 'password=' in url.query
+
+
+def _examine_workers(health: Health, command_line: CommandLine) -> Iterator[Finding]:
     if health.suspended:
-        yield Finding('warning', 'The workers are suspended and take no job. Run: rq resume.')
+        text = 'The workers are suspended and take no job. To resume them:'
+        yield Finding('warning', text, command_line('resume'))
     alive = [worker for worker in health.workers if worker.state != 'lost']
     served = frozenset[str]().union(*(worker.queues for worker in alive))
     if unserved := [queue for queue in get_config().queues if queue not in served]:
-        yield Finding('error', f'No worker is alive on {", ".join(unserved)}. {_START}')
+        text = f'No worker is alive on {", ".join(unserved)}. Start one:'
+        yield Finding('error', text, command_line('worker'))
     else:
         yield Finding('ok', f'Every queue has a worker; {_count(len(alive), "worker")} in all.')
     for worker in health.workers:
-        yield from _examine_worker(worker)
+        yield from _examine_worker(worker, command_line)
 
 
-def _examine_worker(worker: WorkerHealth) -> Iterator[Finding]:
+def _examine_worker(worker: WorkerHealth, command_line: CommandLine) -> Iterator[Finding]:
     name = f'Worker {worker.name} on {worker.host or "an unknown host"}'
     if worker.is_stock:
         yield Finding(
             'warning',
-            f'{name} is a stock worker, and loses jobs if it dies. Start '
-            '`flask jobs worker` instead.',
+            f'{name} is a stock worker, and loses jobs if it dies. Start a JobWorker instead:',
+            command_line('worker'),
         )
     if worker.state == 'lost':
         yield Finding(
             'warning',
-            f'{name} has been silent for {show_duration(worker.silence)}. See that something '
-            'restarts it; if it is gone, this line goes within eight minutes.',
+            f'{name} has been silent for {show_duration(worker.silence)}. If it is gone, this line '
+            'goes within eight minutes. If nothing restarts it, start another:',
+            command_line('worker'),
         )
 
 
-def _examine_jobs(health: Health) -> Iterator[Finding]:
-    yield from _examine_orphans(health)
+def _examine_jobs(health: Health, command_line: CommandLine) -> Iterator[Finding]:
+    yield from _examine_orphans(health, command_line)
     if late := sum(queue.late for queue in health.queues):
         yield Finding(
             'error',
             f'{_count(late, "delayed job")} should have been enqueued more than {LATE} s ago, '
-            f'which a JobWorker does. {_START}',
+            'which a JobWorker does. Start one:',
+            command_line('worker'),
         )
     else:
         yield Finding('ok', 'No delayed job is late.')
@@ -120,7 +160,8 @@ def _examine_jobs(health: Health) -> Iterator[Finding]:
         yield Finding(
             'warning',
             f'The oldest job of {queue.name} has waited for {show_duration(queue.oldest)}, with '
-            f'{queue.jobs["queued"]:,} in the queue. Start more workers.',
+            f'{queue.jobs["queued"]:,} in the queue. Start more workers:',
+            command_line('worker', queue.name),
         )
     if not slow:
         waiting = sum(queue.jobs['queued'] for queue in health.queues)
@@ -128,25 +169,28 @@ def _examine_jobs(health: Health) -> Iterator[Finding]:
     if dead := sum(queue.jobs['failed'] for queue in health.queues):
         yield Finding(
             'note',
-            f'{_count(dead, "job")} among the dead letters: flask jobs list --status failed.',
+            f'{_count(dead, "job")} among the dead letters. To see them:',
+            command_line('list', '--status', 'failed'),
         )
 
 
-def _examine_orphans(health: Health) -> Iterator[Finding]:
+def _examine_orphans(health: Health, command_line: CommandLine) -> Iterator[Finding]:
     if health.lost:
         # A living JobWorker recovers them at its next round of maintenance.
         recovers = any(not worker.is_stock and worker.state != 'lost' for worker in health.workers)
         yield Finding(
             'warning' if recovers else 'error',
-            f'{_count(health.lost, "running job")} lost by a dead worker. '
-            + ('A JobWorker puts them back within seconds: look again.' if recovers else _START),
+            f'{_count(health.lost, "running job")} lost by a dead worker. A JobWorker requeues '
+            f'{"them within seconds: look again:" if recovers else "them. Start one:"}',
+            command_line('doctor' if recovers else 'worker'),
         )
     abandoned = sum(queue.abandoned for queue in health.queues)
     if abandoned:
         yield Finding(
             'error',
             f'{_count(abandoned, "job")} left as started by a stock worker that is gone. '
-            "RQ's clean-up fails them: then run flask jobs retry.",
+            "RQ's clean-up fails them, and then they can be retried:",
+            clean_up(get_config()),
         )
     missing = sum(queue.missing for queue in health.queues)
     if missing:
@@ -159,25 +203,13 @@ def _examine_orphans(health: Health) -> Iterator[Finding]:
         yield Finding('ok', 'No job is orphaned.')
 
 
-def _examine_tasks(module_name: str) -> Iterator[Finding]:
-    """Check a module and, if it is a package, every module in it."""
-    try:
-        module = import_module(module_name, module_name)
-    except JobError as error:
-        yield Finding('error', f'{error} Fix it, or change JOB_TASK_MODULES.')
-        return
-    tasks = 0
-    for name in public_functions(module):
-        try:
-            resolve_task(f'{module_name}.{name}')
-            tasks += 1
-        except JobError as error:
-            yield Finding('warning', f'{error} If it is no task, begin its name with "_".')
-    if tasks:
-        yield Finding('ok', f'{module_name} has {_count(tasks, "task")}.')
-    for inner in pkgutil.iter_modules(getattr(module, '__path__', []), f'{module_name}.'):
-        if not inner.name.endswith('.__main__'):  # importing it would run it
-            yield from _examine_tasks(inner.name)
+def _examine_tasks(module: TaskModule) -> Iterator[Finding]:
+    if module.error:
+        yield Finding('error', f'{module.error} Fix it, or change JOB_TASK_MODULES.')
+    for error in module.refused:
+        yield Finding('warning', f'{error} If it is no task, begin its name with "_".')
+    if module.tasks:
+        yield Finding('ok', f'{module.name} has {_count(len(module.tasks), "task")}.')
 
 
 def _examine_interfaces(config: JobConfig) -> Iterator[Finding]:

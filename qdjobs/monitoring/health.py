@@ -4,6 +4,7 @@ The cost does not depend on the number of jobs: of lists and registries it reads
 most the first entries.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,9 +47,11 @@ class WorkerHealth:
     name: str
     host: str
     state: str  # RQ's 'started', 'idle', 'busy' or 'suspended'; 'lost' without a heartbeat
-    queues: frozenset[str]
+    queues: tuple[str, ...]  # in the order in which it serves them
     is_stock: bool  # its record does not name its class, as a JobWorker's does
     silence: float  # seconds since its last heartbeat
+    job: str | None  # the id of the job that it runs
+    done: int  # jobs that have finished or failed under it
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,7 @@ def _queue(name: str, time: int, row: Sequence[Any]) -> QueueHealth:
 
 
 def _worker(time: int, row: Sequence[bytes | None]) -> WorkerHealth:
-    key, state, queues, host, worker_class, _ = map(read_text, row)
+    key, job, state, queues, host, worker_class, *counts, _ = map(read_text, row)
     silence = _seconds_since(row[-1], time)
     # An idle stock worker writes no heartbeat for seven minutes. If it is dead, its record expires.
     lost = bool(worker_class) and (silence is None or silence > SILENCE)
@@ -96,9 +99,11 @@ def _worker(time: int, row: Sequence[bytes | None]) -> WorkerHealth:
         name=key.removeprefix(redis_key('worker', '')),
         host=host,
         state='lost' if lost else state,
-        queues=frozenset(queues.split(',')),
+        queues=tuple(queues.split(',')),
         is_stock=not worker_class,
         silence=silence or 0.0,
+        job=job or None,
+        done=sum(int(count) for count in counts if re.fullmatch(r'[0-9]{1,18}', count)),
     )
 
 

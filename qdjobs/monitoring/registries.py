@@ -9,7 +9,7 @@ from typing import Any
 from redis import Redis
 
 from qdjobs.client.json import to_json
-from qdjobs.client.listing import read_ids, registry_key
+from qdjobs.client.listing import count_ids, read_ids, registry_key
 from qdjobs.client.options import is_job_id
 from qdjobs.client.payload import PlainSerializer
 from qdjobs.client.redis import redis_connection, redis_key
@@ -41,15 +41,10 @@ def list_queues() -> list[str]:
 
 def count_jobs(queues: list[str]) -> list[dict[str, int]]:
     """Return the number of jobs in each registry of each queue."""
-    with redis_connection() as connection, connection.pipeline(transaction=False) as pipe:
-        for queue in queues:
-            for registry in SHOWN:
-                count = pipe.llen if registry == 'queued' else pipe.zcard
-                count(registry_key(registry, queue))
-        # A key of the wrong type answers with an error: it holds no jobs.
-        counts = [n if isinstance(n, int) else 0 for n in pipe.execute(raise_on_error=False)]
-    rows = [counts[n : n + len(SHOWN)] for n in range(0, len(counts), len(SHOWN))]
-    return [dict(zip(SHOWN, row, strict=True)) for row in rows]
+    counts = count_ids(registry_key(registry, queue) for queue in queues for registry in SHOWN)
+    return [
+        {registry: counts[registry_key(registry, queue)] for registry in SHOWN} for queue in queues
+    ]
 
 
 def read_registry(

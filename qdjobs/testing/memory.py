@@ -136,15 +136,14 @@ class Memory:
 
     def cancel(self, job_id: str) -> str:
         record = self._find(job_id)
-        if record.state == 'started':  # in eager_jobs, by the job itself or by another thread
-            return 'stopping'
-        if record.state not in ENDED:
+        # In eager_jobs a job can be `started`, for itself and for other threads; it runs on.
+        if record.state != 'started' and record.state not in ENDED:
             record.write(status='canceled', ended_at=utcformat(datetime.now(UTC)))
         return record.state
 
     def delete(self, job_id: str) -> str:
-        if self._find(job_id).state not in ENDED:
-            return self.cancel(job_id)
+        if (state := self._find(job_id).state) not in ENDED:
+            return state
         del self.records[job_id]
         return 'deleted'
 

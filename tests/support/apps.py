@@ -1,6 +1,7 @@
 """Applications that a worker is to find, each with a configuration of its own."""
 
-from flask import Flask
+import click
+from flask import Flask, current_app
 
 from qdjobs import JobQueue
 
@@ -23,6 +24,19 @@ def create_plain(name: str = 'plain') -> Flask:
     plain = Flask(name)
     JobQueue(plain)
     return plain
+
+
+def create_with_own_jobs() -> Flask:
+    """An application that has a command `jobs` already."""
+    own = Flask('own')
+
+    @own.cli.command('jobs', short_help='Our own jobs.')
+    @click.argument('word')
+    def jobs(word: str) -> None:
+        click.echo(f'{current_app.name} {word}')
+
+    JobQueue(own)
+    return own
 
 
 def create_broken() -> Flask:

@@ -2,7 +2,7 @@
 -- of jobs.
 -- ARGV: prefix, ids of each list to check, seconds after which a due job is late, queues…
 -- Returns the time, 1 if the workers are suspended, the number of expired leases, the counts of
--- each queue (see below), and the fields of each worker.
+-- each queue (see below), and the key, the job and the fields of each worker.
 local depth, late, time = tonumber(ARGV[2]), tonumber(ARGV[3]), now()
 
 -- Expired entries, which RQ's clean-up would remove, are not counted, and not removed.
@@ -39,6 +39,16 @@ local function waiting(queue)
   return missing, oldest
 end
 
+-- The job that a worker runs, and not the one that it has claimed ahead.
+local function job_of(worker)
+  for _, member in ipairs(redis.pcall('SMEMBERS', worker .. ':executions')) do
+    if not redis.pcall('HGET', key('execution', member), 'ahead') then
+      return string.match(member, '^(.*):') or ''
+    end
+  end
+  return ''
+end
+
 local queues, workers = {}, {}
 for i = 4, #ARGV do
   local queue = ARGV[i]
@@ -61,8 +71,9 @@ for i = 4, #ARGV do
 end
 for _, worker in ipairs(redis.call('SMEMBERS', rq .. 'workers')) do
   local fields = redis.call('HMGET', worker, 'birth', 'state', 'queues', 'hostname',
-                            'worker_class', 'last_heartbeat')
-  if fields[1] then workers[#workers + 1] = {worker, unpack(fields, 2, 6)} end
+                            'worker_class', 'successful_job_count', 'failed_job_count',
+                            'last_heartbeat')
+  if fields[1] then workers[#workers + 1] = {worker, job_of(worker), unpack(fields, 2, 8)} end
 end
 return {time, redis.call('EXISTS', rq .. 'suspended'),
         redis.call('ZCOUNT', rq .. 'leases', '-inf', time), queues, workers}

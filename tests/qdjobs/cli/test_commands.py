@@ -2,10 +2,7 @@
 
 import json
 import os
-import pty
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -14,11 +11,9 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from click.testing import Result
 from redis import Redis
 from rq.job import Job
 
-from app import create_app
 from libraries.job_manager import (
     enqueue_background_job,
     enqueue_background_jobs,
@@ -29,14 +24,14 @@ from qdjobs.cli.text import plain
 from qdjobs.client.payload import PlainSerializer
 from qdjobs.config import environment_config
 from qdjobs.server import free_port
-from tests.support.applications import shared_app, use_redis
-from tests.support.processes import ROOT, eventually
+from tests.support.applications import use_redis
+from tests.support.processes import eventually
 from tests.support.shared_worker import SharedWorker
+from tests.support.shell import Terminal, flask, refused, run
 
 ADD = 'tests.support.tasks.add'
 ECHO = 'tests.support.tasks.echo'
 SHELL = 'tests.support.shell_tasks.take'
-FLASK = str(Path(sys.executable).with_name('flask'))
 Dump = Callable[[], dict[bytes, Any]]
 
 
@@ -45,28 +40,6 @@ def tasks(settings: pytest.MonkeyPatch) -> None:
     modules = 'workers,tests.support.tasks,tests.support.progress_tasks,tests.support.shell_tasks'
     settings.setenv('JOB_TASK_MODULES', modules)
     environment_config.cache_clear()
-
-
-def run(*arguments: str) -> Result:
-    result = shared_app(create_app).test_cli_runner().invoke(args=['jobs', *arguments])
-    assert result.exception is None or isinstance(result.exception, SystemExit)
-    return result
-
-
-def flask(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [FLASK, 'jobs', *arguments]
-    return subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
-    )
-
-
-def refused(result: Result, *words: str) -> None:
-    """One line on stderr, and exit code 1."""
-    assert (result.exit_code, result.stdout) == (1, '')
-    [line] = result.stderr.splitlines()
-    assert line.startswith('Error: ')
-    for word in words:
-        assert word in line
 
 
 def queued(connection: Redis, *pairs: str, task: str = SHELL) -> Job:
@@ -164,7 +137,7 @@ def test_a_refusal_is_one_line_and_queues_nothing(dump: Dump, pairs: list[str], 
         ('os.system', 'outside the allowed task modules'),
         ('tests.support.tasks.nothing', 'names no public function'),
         ('tests.support.tasks.options_collide', 'rename the parameter'),
-        ('nonsense', 'outside the allowed task modules'),
+        ('nonsense', "There is no task 'nonsense': see flask jobs tasks"),
     ],
 )
 def test_what_is_no_task_is_refused(path: str, told: str) -> None:
@@ -212,12 +185,15 @@ def test_jobs_are_listed_in_a_table() -> None:
     header, *lines = run('list').stdout.splitlines()
     assert header.split() == ['ID', 'STATUS', 'QUEUE', 'AGE', 'TASK']
     assert [line.split()[:3] for line in lines] == [
-        *(['many-' + number, 'queued', 'low'] for number in '012'),
         ['later', 'scheduled', 'default'],
+        *(['many-' + number, 'queued', 'low'] for number in '210'),
     ]
     for options, ids in [
         (('--status', 'scheduled'), ['later']),
-        (('--queue', 'low', '--limit', '2'), ['many-0', 'many-1']),
+        (('--queue', 'low', '--limit', '2'), ['many-2', 'many-1']),
+        (('--oldest', '--limit', '2'), ['many-0', 'many-1']),
+        (('--task', 'add', '--limit', '1'), ['later']),
+        (('--task', ECHO), []),
         (('--queue', 'high'), []),
     ]:
         lines = run('list', *options).stdout.splitlines()[1:]
@@ -231,6 +207,14 @@ def test_jobs_are_listed_in_a_table() -> None:
         ('list', '--queue', 'middle'),
         ('list', '--limit', '0'),
         ('list', '--limit', '9999'),
+        ('cancel',),
+        ('cancel', 'x', '--all'),
+        ('cancel', 'x', '--running'),
+        ('retry', 'x', '--task', 'add'),
+        ('retry', '--all', '--since', 'yesterday'),
+        ('retry', '--all', '--since', '2030-01-01T00:00'),
+        ('delete', '--all', '--yes'),
+        ('pause', '--for', 'ever'),
         ('wait', 'x', '--timeout', '-1'),
         ('enqueue',),
         ('retry',),
@@ -246,14 +230,14 @@ def test_a_usage_error_is_exit_code_2(options: tuple[str, ...]) -> None:
 def test_cancel_says_what_will_become_of_the_job(shared_worker: SharedWorker) -> None:
     with shared_worker.held():
         waiting = enqueue_background_job(ADD, 1).id
-        assert run('cancel', waiting).stdout == 'It will not run.\n'
-        assert run('cancel', waiting).stdout == 'It will not run.\n'
+        assert run('cancel', waiting).stdout == f'{waiting} will not run.\n'
+        assert run('cancel', waiting).stdout == f'{waiting} will not run.\n'
     done = enqueue_background_job(ADD, 1).id
     wait_for_job(done, 60)
-    assert run('cancel', done).stdout == 'It had ended before: finished.\n'
+    assert run('cancel', done).stdout == f'{done} had ended before: finished.\n'
     running = enqueue_background_job('tests.support.tasks.sleep', 60).id
     eventually(lambda: get_job_status(running)['status'] == 'started')
-    assert run('cancel', running).stdout == 'Its worker has been told to stop it.\n'
+    assert run('cancel', running).stdout == f'{running} is being stopped by its worker.\n'
     assert wait_for_job(running, 60)['status'] == 'stopped'
 
 
@@ -270,7 +254,7 @@ def test_retry_queues_what_it_can_and_tells_the_rest() -> None:
     assert run('retry', ids[0]).exit_code == 0
 
 
-@pytest.mark.parametrize('command', ['status', 'wait', 'cancel', 'retry'])
+@pytest.mark.parametrize('command', ['status', 'show', 'wait', 'cancel', 'retry', 'delete'])
 @pytest.mark.parametrize('job_id', ['unknown', '', 'a\nb', '\x1b[2J'])
 def test_an_unknown_id_is_one_line(command: str, job_id: str) -> None:
     refused(run(command, job_id), 'There is no job')
@@ -324,32 +308,6 @@ def test_wait_tells_by_its_exit_code(shared_worker: SharedWorker) -> None:
     assert late.exit_code == 124
     assert late.stdout == 'queued\n'
     assert late.stderr.startswith('The time is over; the job goes on. To end it: flask jobs cancel')
-
-
-class Terminal:
-    """A command on a terminal."""
-
-    def __init__(self, *arguments: str, columns: int = 60) -> None:
-        self.output = ''
-        self.pid, self._fd = pty.fork()
-        if self.pid == 0:
-            os.chdir(ROOT)
-            os.execve(FLASK, [FLASK, 'jobs', *arguments], os.environ | {'COLUMNS': str(columns)})
-
-    def read(self) -> bool:
-        """Take what there is; False once it has ended."""
-        try:
-            self.output += os.read(self._fd, 65536).decode(errors='replace')
-        except OSError:
-            return False
-        return True
-
-    def finish(self) -> int:
-        """Its exit code."""
-        while self.read():
-            continue
-        os.close(self._fd)
-        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
 
 
 def test_on_a_terminal_a_bar_shows_how_far_it_is(

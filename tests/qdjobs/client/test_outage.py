@@ -106,18 +106,47 @@ def test_a_network_that_swallows_everything(settings: pytest.MonkeyPatch) -> Non
             connection.setblocking(False)
             connection.connect_ex(full.getsockname())
         use_redis(settings, f'redis://127.0.0.1:{full.getsockname()[1]}/0')
-        refused(lambda: enqueue_background_job(ADD, 1))
+        assert refused(lambda: enqueue_background_job(ADD, 1)).job_id is None
         for connection in waiting:
             connection.close()
 
 
-def test_after_an_enqueue_the_error_names_the_id(settings: pytest.MonkeyPatch) -> None:
-    use_redis(settings, f'redis://127.0.0.1:{free_port()}/0')
+def test_a_lost_answer_names_the_id_under_which_the_job_may_have_been_accepted(
+    proxy: Proxy,
+) -> None:
+    proxy.hang = True
     own = refused(lambda: enqueue_background_job(ADD, 1, job_id='mine'))
     assert own.job_id == 'mine'
-    assert "job_id='mine'" in str(own)
+    assert "may have been accepted: repeat it with job_id='mine'" in str(own)
     assert refused(lambda: enqueue_background_job(ADD, 1)).job_id
     assert refused(lambda: get_job_status('x')).job_id is None
+
+
+@pytest.mark.parametrize(
+    'url',
+    [
+        'redis://127.0.0.1:{port}/0',
+        'redis://no-such-host.invalid:{port}/0',
+        'unix:///no/such/socket',
+    ],
+)
+def test_a_job_that_was_never_sent_is_not_said_to_be_accepted(
+    settings: pytest.MonkeyPatch, url: str
+) -> None:
+    use_redis(settings, url.format(port=free_port()))
+    error = refused(lambda: enqueue_background_job(ADD, 1, job_id='mine'))
+    assert error.job_id is None
+    assert 'accepted' not in str(error)
+
+
+def test_a_connection_that_was_closed_before_the_job_was_sent_is_made_anew(
+    settings: pytest.MonkeyPatch,
+) -> None:
+    port = free_port()
+    use_redis(settings, f'redis://127.0.0.1:{port}/0')
+    with embedded_redis(port):
+        enqueue_background_job(ADD, 1)
+    assert refused(lambda: enqueue_background_job(ADD, 1)).job_id is None
 
 
 @pytest.mark.parametrize('options', [{}, {'job_delay': 60}, {'job_id': 'mine'}])
@@ -203,6 +232,7 @@ def test_a_server_that_refuses_takes_nothing(
         for number in (1, 300):
             error = refused(lambda n=number: enqueue_background_jobs(ADD, [{'a': 1}] * n))  # type: ignore[misc]
             assert told in str(error)
+            assert error.job_id is None
         assert admin.dbsize() == keys
 
 
@@ -297,7 +327,9 @@ def test_tls_is_verified_unless_the_url_says_otherwise(
     with tls_in_front_of(redis_url, tmp_path) as (port, authority):
         plain = f'rediss://127.0.0.1:{port}/0'
         use_redis(settings, plain)
-        assert 'CERTIFICATE_VERIFY_FAILED' in str(refused(lambda: enqueue_background_job(ADD, 1)))
+        error = refused(lambda: enqueue_background_job(ADD, 1))
+        assert 'CERTIFICATE_VERIFY_FAILED' in str(error)
+        assert error.job_id is None
         for trusted in (f'{plain}?ssl_ca_certs={authority}', f'{plain}?ssl_cert_reqs=none'):
             use_redis(settings, trusted)
             assert get_job_status(enqueue_background_job(ADD, 1).id)['status'] == 'queued'

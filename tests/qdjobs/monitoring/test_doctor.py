@@ -1,5 +1,6 @@
 """Each thing that the doctor finds, made real."""
 
+import json
 import os
 import re
 import shutil
@@ -15,14 +16,20 @@ from redis import Redis
 
 from app import create_app
 from libraries.job_manager import enqueue_background_job, get_job_status, wait_for_job
+from qdjobs.client.control import pause_workers
 from qdjobs.config import environment_config
+from qdjobs.monitoring.doctor import clean_up, set_in_server
 from qdjobs.server import embedded_redis, free_port
 from tests.support.applications import shared_app, use_redis
+from tests.support.apps import create_shop
 from tests.support.load import commands, fill
+from tests.support.modules import use_modules
 from tests.support.processes import ROOT, Worker, eventually, kill_group
 from tests.support.shared_worker import SharedWorker
 
 ADD = 'tests.support.tasks.add'
+BIN = Path(sys.executable).parent
+SHOP = 'tests.support.apps:create_shop'
 LONG_AGO = '2020-01-01T00:00:00.000000Z'
 
 
@@ -34,7 +41,11 @@ class Report:
         result = runner.invoke(args=['jobs', 'doctor'], color=color)
         assert result.exception is None or isinstance(result.exception, SystemExit)
         self.code, self.text = result.exit_code, result.output
-        self.lines = result.output.splitlines()
+        self.lines = re.sub('\n    ', ' ', result.output).splitlines()  # each with its remedy
+
+    def remedy(self, words: str) -> str:
+        """The command below the line that has these words."""
+        return self.text[self.text.index(words) :].splitlines()[1].strip()
 
     def marks(self, *words: str) -> str:
         """The marks of the lines that have all of the words."""
@@ -77,17 +88,21 @@ def has_worker(connection: Redis) -> bool:
     return connection.scard('rq:workers') == 1
 
 
-def use_modules(settings: pytest.MonkeyPatch, folder: Path, **modules: str) -> None:
-    """Allow a package `clinic` of these modules."""
-    for name, source in {'__init__': '', **modules}.items():
-        path = folder / 'clinic' / f'{name.replace("__in__", "/")}.py'
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(source)
-    for name in [name for name in sys.modules if name.split('.')[0] == 'clinic']:
-        del sys.modules[name]
-    settings.syspath_prepend(str(folder))
-    settings.setenv('JOB_TASK_MODULES', 'clinic')
-    environment_config.cache_clear()
+def paste(
+    command: str, bin_folder: Path | None = None, timeout: float = 60
+) -> subprocess.CompletedProcess[str]:
+    """Run a command in a shell that has the environment of this process."""
+    folders = [str(folder) for folder in (bin_folder, BIN) if folder]
+    path = os.pathsep.join([*folders, os.environ['PATH']])
+    return subprocess.run(
+        ['sh', '-c', command],
+        cwd=ROOT,
+        env=os.environ | {'PATH': path},
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
 
 
 DOORS = {
@@ -140,13 +155,13 @@ def test_redis_is_away_and_the_tasks_are_examined_all_the_same(
 
 def test_a_redis_that_forgets(configure: Callable[[str, str], None]) -> None:
     configure('appendonly', 'no')
-    assert Report().marks('append-only', 'Set "appendonly yes"') == '!'
+    assert Report().marks('append-only', '"appendonly yes"', ' config set appendonly yes') == '!'
 
 
 def test_a_redis_that_evicts(configure: Callable[[str, str], None]) -> None:
     configure('maxmemory-policy', 'allkeys-lru')
     report = Report()
-    assert report.marks('allkeys-lru', 'Set "maxmemory-policy noeviction"') == '✗'
+    assert report.marks('allkeys-lru', ' config set maxmemory-policy noeviction') == '✗'
     assert report.code == 1
 
 
@@ -201,14 +216,14 @@ def test_a_stock_worker(rq_worker: Worker, connection: Redis) -> None:
     with rq_worker():
         eventually(lambda: has_worker(connection))
         report = Report()
-    assert report.marks('stock worker', 'Start `flask jobs worker` instead') == '!'
+    assert report.marks('stock worker', 'instead: flask jobs worker') == '!'
     assert report.marks('Every queue has a worker') == '✓'
     assert report.code == 0
 
 
 def test_suspended_workers(connection: Redis) -> None:
     connection.set('rq:suspended', 1)  # as `rq suspend` does
-    assert Report().marks('suspended', 'rq resume') == '!'
+    assert Report().marks('suspended', 'flask jobs resume') == '!'
 
 
 # Jobs
@@ -247,8 +262,11 @@ def test_a_job_whose_stock_worker_was_killed(rq_worker: Worker, connection: Redi
     [entry] = connection.zrange('rq:wip:default', 0, -1)
     connection.zadd('rq:wip:default', {entry: time.time() - 1})  # its time-out goes by
     report = Report()
-    assert report.marks('1 job left as started by a stock worker', 'flask jobs retry') == '✗'
+    assert report.marks('1 job left as started by a stock worker', 'rq info') == '✗'
     assert get_job_status(job.id)['status'] == 'started'
+    assert paste(report.remedy('left as started')).returncode == 0
+    assert get_job_status(job.id)['status'] == 'failed'
+    assert Report().marks('No job is orphaned') == '✓'
 
 
 def test_a_started_job_without_a_lease(connection: Redis) -> None:
@@ -357,6 +375,96 @@ def test_a_bad_setting_is_one_line() -> None:
     )
     assert (result.returncode, result.stdout) == (1, '')
     assert re.fullmatch(r"Error: JOB_LEASE must be .*, not 'soon'\.\n", result.stderr)
+
+
+# Remedies, and JSON
+
+
+def examine(*options: str) -> dict[str, Any]:
+    """What `doctor --json` finds in a process of its own."""
+    done = paste(f'flask {" ".join(options)} jobs doctor --json')
+    assert done.stderr == ''
+    document: dict[str, Any] = json.loads(done.stdout)
+    assert document['ok'] == (done.returncode == 0)
+    return document
+
+
+def remedy_for(document: dict[str, Any], words: str) -> str:
+    [found] = [finding for finding in document['findings'] if words in finding['text']]
+    assert found['remedy'] is not None
+    return str(found['remedy'])
+
+
+def test_each_remedy_works_when_it_is_pasted_for_an_application_that_is_named() -> None:
+    with create_shop().app_context():
+        enqueue_background_job('tests.support.tasks.fail', job_id='broken')
+        job = enqueue_background_job('tests.support.tasks.app_name')
+        pause_workers()
+        document = examine('--app', SHOP)
+        assert document['ok'] is False
+        assert paste(remedy_for(document, 'are suspended')).returncode == 0
+        start = remedy_for(document, 'No worker is alive on fast, slow')
+        assert start == f'flask --app {SHOP} jobs worker'
+        environment = os.environ | {'PATH': f'{BIN}{os.pathsep}{os.environ["PATH"]}'}
+        worker = subprocess.Popen(
+            ['sh', '-c', start], cwd=ROOT, env=environment, start_new_session=True,
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        try:
+            assert wait_for_job(job.id, 60)['result'] == 'shop'  # it runs in the application
+            wait_for_job('broken', 60)
+            shown = paste(remedy_for(examine('--app', SHOP), 'among the dead letters'))
+        finally:
+            kill(worker)
+        assert shown.returncode == 0
+        assert 'broken  failed' in shown.stdout
+
+
+CLI = """#!{python}
+import sys
+from redis import Redis
+*where, command, subcommand, name, value = sys.argv[1:]
+options = dict(zip(where[::2], where[1::2]))
+host, port, path = options.get('-h', ''), int(options.get('-p', 0)), options.get('-s')
+with Redis(host, port, unix_socket_path=path) as connection:
+    print(connection.execute_command(command, subcommand, name, value))
+"""
+
+
+def test_the_settings_of_the_server_are_set_by_its_own_client(
+    configure: Callable[[str, str], None], connection: Redis, tmp_path: Path
+) -> None:
+    client = tmp_path / 'valkey-cli'
+    client.write_text(CLI.format(python=sys.executable))
+    client.chmod(0o755)
+    configure('appendonly', 'no')
+    configure('maxmemory-policy', 'allkeys-lru')
+    report = Report()
+    for words in ('append-only', 'maxmemory-policy is'):
+        done = paste(report.remedy(words), tmp_path)
+        assert done.returncode == 0, done.stderr
+    assert connection.config_get('appendonly')['appendonly'] == 'yes'
+    assert connection.config_get('maxmemory-policy')['maxmemory-policy'] == 'noeviction'
+
+
+@pytest.mark.parametrize(
+    ('url', 'client', 'rq'),
+    [
+        ('redis://:hush@a:1/2', '-h a -p 1 --askpass', 'rq info'),
+        ('rediss://anna:hush@a/2', '-h a -p 6379 --tls --user anna --askpass', 'rq info'),
+        ('redis://a/2?password=hush', '-h a -p 6379 --askpass', 'rq info'),
+        ('redis://a:1/2', '-h a -p 1', 'rq info --url redis://a:1/2'),
+        ('unix:///a/b', '-s /a/b', 'rq info --url unix:///a/b'),
+    ],
+)
+def test_a_remedy_has_the_address_and_not_the_password(
+    settings: pytest.MonkeyPatch, url: str, client: str, rq: str
+) -> None:
+    use_redis(settings, url)
+    config = environment_config()
+    command = set_in_server(config, 'Valkey', 'appendonly', 'yes')
+    assert command == f'valkey-cli {client} config set appendonly yes'
+    assert clean_up(config) == rq
 
 
 # What it costs, and that it only looks

@@ -34,6 +34,7 @@ from qdjobs.web.api.request import LARGEST_BODY
 from tests.support.applications import shared_app, use_redis
 from tests.support.pairs import every_pair
 from tests.support.processes import eventually
+from tests.support.proxy import Proxy
 from tests.support.random_requests import random_body
 from tests.support.shared_worker import SharedWorker
 
@@ -620,19 +621,29 @@ def test_an_ended_job_is_tried_again_unless_it_has_finished(
 # When things go wrong
 
 
-def test_a_queue_that_is_away_names_the_job_to_repeat(
-    client: FlaskClient, settings: pytest.MonkeyPatch
+def test_a_lost_answer_names_the_job_to_repeat(
+    client: FlaskClient, settings: pytest.MonkeyPatch, proxy: Proxy
 ) -> None:
-    use_redis(settings, f'redis://:hush-hush@127.0.0.1:{free_port()}/0', client.application)
+    use_redis(settings, proxy.url, client.application)
+    proxy.hang = True
     answer = post(client, task='add', params={'a': 1})
     assert answer.status_code == 503
     problem = json.loads(answer.data)
     assert str(UUID(problem['job_id'])) == problem['job_id']
+    given = post(client, task='add', params={'a': 1}, id='mine')
+    assert (given.status_code, json.loads(given.data)['job_id']) == (503, 'mine')
+
+
+def test_a_queue_that_is_away_has_accepted_no_job(
+    client: FlaskClient, settings: pytest.MonkeyPatch
+) -> None:
+    use_redis(settings, f'redis://:hush-hush@127.0.0.1:{free_port()}/0', client.application)
+    answer = post(client, task='add', params={'a': 1}, id='mine')
+    assert answer.status_code == 503
+    assert 'job_id' not in json.loads(answer.data)
     assert 'hush-hush' not in answer.text
     assert '127.0.0.1' not in answer.text
     assert int(answer.headers['Retry-After']) > 0
-    given = post(client, task='add', params={'a': 1}, id='mine')
-    assert (given.status_code, json.loads(given.data)['job_id']) == (503, 'mine')
     for method, path in (
         ('GET', ''),
         ('GET', '/mine'),

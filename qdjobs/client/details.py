@@ -1,0 +1,50 @@
+"""Read all of one job: its status, its arguments, and the traceback of each failed attempt."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from qdjobs.client.options import is_job_id
+from qdjobs.client.payload import PlainSerializer, decompress
+from qdjobs.client.redis import redis_connection, redis_key
+from qdjobs.client.status import Status, make_status, read_records, read_tracebacks
+from qdjobs.errors import InvalidJobError, JobNotFoundError
+
+
+@dataclass(frozen=True)
+class Details:
+    """A job in full. `unreadable` says why there are no arguments, or is None."""
+
+    status: Status
+    tracebacks: Sequence[str | None]  # of the attempts in `status`, in their order
+    args: Sequence[Any]
+    kwargs: dict[str, Any]
+    unreadable: str | None
+
+
+def read_details(job_id: str) -> Details:
+    """Return a job in full. Raises JobNotFoundError."""
+    if not is_job_id(job_id):
+        raise JobNotFoundError([job_id])
+    with redis_connection() as connection:
+        (reply,) = read_records(connection, [1, job_id])
+        if reply is None:
+            raise JobNotFoundError([job_id])
+        data: Any = connection.hget(redis_key('job', job_id), 'data')
+    args, kwargs, unreadable = _read_arguments(data)
+    status = make_status(job_id, reply)
+    return Details(status, read_tracebacks(reply), args, kwargs, unreadable)
+
+
+def _read_arguments(data: bytes | None) -> tuple[Sequence[Any], dict[str, Any], str | None]:
+    """Return the arguments in a job's payload, which anyone may have written."""
+    try:
+        payload = PlainSerializer.loads(decompress(data or b''))
+    except InvalidJobError as error:
+        return (), {}, str(error)
+    if not isinstance(payload, (tuple, list)) or len(payload) != 4:
+        return (), {}, 'The payload holds no call.'
+    args, kwargs = payload[2:]
+    if not isinstance(args, (tuple, list)) or not isinstance(kwargs, dict):
+        return (), {}, 'The payload holds no call.'
+    return args, kwargs, None
