@@ -14,7 +14,7 @@ from qdjobs.client.enqueue import enqueue_call
 from qdjobs.client.json import to_json
 from qdjobs.client.listing import MAX_LISTED, list_jobs
 from qdjobs.client.states import ENDED
-from qdjobs.client.status import STATUSES, Status, get_job_status, wait_for_job
+from qdjobs.client.status import STATUSES, Status, StatusName, get_job_status, wait_for_job
 from qdjobs.config import get_config
 from qdjobs.errors import InvalidJobError, JobError, JobNotFoundError
 from qdjobs.monitoring.doctor import Level, examine
@@ -110,7 +110,7 @@ def _known_queue(_: click.Context, __: click.Parameter, name: str | None) -> str
     show_default=True,
     help='The maximum number of jobs.',
 )
-def list_(status: str | None, queue: str | None, limit: int) -> None:
+def list_(status: StatusName | None, queue: str | None, limit: int) -> None:
     """List jobs: first the running, then the waiting, then the ended ones."""
     found = list_jobs(status, queue, limit)
     click.echo('\n'.join(table(found)) if found else 'There are none.')
