@@ -24,6 +24,8 @@ from qdjobs.client.payload import (
     require_size,
 )
 from qdjobs.client.redis import LUA, Script, redis_connection
+from qdjobs.client.signature import typed_enqueue
+from qdjobs.client.tasks import TaskOrPath
 from qdjobs.config import get_config
 from qdjobs.errors import InvalidJobError, short_repr
 from qdjobs.progress import META
@@ -36,8 +38,9 @@ _FIELDS_PER_JOB = ('data', 'description', 'retry_intervals')  # not shared by th
 _script = Script(LUA / 'enqueue.lua')
 
 
+@typed_enqueue
 def enqueue_background_job(
-    dotted_path: str,
+    task: TaskOrPath,
     /,
     *args: Any,
     job_queue: str | None = None,
@@ -53,30 +56,22 @@ def enqueue_background_job(
 ) -> Job:
     """Check a call and enqueue it as a job, in one round trip.
 
-    `dotted_path` names a public function of an allowed module. Keywords that begin with `job_`
-    are job options (README.md lists them; None means the default); all others are passed to the
-    task unchanged. Returns the job. If a job with this `job_id` is already waiting or running,
-    returns that one.
+    `task` is the dotted path of a public function of an allowed module, or the function itself.
+    Keywords that begin with `job_` are job options (README.md lists them; None means the default);
+    all others are passed to the task unchanged. Returns the job. If a job with this `job_id` is
+    already waiting or running, returns that one.
+
+    A type checker checks the arguments of a function, if there are no options beside them.
 
     Raises UnknownTaskError or InvalidJobError before anything is written, QueueUnavailableError,
     with the id to repeat the call under, if Redis does not answer or accept.
     """
-    options = given_options(
-        job_queue=job_queue,
-        job_timeout=job_timeout,
-        job_max_retries=job_max_retries,
-        job_retry_delay=job_retry_delay,
-        job_delay=job_delay,
-        job_at=job_at,
-        job_id=job_id,
-        job_result_ttl=job_result_ttl,
-        job_meta=job_meta,
-    )
-    return enqueue_call(call_from_python(dotted_path, args, kwargs, options))
+    options = given_options(locals())
+    return enqueue_call(call_from_python(task, args, kwargs, options))
 
 
 def enqueue_background_jobs(
-    dotted_path: str,
+    task: TaskOrPath,
     calls: Iterable[Mapping[str, Any]],
     /,
     *,
@@ -97,18 +92,8 @@ def enqueue_background_jobs(
     ids are `job_id`, or a new id, followed by `-0`, `-1` … in the order of the calls. Repeating
     the batch with the same `job_id` adds no duplicates. Raises as `enqueue_background_job`.
     """
-    options = given_options(
-        job_queue=job_queue,
-        job_timeout=job_timeout,
-        job_max_retries=job_max_retries,
-        job_retry_delay=job_retry_delay,
-        job_delay=job_delay,
-        job_at=job_at,
-        job_id=job_id,
-        job_result_ttl=job_result_ttl,
-        job_meta=job_meta,
-    )
-    batch_id, batch = calls_from_python(dotted_path, calls, options | unknown)
+    options = given_options(locals()) | unknown
+    batch_id, batch = calls_from_python(task, calls, options)
     return _enqueue(batch, batch_id) if batch else []
 
 

@@ -30,6 +30,7 @@ from qdjobs.client.tasks import check_call, resolve_task
 from qdjobs.config import environment_config
 from qdjobs.errors import InvalidJobError
 from tests.support.tasks import convert
+from workers.svg_tasks import generate_complex_svg
 
 ADD = 'tests.support.tasks.add'
 CONVERT = 'tests.support.tasks.convert'
@@ -134,6 +135,7 @@ def test_a_posted_call_is_checked_once(post: Callable[[], Any]) -> None:
     [
         lambda: enqueue_background_job(SVG, **ARGUMENTS),
         lambda: enqueue_background_job(SVG, *ARGUMENTS.values(), job_queue='low'),
+        lambda: enqueue_background_job(generate_complex_svg, **ARGUMENTS),
         lambda: enqueue_background_jobs(SVG, [ARGUMENTS]),
         lambda: call_from_python(SVG, (), ARGUMENTS, {}),
         lambda: call_from_json(SVG, ARGUMENTS, {}),
