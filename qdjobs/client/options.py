@@ -57,7 +57,7 @@ class JobOptions:
 
 def given_options(variables: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options that are not None among the `locals()` of a function that has them all."""
-    return {name: variables[name] for name in _KNOWN if variables[name] is not None}
+    return {name: value for name in _KNOWN if (value := variables[name]) is not None}
 
 
 def unknown_option(name: str) -> InvalidJobError:

@@ -18,10 +18,9 @@ class Enqueue(Protocol[R_co]):
 
     Python cannot say "the parameters of that function, and these keywords" (PEP 612). So a
     function without options matches the last overload, which checks its arguments; a function with
-    options matches that of one of them, which checks this option only. Each of those requires its
-    option, since a wrong call without options would match them otherwise.
-
-    The overload of the arguments is the last one: mypy finds no other could match after it.
+    options matches the overload of one of them, which checks that option only. Each of these
+    requires its option: otherwise a wrong call without options would match it. The last overload
+    is the last because mypy takes it to match whatever the others do.
     """
 
     @overload
