@@ -235,7 +235,7 @@ def show_progress() -> Status:
 def bar(status: Status) -> str:
     """The progress of a job in one line."""
     progress = status['progress']
-    if not progress:
+    if not progress or not progress['total']:
         return status['status']
     done, total, message = progress['done'], progress['total'], progress['message']
     drawn = '#' * (30 * done // total)

@@ -20,7 +20,7 @@ from qdjobs.errors import (
     UnknownTaskError,
 )
 from qdjobs.extension import JobQueue, init_job_queue
-from qdjobs.progress import CurrentJob, current_job, report_progress, track
+from qdjobs.progress import CurrentJob, Progress, current_job, report_progress, track
 from qdjobs.worker import JobWorker
 
 __version__ = '0.2.0'
@@ -37,6 +37,7 @@ __all__ = [
     'JobWorker',
     'Options',
     'PermanentJobError',
+    'Progress',
     'QueueUnavailableError',
     'Status',
     'UnknownTaskError',

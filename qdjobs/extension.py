@@ -3,14 +3,13 @@
 Jobs are enqueued by `enqueue_background_job`.
 """
 
-import inspect
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, ParamSpec, TypeVar, Unpack, overload
+from typing import Any, TypeVar, Unpack
 
 import click
 from flask import Blueprint, Flask
@@ -28,16 +27,17 @@ from qdjobs.client.options import (
     given_options,
     parse_options,
 )
-from qdjobs.client.status import get_job_status
+from qdjobs.client.signature import typed_enqueue
+from qdjobs.client.status import StatusName, get_job_status
+from qdjobs.client.tasks import TaskOrPath, defined_path, path_of
 from qdjobs.config import JobConfig, configure, read_app_config
-from qdjobs.errors import UnknownTaskError, needs_extra, short_repr
+from qdjobs.errors import UnknownTaskError, needs_extra
 from qdjobs.progress import CurrentJob
 from qdjobs.web.api.views import make_jobs_api
 from qdjobs.web.problems import answer_job_errors
 
 EXTENSION = 'job_queue'  # the key of an application's JobQueue in `app.extensions`
 
-P = ParamSpec('P')
 F = TypeVar('F', bound=Callable[..., object])
 BeforeEnqueue = TypeVar('BeforeEnqueue', bound=Callable[[Call], object])
 AroundJob = TypeVar('AroundJob', bound=Callable[[CurrentJob], object])
@@ -57,7 +57,7 @@ class QueuedJob:
     id: str
 
     @property
-    def status(self) -> str:
+    def status(self) -> StatusName:
         return get_job_status(self.id)['status']
 
     @property
@@ -144,20 +144,20 @@ class JobQueue:
         check_name(name)
 
         def register(function: F) -> F:
-            self.add(name, _path_of(function), **options)
+            self.add(name, defined_path(function), **options)
             return function
 
         return register
 
-    def add(self, name: str, dotted_path: str, **options: Unpack[Options]) -> None:
-        """Name a task by its dotted path, without importing it. Raises as `task` does.
+    def add(self, name: str, task: TaskOrPath, **options: Unpack[Options]) -> None:
+        """Name a task by its function, or by its dotted path without importing it.
 
-        For tasks in modules that do not import the JobQueue.
+        For tasks in modules that do not import the JobQueue. Raises as `task` does.
         """
-        task = NamedTask(name, dotted_path, options)
+        named = NamedTask(name, path_of(task), options)
         for config in self._configs:
-            task.check(config)
-        self._names.add(task)
+            named.check(config)
+        self._names.add(named)
 
     def before_enqueue(self, function: BeforeEnqueue) -> BeforeEnqueue:
         """Decorate a function that gets each Call before it becomes a job.
@@ -187,33 +187,10 @@ class JobQueue:
         self._hooks.add_on_failure(function)
         return function
 
-    @overload
+    @typed_enqueue
     def enqueue(
         self,
-        task: str,
-        /,
-        *args: Any,
-        job_queue: str | None = None,
-        job_timeout: Duration | None = None,
-        job_max_retries: int | None = None,
-        job_retry_delay: Duration | None = None,
-        job_delay: Duration | None = None,
-        job_at: datetime | None = None,
-        job_after: After | None = None,
-        job_id: str | None = None,
-        job_result_ttl: Duration | None = None,
-        job_meta: Mapping[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> QueuedJob: ...
-
-    @overload
-    def enqueue(
-        self, task: Callable[P, object], /, *args: P.args, **kwargs: P.kwargs
-    ) -> QueuedJob: ...
-
-    def enqueue(  # type: ignore[misc]  # no task has a parameter that begins with job_
-        self,
-        task: str | Callable[..., object],
+        task: TaskOrPath,
         /,
         *args: Any,
         job_queue: str | None = None,
@@ -231,23 +208,12 @@ class JobQueue:
         """Enqueue a call of a named task; keywords that begin with `job_` are job options.
 
         They take precedence over those of `using`, and these over those of the name; None means
-        not given. Pass the function instead of its name to have type checkers check the
-        arguments; pass options with `using` then. Raises UnknownTaskError, or as
+        not given. A type checker checks the arguments if the function is passed instead of its
+        name, and its options with `using`. Raises UnknownTaskError, or as
         `enqueue_background_job` does.
         """
+        given = given_options(locals())
         named = self.find(task if isinstance(task, str) else self._name_of(task))
-        given = given_options(
-            job_queue=job_queue,
-            job_timeout=job_timeout,
-            job_max_retries=job_max_retries,
-            job_retry_delay=job_retry_delay,
-            job_delay=job_delay,
-            job_at=job_at,
-            job_after=job_after,
-            job_id=job_id,
-            job_result_ttl=job_result_ttl,
-            job_meta=job_meta,
-        )
         options = {**named.options, **self._options, **given}
         call = call_from_python(named.path, args, kwargs, options)
         return QueuedJob(enqueue_call(call).id)
@@ -274,7 +240,7 @@ class JobQueue:
         return self._names.name_for(path)
 
     def _name_of(self, function: Callable[..., object]) -> str:
-        path = _path_of(function)
+        path = path_of(function)
         if (name := self.name_for(path)) is None:
             raise UnknownTaskError(
                 f"{path} has no name here: put @queue.task('…') above it, or queue.add('…', …)."
@@ -301,24 +267,3 @@ def shown_by_flask() -> Iterator[None]:
         if click.get_current_context(silent=True) is None:
             raise
         raise click.ClickException(str(error)) from None  # `flask` prints it in one line
-
-
-def _path_of(function: Callable[..., object]) -> str:
-    """Return the dotted path by which a worker finds a function. Raises UnknownTaskError."""
-    module = getattr(function, '__module__', None)
-    name = getattr(function, '__qualname__', None)
-    if not module or not name or not inspect.isfunction(function):
-        raise UnknownTaskError(
-            f'{short_repr(function)} is no function: only functions can be tasks.'
-        )
-    if module == '__main__':
-        raise UnknownTaskError(
-            f'{name} is defined in the script that was started, which a worker cannot import: '
-            'move it to a module, and start that with `flask --app` or import it.'
-        )
-    if not name.isidentifier() or name.startswith('_'):
-        raise UnknownTaskError(
-            f'{module}.{name} is nested, nameless or private: a task is a public function at the '
-            'top of its module.'
-        )
-    return f'{module}.{name}'

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable, Iterator, Sized
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
 if TYPE_CHECKING:
     from rq.job import Job  # imported only in a job, so that importing a task stays fast
@@ -23,6 +23,14 @@ Row = TypeVar('Row')
 
 log = logging.getLogger(__name__)
 _written: dict[str, float] = {}  # the id of the running job, and when it last wrote
+
+
+class Progress(TypedDict):
+    """How much of a job is done; `total` is None if it is unknown."""
+
+    done: int
+    total: int | None
+    message: str
 
 
 @dataclass(frozen=True)
@@ -96,7 +104,7 @@ def report_progress(done: int, total: int | None = None, message: str = '') -> N
         return
     _written.clear()  # one job runs at a time
     _written[job.id] = moment
-    _write(job, {'done': done, 'total': total, 'message': message})
+    _write(job, Progress(done=done, total=total, message=message))
 
 
 def _rq_job() -> 'Job | None':
@@ -105,7 +113,7 @@ def _rq_job() -> 'Job | None':
     return get_current_job()
 
 
-def _write(job: 'Job', progress: dict[str, object]) -> None:
+def _write(job: 'Job', progress: Progress) -> None:
     from redis.exceptions import RedisError
 
     job.meta['progress'] = progress

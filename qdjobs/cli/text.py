@@ -121,19 +121,18 @@ def _cut(text: str, room: int) -> str:
 
 
 def _share(status: Status) -> float | None:
-    progress = status['progress'] or {}
-    done, total = progress.get('done'), progress.get('total')
-    if type(done) is not int or type(total) is not int or total <= 0:
+    progress = status['progress']
+    if progress is None or progress['total'] is None or progress['total'] <= 0:
         return None
-    return min(1.0, max(0.0, done / total))
+    return min(1.0, max(0.0, progress['done'] / progress['total']))
 
 
 def _progress(status: Status) -> str | None:
     progress = status['progress']
-    if not progress:
+    if progress is None:
         return None
-    done, total, message = (progress.get(key) for key in ('done', 'total', 'message'))
-    return f'{done}{"" if total is None else f"/{total}"} {message or ""}'.rstrip()
+    total = '' if progress['total'] is None else f'/{progress["total"]}'
+    return f'{progress["done"]}{total} {progress["message"]}'.rstrip()
 
 
 def _moment(moment: datetime | None) -> str | None:

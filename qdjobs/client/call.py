@@ -10,7 +10,7 @@ from typing import Any
 from uuid import uuid4
 
 from qdjobs.client.options import JobOptions, parse_options, unknown_option
-from qdjobs.client.tasks import OPTION_PREFIX, Task, resolve_task
+from qdjobs.client.tasks import OPTION_PREFIX, Task, TaskOrPath, resolve_task
 from qdjobs.config import get_config
 from qdjobs.errors import InvalidJobError, short_repr
 
@@ -43,13 +43,16 @@ class Call:
 
 
 def call_from_python(
-    path: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], given: Mapping[str, Any]
+    task_or_path: TaskOrPath,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    given: Mapping[str, Any],
 ) -> Call:
     """Return the call of a task with Python values; `given` are the job options.
 
     Raises UnknownTaskError or InvalidJobError.
     """
-    task = resolve_task(path)
+    task = resolve_task(task_or_path)
     if unknown := _option_names(kwargs):
         raise unknown_option(unknown[0])
     options = parse_options(given, get_config())
@@ -79,14 +82,14 @@ def call_from_text(path: str, texts: Mapping[str, str], given: Mapping[str, Any]
 
 
 def calls_from_python(
-    path: str, calls: Iterable[Mapping[str, Any]], given: Mapping[str, Any]
+    task_or_path: TaskOrPath, calls: Iterable[Mapping[str, Any]], given: Mapping[str, Any]
 ) -> tuple[str, list[Call]]:
     """Return the id of a batch, and its calls of one task with the same options.
 
     The ids of the calls are the batch's, followed by `-0`, `-1` … Raises UnknownTaskError or
     InvalidJobError.
     """
-    task = resolve_task(path)
+    task = resolve_task(task_or_path)
     options = parse_options(given, get_config())
     if not isinstance(calls, Iterable):
         raise InvalidJobError(f'The calls must be a list of mappings, not {short_repr(calls)}.')

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal, cast
 
 from rq.exceptions import InvalidJobOperation
 from rq.job import Job
@@ -19,12 +19,14 @@ from qdjobs.client.status import read_text
 from qdjobs.config import get_config
 from qdjobs.errors import InvalidJobError, JobNotFoundError
 
+CancelOutcome = Literal['canceled', 'stopping', 'finished', 'failed', 'stopped']
+
 _cancel = Script(LUA / 'cancel.lua')
 _delete = Script(LUA / 'delete.lua')
 _retry = Script(LUA / 'retry.lua')
 
 
-def cancel_job(job_id: str) -> str:
+def cancel_job(job_id: str) -> CancelOutcome:
     """Cancel a waiting job, or have a running one stopped by its worker.
 
     Returns 'canceled' if the job will not run, 'stopping' if its worker has been sent a stop
@@ -32,7 +34,9 @@ def cancel_job(job_id: str) -> str:
     'failed', 'stopped' or 'canceled'). Raises JobNotFoundError.
     """
     state = _cancel_unless(job_id, is_running=False)
-    return 'stopping' if state == 'started' else state
+    if state == 'started':
+        return 'stopping'
+    return cast(CancelOutcome, state)  # cancel.lua returns no other text
 
 
 def cancel_waiting_job(job_id: str) -> str:
@@ -58,7 +62,7 @@ def _cancel_unless(job_id: str, is_running: bool) -> str:
     return read_text(before)
 
 
-def delete_job(job_id: str) -> str:
+def delete_job(job_id: str) -> CancelOutcome | Literal['deleted']:
     """Delete a job in a terminal state, with its outcome; cancel or stop any other.
 
     Returns 'deleted', or what `cancel_job` returns: a job that may still run is not deleted.

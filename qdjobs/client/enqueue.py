@@ -24,7 +24,9 @@ from qdjobs.client.payload import (
     require_size,
 )
 from qdjobs.client.redis import LUA, Script, redis_connection
+from qdjobs.client.signature import typed_enqueue
 from qdjobs.client.stand_in import stand_in
+from qdjobs.client.tasks import TaskOrPath
 from qdjobs.config import get_config
 from qdjobs.errors import InvalidJobError, short_repr
 from qdjobs.progress import META
@@ -37,8 +39,9 @@ _FIELDS_PER_JOB = ('data', 'description', 'retry_intervals')  # not shared by th
 _script = Script(LUA / 'enqueue.lua')
 
 
+@typed_enqueue
 def enqueue_background_job(
-    dotted_path: str,
+    task: TaskOrPath,
     /,
     *args: Any,
     job_queue: str | None = None,
@@ -55,31 +58,22 @@ def enqueue_background_job(
 ) -> Job:
     """Check a call and enqueue it as a job, in one round trip.
 
-    `dotted_path` names a public function of an allowed module. Keywords that begin with `job_`
-    are job options (README.md lists them; None means the default); all others are passed to the
-    task unchanged. Returns the job. If a job with this `job_id` is already waiting or running,
-    returns that one.
+    `task` is the dotted path of a public function of an allowed module, or the function itself.
+    Keywords that begin with `job_` are job options (README.md lists them; None means the default);
+    all others are passed to the task unchanged. Returns the job. If a job with this `job_id` is
+    already waiting or running, returns that one.
+
+    A type checker checks the arguments of a function, if there are no options beside them.
 
     Raises UnknownTaskError or InvalidJobError before anything is written, QueueUnavailableError if
     Redis does not answer or accept: with the id to repeat the call under if the answer was lost.
     """
-    options = given_options(
-        job_queue=job_queue,
-        job_timeout=job_timeout,
-        job_max_retries=job_max_retries,
-        job_retry_delay=job_retry_delay,
-        job_delay=job_delay,
-        job_at=job_at,
-        job_after=job_after,
-        job_id=job_id,
-        job_result_ttl=job_result_ttl,
-        job_meta=job_meta,
-    )
-    return enqueue_call(call_from_python(dotted_path, args, kwargs, options))
+    options = given_options(locals())
+    return enqueue_call(call_from_python(task, args, kwargs, options))
 
 
 def enqueue_background_jobs(
-    dotted_path: str,
+    task: TaskOrPath,
     calls: Iterable[Mapping[str, Any]],
     /,
     *,
@@ -101,19 +95,8 @@ def enqueue_background_jobs(
     ids are `job_id`, or a new id, followed by `-0`, `-1` … in the order of the calls. Repeating
     the batch with the same `job_id` adds no duplicates. Raises as `enqueue_background_job`.
     """
-    options = given_options(
-        job_queue=job_queue,
-        job_timeout=job_timeout,
-        job_max_retries=job_max_retries,
-        job_retry_delay=job_retry_delay,
-        job_delay=job_delay,
-        job_at=job_at,
-        job_after=job_after,
-        job_id=job_id,
-        job_result_ttl=job_result_ttl,
-        job_meta=job_meta,
-    )
-    batch_id, batch = calls_from_python(dotted_path, calls, options | unknown)
+    options = given_options(locals()) | unknown
+    batch_id, batch = calls_from_python(task, calls, options)
     return _enqueue(batch, batch_id) if batch else []
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from qdjobs.client.redis import redis_connection, redis_key
 from qdjobs.client.stand_in import stand_in
-from qdjobs.client.status import STATUSES, Status, read_statuses, read_text
+from qdjobs.client.status import STATUSES, Status, StatusName, read_statuses, read_text
 from qdjobs.config import get_config
 from qdjobs.errors import InvalidJobError, short_repr
 
@@ -30,7 +30,9 @@ _PAGE = 500  # ids read in one round trip
 MAX_LISTED = 1000  # jobs that one call lists
 
 
-def list_jobs(status: str | None = None, queue: str | None = None, limit: int = 50) -> list[Status]:
+def list_jobs(
+    status: StatusName | None = None, queue: str | None = None, limit: int = 50
+) -> list[Status]:
     """List at most `limit` (≤ 1000) jobs, without their results.
 
     `status` is any RQ status, `queue` a configured queue; None means all. Running and waiting jobs
@@ -42,7 +44,10 @@ def list_jobs(status: str | None = None, queue: str | None = None, limit: int = 
 
 
 def list_jobs_page(
-    status: str | None = None, queue: str | None = None, limit: int = 50, cursor: str | None = None
+    status: StatusName | None = None,
+    queue: str | None = None,
+    limit: int = 50,
+    cursor: str | None = None,
 ) -> tuple[list[Status], str | None]:
     """Return a page of `list_jobs`, and the cursor of the next page or None.
 

@@ -68,9 +68,9 @@ class JobOptions:
     meta: Mapping[str, Any]
 
 
-def given_options(**options: Any) -> dict[str, Any]:
-    """Return the options that a caller has passed: those that are not None."""
-    return {name: value for name, value in options.items() if value is not None}
+def given_options(variables: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options that are not None among the `locals()` of a function that has them all."""
+    return {name: value for name in _KNOWN if (value := variables[name]) is not None}
 
 
 def unknown_option(name: str) -> InvalidJobError:

@@ -6,7 +6,7 @@ import time
 from base64 import b64decode
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict, get_args
 
 from rq.defaults import UNSERIALIZABLE_RETURN_VALUE_PAYLOAD
 from rq.results import Result
@@ -17,13 +17,14 @@ from qdjobs.client.redis import LUA, Script, redis_connection
 from qdjobs.client.stand_in import stand_in
 from qdjobs.client.states import ENDED
 from qdjobs.errors import InvalidJobError, JobNotFoundError, short_repr
-from qdjobs.progress import META
+from qdjobs.progress import META, Progress
 
 # RQ's statuses in the order of listings: running, waiting, terminal states.
-STATUSES = (
+StatusName = Literal[
     'started', 'queued', 'scheduled', 'deferred', 'rate_limited', 'ready_to_enqueue', 'created',
     'failed', 'stopped', 'canceled', 'finished',
-)  # fmt: skip
+]  # fmt: skip
+STATUSES: tuple[StatusName, ...] = get_args(StatusName)
 
 # The fields of a job's hash that read_statuses.lua returns, in its order.
 STATUS_FIELDS = ('status', 'origin', 'created_at', 'started_at', 'ended_at', 'meta', 'task')
@@ -51,12 +52,12 @@ class Status(TypedDict):
     """The status of a job as callers see it. Times are aware UTC datetimes, or None."""
 
     id: str
-    status: str
+    status: StatusName
     task: str | None
     queue: str
     result: Any
     error: str | None
-    progress: dict[str, Any] | None
+    progress: Progress | None
     meta: dict[str, Any]
     attempts: list[Attempt]
     created_at: datetime | None
@@ -125,7 +126,7 @@ def make_status(job_id: str, reply: Sequence[Any]) -> Status:
     values, data, outcomes = reply
     fields = dict(zip(STATUS_FIELDS, values, strict=True))
     meta = _metadata(fields['meta'])
-    state = read_text(fields['status'])
+    state = _state(read_text(fields['status']))
     latest = _outcome(outcomes[0]) if outcomes else {}
     result = error = None
     if state == 'finished':
@@ -140,7 +141,7 @@ def make_status(job_id: str, reply: Sequence[Any]) -> Status:
         queue=read_text(fields['origin']),
         result=result,
         error=error,
-        progress=_part(meta, 'progress'),
+        progress=_progress(_part(meta, 'progress')),
         meta=_part(meta, META) or {},
         attempts=_attempts(outcomes),
         created_at=parse_moment(fields['created_at']),
@@ -238,6 +239,23 @@ def _metadata(packed: bytes | None) -> Any:
 def _part(metadata: Any, name: str) -> dict[str, Any] | None:
     part = metadata.get(name) if isinstance(metadata, dict) else None
     return part if isinstance(part, dict) else None
+
+
+def _state(text: str) -> StatusName:
+    """Return a record's status; for an unknown one 'created', as of jobs in no registry."""
+    return text if text in STATUSES else 'created'
+
+
+def _progress(part: dict[str, Any] | None) -> Progress | None:
+    """Return a progress that `report_progress` may have written, else None."""
+    if part is None or type(done := part.get('done')) is not int:
+        return None
+    total, message = part.get('total'), part.get('message')
+    return Progress(
+        done=done,
+        total=total if type(total) is int else None,
+        message=message if isinstance(message, str) else '',
+    )
 
 
 def _task_of(data: bytes | None) -> str | None:

@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import sys
 import types
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
@@ -24,6 +25,7 @@ from qdjobs.errors import InvalidJobError, UnknownHereError, UnknownTaskError, s
 
 OPTION_PREFIX = 'job_'
 
+TaskOrPath = str | Callable[..., object]
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]  # positional, and by keyword
 
 
@@ -165,21 +167,55 @@ class Task:
         return read
 
 
-def resolve_task(path: str) -> Task:
-    """Return the task of a dotted path, such as `workers.svg_tasks.generate_complex_svg`.
+def resolve_task(task: TaskOrPath) -> Task:
+    """Return the task of a function, or of its dotted path.
 
-    Raises UnknownTaskError if the path names no public function that an allowed module defines,
+    Raises UnknownTaskError if that is no public function that an allowed module defines,
     InvalidJobError if the function cannot be a task.
     """
-    if not isinstance(path, str):
-        module, name = getattr(path, '__module__', None), getattr(path, '__qualname__', None)
-        example = (
-            f'{module}.{name}' if module and name else 'workers.svg_tasks.generate_complex_svg'
-        )
+    return resolve_in(path_of(task), get_config().task_modules)
+
+
+def path_of(task: TaskOrPath) -> str:
+    """Return the dotted path of a task.
+
+    Raises UnknownTaskError for a function that a worker would not find at its path.
+    """
+    if isinstance(task, str):
+        return task
+    path = defined_path(task)
+    module, _, name = path.rpartition('.')
+    if getattr(sys.modules.get(module), name, None) is not task:
         raise UnknownTaskError(
-            f'A task is named by its dotted path, such as {example!r}, not by {short_repr(path)}.'
+            f'A worker that imports {path!r} does not get the function that was passed: pass the '
+            'function that is there, or the dotted path at which this one is.'
         )
-    return resolve_in(path, get_config().task_modules)
+    return path
+
+
+def defined_path(function: Callable[..., object]) -> str:
+    """Return the dotted path at which a function says that it is defined.
+
+    Raises UnknownTaskError if that is not the top of a module that a worker can import.
+    """
+    module = getattr(function, '__module__', None)
+    name = getattr(function, '__qualname__', None)
+    if not module or not name or not inspect.isfunction(function):
+        raise UnknownTaskError(
+            f'{short_repr(function)} is no function: a task is a function, or its dotted path, '
+            "such as 'workers.svg_tasks.generate_complex_svg'."
+        )
+    if module == '__main__':
+        raise UnknownTaskError(
+            f'{name} is defined in the script that was started, which a worker cannot import: '
+            'move it to a module, and start that with `flask --app` or import it.'
+        )
+    if not name.isidentifier() or name.startswith('_'):
+        raise UnknownTaskError(
+            f'{module}.{name} is nested, nameless or private: a task is a public function at the '
+            'top of its module.'
+        )
+    return f'{module}.{name}'
 
 
 @cache

@@ -1,6 +1,6 @@
 """Record what is enqueued, and assert about it."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -9,7 +9,7 @@ from typing import Any, overload
 from qdjobs.client.hints import ObjectCheck
 from qdjobs.client.options import JobOptions, parse_options
 from qdjobs.client.stand_in import using
-from qdjobs.client.tasks import OPTION_PREFIX, Task, resolve_in
+from qdjobs.client.tasks import OPTION_PREFIX, Task, TaskOrPath, path_of, resolve_in
 from qdjobs.config import known_task_modules
 from qdjobs.errors import InvalidJobError, short_repr
 from qdjobs.testing.memory import Memory, Record
@@ -56,9 +56,7 @@ class RecordedJobs(Sequence[RecordedJob]):
     def __repr__(self) -> str:
         return f'<{_describe(self._memory.history)}>'
 
-    def assert_enqueued(
-        self, task: str | Callable[..., object], /, *args: Any, **kwargs: Any
-    ) -> RecordedJob:
+    def assert_enqueued(self, task: TaskOrPath, /, *args: Any, **kwargs: Any) -> RecordedJob:
         """Return the first job of this task with these arguments and options, if there is one.
 
         Arguments, options and metadata that are not named can have any value. Raises
@@ -67,22 +65,20 @@ class RecordedJobs(Sequence[RecordedJob]):
         """
         found = self._matching(task, args, kwargs)
         if not found:
-            wanted, others = _show(_path(task), args, kwargs), _describe(self._memory.history)
+            wanted, others = _show(path_of(task), args, kwargs), _describe(self._memory.history)
             raise AssertionError(f'{wanted} was not enqueued. {others}')
         return _make(found[0])
 
-    def refute_enqueued(
-        self, task: str | Callable[..., object], /, *args: Any, **kwargs: Any
-    ) -> None:
+    def refute_enqueued(self, task: TaskOrPath, /, *args: Any, **kwargs: Any) -> None:
         """Raise AssertionError if `assert_enqueued` would find a job."""
         if found := self._matching(task, args, kwargs):
-            wanted = _show(_path(task), args, kwargs)
+            wanted = _show(path_of(task), args, kwargs)
             raise AssertionError(f'{wanted} was enqueued. {_describe(found)}')
 
     def _matching(
-        self, named: str | Callable[..., object], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+        self, named: TaskOrPath, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> list[Record]:
-        path, history = _path(named), list(self._memory.history)
+        path, history = path_of(named), list(self._memory.history)
         known = (record.call.task for record in history if record.call.task.path == path)
         task = next(known, None) or resolve_in(path, known_task_modules())
         given = {name: value for name, value in kwargs.items() if name.startswith(OPTION_PREFIX)}
@@ -106,10 +102,6 @@ def recorded_jobs() -> Iterator[RecordedJobs]:
     memory = Memory()
     with using(memory):
         yield RecordedJobs(memory)
-
-
-def _path(task: str | Callable[..., object]) -> str:
-    return task if isinstance(task, str) else f'{task.__module__}.{task.__qualname__}'
 
 
 def _bind(task: Task, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:

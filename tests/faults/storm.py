@@ -224,7 +224,7 @@ def drain(ids: list[str], storm: Storm) -> dict[str, int]:
     while True:
         storm.replace_the_dead()
         with contextlib.suppress(QueueUnavailableError):  # the storm may have slowed Redis too
-            counts = Counter(status['status'] for status in get_job_statuses(ids))
+            counts = Counter[str](status['status'] for status in get_job_statuses(ids))
             if counts == {'finished': len(ids)} or time.monotonic() > deadline:
                 return dict(counts)
         time.sleep(0.3)

@@ -1,14 +1,12 @@
-"""Named tasks: what a name may stand for, what is refused, and what a type checker sees."""
+"""Named tasks: what a name may stand for, and what is refused."""
 
 import logging
-import os
 import pkgutil
 import subprocess
 import sys
 from collections.abc import Callable
 from datetime import timedelta
 from importlib import import_module
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -279,71 +277,3 @@ def test_a_refused_call_leaves_nothing(
     with pytest.raises(error):
         queue.enqueue(*call)
     assert connection.dbsize() == 0
-
-
-# Types
-
-SNIPPET = """
-from typing import assert_type
-from flask import Flask
-from qdjobs import enqueue_background_job, enqueue_background_jobs
-from qdjobs.extension import JobQueue, QueuedJob
-
-queue = JobQueue(Flask('x'), url_prefix='/jobs')
-
-@queue.task('send_email', job_max_retries=3, job_queue='high')
-def send_email(to: str, subject: str, size: int = 0) -> dict[str, str]:
-    return {{}}
-
-assert_type(send_email('a', 'b'), dict[str, str])
-{line}
-"""
-GOOD = [
-    "assert_type(queue.enqueue(send_email, to='a', subject='b'), QueuedJob)",
-    "queue.enqueue(send_email, 'a', 'b', size=3)",
-    "assert_type(queue.enqueue('send_email', to='a', job_delay='5m').status, str)",
-    "enqueue_background_job('a.b', 1, to='a', job_delay='5m', job_timeout=None)",
-    "enqueue_background_jobs('a.b', [{'to': 'a'}], job_delay='5m')",
-    "queue.using(job_delay='5m', job_max_retries=2).enqueue(send_email, to='a', subject='b')",
-]
-BAD = {
-    "queue.enqueue(send_email, to='a')": 'call-overload',
-    "queue.enqueue(send_email, to='a', subjct='b')": 'call-overload',
-    "queue.enqueue(send_email, to='a', subject='b', size='large')": 'call-overload',
-    "queue.enqueue(send_email, to=1, subject='b')": 'call-overload',
-    'queue.enqueue(7)': 'call-overload',
-    "queue.enqueue('send_email', to='a', job_max_retries='3')": 'call-overload',
-    "enqueue_background_job('a.b', job_at='tomorrow')": 'arg-type',
-    "enqueue_background_jobs('a.b', [], job_id=7)": 'arg-type',
-    "queue.task('x', job_retries=3)": 'call-arg',
-    "queue.add('x', 'a.b', job_max_retries='3')": 'arg-type',
-    "queue.using(delay='5m')": 'call-arg',
-    "send_email(to='a', subject=1)": 'arg-type',
-}
-
-
-def complaints_about(lines: list[str], folder: Path) -> dict[str, str]:
-    """What mypy says of each line, all in one run."""
-    for number, line in enumerate(lines):
-        (folder / f'snippet_{number}.py').write_text(SNIPPET.format(line=line))
-    command = [sys.executable, '-m', 'mypy', '--config-file', str(ROOT / 'pyproject.toml')]
-    run = subprocess.run(
-        [*command, *(f'snippet_{number}.py' for number in range(len(lines)))],
-        cwd=folder,
-        env=os.environ | {'MYPYPATH': str(ROOT), 'MYPY_CACHE_DIR': str(ROOT / '.mypy_cache')},
-        capture_output=True,
-        text=True,
-    )
-    assert run.stderr == ''
-    said = dict.fromkeys(lines, '')
-    for complaint in run.stdout.splitlines():
-        if complaint.startswith('snippet_'):
-            number = int(complaint.removeprefix('snippet_').split('.')[0])
-            said[lines[number]] += f'{complaint}\n'
-    return said
-
-
-def test_a_type_checker_passes_good_calls_and_sees_bad_ones(tmp_path: Path) -> None:
-    said = complaints_about([*GOOD, *BAD], tmp_path)
-    assert {line: said[line] for line in GOOD if said[line]} == {}
-    assert {line: said[line] for line, code in BAD.items() if f'[{code}]' not in said[line]} == {}

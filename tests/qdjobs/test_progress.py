@@ -7,8 +7,10 @@ from redis import Redis
 
 from libraries.job_manager import enqueue_background_job, get_job_status, wait_for_job
 from qdjobs.config import environment_config
-from qdjobs.progress import current_job, report_progress, track
+from qdjobs.progress import Progress, current_job, report_progress, track
 from tests.support.processes import eventually
+
+HALF_WAY = Progress(done=2, total=4, message='half-way')
 
 with_a_worker = pytest.mark.usefixtures('shared_worker')
 
@@ -31,11 +33,9 @@ def test_outside_a_job_rows_are_passed_on_and_nothing_is_told(connection: Redis)
 def test_a_running_job_tells_how_far_it_is(tmp_path: Path) -> None:
     gate = tmp_path / 'gate'
     job = enqueue_background_job('tests.support.progress_tasks.stop_half_way', str(gate))
-    eventually(lambda: (get_job_status(job.id)['progress'] or {}).get('done') == 2)
-    halfway = get_job_status(job.id)['progress']
+    eventually(lambda: get_job_status(job.id)['progress'] == HALF_WAY)
     gate.touch()
     status = wait_for_job(job.id, 20)
-    assert halfway == {'done': 2, 'total': 4, 'message': 'half-way'}
     assert status['status'] == 'finished'
     assert status['progress'] == {'done': 4, 'total': 4, 'message': 'half-way'}
 
@@ -89,7 +89,7 @@ def test_a_batch_of_drawings_tells_its_progress() -> None:
 def test_a_record_that_is_gone_does_not_come_back(connection: Redis, tmp_path: Path) -> None:
     gate = tmp_path / 'gate'
     job = enqueue_background_job('tests.support.progress_tasks.stop_half_way', str(gate))
-    eventually(lambda: (get_job_status(job.id)['progress'] or {}).get('done') == 2)
+    eventually(lambda: get_job_status(job.id)['progress'] == HALF_WAY)
     connection.delete(job.key)
     gate.touch()
     follower = enqueue_background_job('tests.support.tasks.add', 1)

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import FrozenInstanceError
 from pathlib import Path
 from types import FrameType, SimpleNamespace
-from typing import Any
+from typing import Any, get_overloads
 
 import pytest
 import rq.job
@@ -26,10 +26,12 @@ from qdjobs.client.call import call_from_json, call_from_python, call_from_text
 from qdjobs.client.hints import HintCheck
 from qdjobs.client.options import Options, parse_options
 from qdjobs.client.payload import check_plain
+from qdjobs.client.signature import Enqueue
 from qdjobs.client.tasks import check_call, resolve_task
 from qdjobs.config import environment_config
 from qdjobs.errors import InvalidJobError
 from tests.support.tasks import convert
+from workers.svg_tasks import generate_complex_svg
 
 ADD = 'tests.support.tasks.add'
 CONVERT = 'tests.support.tasks.convert'
@@ -134,6 +136,7 @@ def test_a_posted_call_is_checked_once(post: Callable[[], Any]) -> None:
     [
         lambda: enqueue_background_job(SVG, **ARGUMENTS),
         lambda: enqueue_background_job(SVG, *ARGUMENTS.values(), job_queue='low'),
+        lambda: enqueue_background_job(generate_complex_svg, **ARGUMENTS),
         lambda: enqueue_background_jobs(SVG, [ARGUMENTS]),
         lambda: call_from_python(SVG, (), ARGUMENTS, {}),
         lambda: call_from_json(SVG, ARGUMENTS, {}),
@@ -229,6 +232,24 @@ def test_the_options_are_in_the_signatures(function: Callable[..., Any]) -> None
     named = {name for name in parameters if name.startswith('job_')}
     assert named == Options.__optional_keys__
     assert all(parameters[name].default is None for name in named)
+
+
+def test_a_type_checker_knows_each_option_beside_a_path_and_beside_a_function() -> None:
+    # A protocol has no function with this name, by which Python knows the overloads.
+    named: Any = SimpleNamespace(__module__=Enqueue.__module__, __qualname__='Enqueue.__call__')
+    path, *functions, _ = map(inspect.signature, get_overloads(named))
+    of_path = {name: path.parameters[name] for name in Options.__optional_keys__}
+    of_functions = {
+        name: parameter
+        for overload in functions
+        for name, parameter in overload.parameters.items()
+        if name in Options.__optional_keys__
+    }
+    assert len(functions) == len(of_functions)
+    hints = {name: parameter.annotation for name, parameter in of_functions.items()}
+    assert hints == {name: parameter.annotation for name, parameter in of_path.items()}
+    assert {parameter.default for parameter in of_functions.values()} == {inspect.Parameter.empty}
+    assert {parameter.default for parameter in of_path.values()} == {None}
 
 
 def test_only_keywords_that_begin_with_job_are_options() -> None:

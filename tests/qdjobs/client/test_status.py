@@ -1,4 +1,4 @@
-"""The line that states the error, of tracebacks as Python formats them."""
+"""The line that states an error, and what other tools have written into a record."""
 
 import asyncio
 import traceback
@@ -6,9 +6,13 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from redis import Redis
+from rq.job import JobStatus
 
-from libraries.job_manager import enqueue_background_job, wait_for_job
-from qdjobs.client.status import last_line
+from libraries.job_manager import enqueue_background_job, get_job_status, wait_for_job
+from qdjobs import Progress
+from qdjobs.client.payload import PlainSerializer
+from qdjobs.client.status import STATUSES, last_line
 from tests.support.shared_worker import SharedWorker
 
 
@@ -89,3 +93,46 @@ def test_the_status_of_a_job_shows_the_error_of_a_group(shared_worker: SharedWor
     job = enqueue_background_job('tests.support.tasks.fail_in_a_task_group')
     status = wait_for_job(job.id, 60)
     assert status['error'] == 'ExceptionGroup: unhandled errors in a TaskGroup (1 sub-exception)'
+
+
+# Records of other writers
+
+
+@pytest.mark.parametrize(
+    ('written', 'read'),
+    [
+        ({'done': 1, 'total': 2, 'message': 'x'}, {'done': 1, 'total': 2, 'message': 'x'}),
+        ({'done': 1}, {'done': 1, 'total': None, 'message': ''}),
+        ({'done': 1, 'total': 2.5, 'message': 7}, {'done': 1, 'total': None, 'message': ''}),
+        ({'done': 1, 'total': True, 'more': [2]}, {'done': 1, 'total': None, 'message': ''}),
+        ({'done': True, 'total': 2, 'message': 'x'}, None),
+        ({'done': 0.5}, None),
+        ({}, None),
+        ([1, 2], None),
+        ('half', None),
+    ],
+)
+def test_a_progress_has_its_three_keys_or_is_none(
+    connection: Redis, written: object, read: Progress | None
+) -> None:
+    job = enqueue_background_job('tests.support.tasks.add', 1)
+    connection.hset(job.key, 'meta', PlainSerializer.dumps({'progress': written}))
+    assert get_job_status(job.id)['progress'] == read
+
+
+@pytest.mark.parametrize('status', STATUSES)
+def test_every_status_of_rq_is_read_as_it_is(connection: Redis, status: str) -> None:
+    job = enqueue_background_job('tests.support.tasks.add', 1)
+    connection.hset(job.key, 'status', status)
+    assert get_job_status(job.id)['status'] == JobStatus(status).value
+
+
+def test_there_is_no_status_of_rq_beside_these() -> None:
+    assert {status.value for status in JobStatus} == set(STATUSES)
+
+
+@pytest.mark.parametrize('text', [b'', b'QUEUED', b'paused', b'\xff'])
+def test_an_unknown_status_is_read_as_created(connection: Redis, text: bytes) -> None:
+    job = enqueue_background_job('tests.support.tasks.add', 1)
+    connection.hset(job.key, 'status', text)
+    assert get_job_status(job.id)['status'] == 'created'

@@ -1,11 +1,12 @@
 """Which paths are tasks, and which arguments they take."""
 
+import importlib
 import sys
 from collections.abc import Callable
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from pathlib import Path
-from types import MappingProxyType
+from types import MappingProxyType, ModuleType
 from typing import Any
 from uuid import UUID
 
@@ -14,7 +15,13 @@ from flask import Flask
 from markupsafe import Markup
 from werkzeug.datastructures import MultiDict
 
-from qdjobs import JobQueue
+from qdjobs import (
+    JobQueue,
+    enqueue_background_job,
+    enqueue_background_jobs,
+    get_job_statuses,
+    list_jobs,
+)
 from qdjobs.client.call import (
     call_from_json,
     call_from_python,
@@ -25,6 +32,7 @@ from qdjobs.client.payload import ARGUMENT_DEPTH, PlainSerializer
 from qdjobs.client.tasks import Task, check_call, resolve_task
 from qdjobs.config import environment_config
 from qdjobs.errors import InvalidJobError, UnknownHereError, UnknownTaskError
+from tests.support.tasks import add
 
 NOW = datetime(2030, 1, 2, tzinfo=UTC)
 HINT = (
@@ -154,12 +162,6 @@ def test_a_path_that_names_no_task_is_unknown(path: str) -> None:
         resolve_task(path)
 
 
-@pytest.mark.parametrize('path', [None, 1, b'workers.svg_tasks.f', ['a'], len, resolve_task])
-def test_a_task_is_named_by_a_string(path: Any) -> None:
-    with pytest.raises(UnknownTaskError, match=r'^A task is named by its dotted path'):
-        resolve_task(path)
-
-
 def test_an_unknown_name_lists_the_tasks_of_the_module(write: Write) -> None:
     module = write('def one(): ...\ndef two(): ...\ndef _three(): ...\nclass Four: ...\n')
     with pytest.raises(UnknownTaskError, match=f'{module} has one, two') as refusal:
@@ -197,6 +199,85 @@ def test_a_method_is_no_task(write: Write) -> None:
     module = write('class C:\n    @staticmethod\n    def m(): ...\n')
     with pytest.raises(UnknownTaskError, match='there is no module'):
         resolve_task(f'{module}.C.m')
+
+
+# Functions in place of their paths
+
+
+def module_of(write: Write, source: str) -> ModuleType:
+    return importlib.import_module(write(source))
+
+
+def test_a_function_is_the_task_of_its_path(write: Write) -> None:
+    decorated = module_of(write, f'{DECORATE}@decorate\ndef f(number: int): ...\n')
+    for function in (add, decorated.f):
+        task = resolve_task(function)
+        assert task is resolve_task(f'{function.__module__}.{function.__name__}')
+        assert task.function is function
+
+
+def test_a_function_outside_the_allowed_modules_names_them() -> None:
+    with pytest.raises(UnknownTaskError, match=r"'qdjobs\.client\.tasks\.resolve_task' is outside"):
+        resolve_task(resolve_task)
+
+
+NO_FUNCTION = 'is no function: a task is a function, or its dotted path, such as'
+NOT_AT_THE_TOP = 'is nested, nameless or private'
+NOT_THERE = r"worker that imports '\w+\.f' does not get the function that was passed: pass the"
+NOT_TASKS = {
+    'lambda': ('task = lambda: None', NOT_AT_THE_TOP),
+    'nested': ('def outer():\n    def f(): ...\n    return f\ntask = outer()', NOT_AT_THE_TOP),
+    'private': ('def _task(): ...\ntask = _task', NOT_AT_THE_TOP),
+    'function of a class': ('class A:\n    def f(self): ...\ntask = A.f', NOT_AT_THE_TOP),
+    'bound method': ('class A:\n    def f(self): ...\ntask = A().f', NO_FUNCTION),
+    'class': ('class task: ...', NO_FUNCTION),
+    'callable': ('task = functools.partial(print)', NO_FUNCTION),
+    'of the script': ("def task(): ...\ntask.__module__ = '__main__'", 'that was started'),
+    'undecorated': ('@decorate\ndef f(): ...\ntask = f.__wrapped__', NOT_THERE),
+    'decorated under another name': ('def f(): ...\ntask = decorate(f)', NOT_THERE),
+    'deleted': ('def f(): ...\ntask = f\ndel f', NOT_THERE),
+    'replaced': ('def f(): ...\ntask = f\nf = None', NOT_THERE),
+}
+DECORATE = """
+def decorate(function):
+    @functools.wraps(function)
+    def decorated(*args, **kwargs): return function(*args, **kwargs)
+    return decorated
+"""
+
+
+@pytest.mark.parametrize('kind', NOT_TASKS)
+def test_a_function_that_no_worker_would_find_is_refused(write: Write, kind: str) -> None:
+    source, told = NOT_TASKS[kind]
+    module = module_of(write, f'{DECORATE}\n{source}\n')
+    queue = JobQueue()
+    ways: tuple[Callable[[Any], object], ...] = (
+        enqueue_background_job,
+        lambda task: enqueue_background_jobs(task, [{}]),
+        lambda task: queue.add('name', task),
+        queue.enqueue,
+    )
+    for way in ways:
+        with pytest.raises(UnknownTaskError, match=told):
+            way(module.task)
+    assert list_jobs() == []
+
+
+@pytest.mark.parametrize('task', [None, 1, b'workers.svg_tasks.f', ['a'], len])
+def test_what_is_no_function_and_no_path_is_no_task(task: Any) -> None:
+    with pytest.raises(UnknownTaskError, match=NO_FUNCTION):
+        resolve_task(task)
+
+
+def test_a_function_is_enqueued_as_its_path_is() -> None:
+    queue = JobQueue(Flask('an-app'))
+    queue.add('add', add, job_queue='low')
+    enqueue_background_job(add, 1, b=2, job_id='one')
+    enqueue_background_jobs(add, [{'a': 1}], job_id='many')
+    queue.enqueue(add, 1, job_id='named')
+    statuses = get_job_statuses(['one', 'many-0', 'named'])
+    assert {status['task'] for status in statuses} == {'tests.support.tasks.add'}
+    assert [status['queue'] for status in statuses] == ['default', 'default', 'low']
 
 
 # Imports that fail
