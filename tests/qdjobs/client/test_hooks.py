@@ -41,6 +41,11 @@ def test_the_status_has_the_metadata_and_nothing_else_of_the_job_changes() -> No
     assert get_job_status(enqueue_background_job(ADD, 1).id)['meta'] == {}
 
 
+def test_the_status_has_no_metadata_whose_name_begins_with_an_underscore() -> None:
+    job = enqueue_background_job(ADD, 1, job_meta={'_trace': 'secret', 'request': 7})
+    assert get_job_status(job.id)['meta'] == {'request': 7}
+
+
 def test_a_new_run_under_an_id_has_its_own_metadata() -> None:
     job = enqueue_background_job(ADD, 1, job_id='one', job_meta={'run': 1})
     job.set_status('failed')  # type: ignore[arg-type]
