@@ -80,13 +80,15 @@ def test_the_trace_of_a_request_goes_on_in_its_job(sentry: Received, own_worker:
     assert tags(job) == {'job_id': job_id, 'task': SELL, 'queue': 'default', 'attempt': '1'}
 
 
-@pytest.mark.parametrize('reported', [[2], [1, 2]])
+@pytest.mark.parametrize(
+    ('choice', 'reported'),
+    [({}, [2]), ({'AUTO_ENABLING_OFF': '1'}, [2]), ({'REPORT_RETRIED': '1'}, [1, 2])],
+)
 def test_an_error_arrives_once_per_job_and_for_retried_attempts_on_request(
-    sentry: Received, own_worker: Worker, reported: list[int]
+    sentry: Received, own_worker: Worker, choice: dict[str, str], reported: list[int]
 ) -> None:
     job = enqueue_background_job(SELL, 'fail', job_max_retries=1, job_retry_delay=0)
-    wish = {'REPORT_RETRIED': '1'} if 1 in reported else {}
-    with own_worker('--burst', **CALM, **wish) as worker:
+    with own_worker('--burst', **CALM, **choice) as worker:
         run_all(worker)
     expected = {'job_id': job.id, 'task': SELL, 'queue': 'default'}
     assert [tags(event) for event in sentry.events] == [
