@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -154,6 +155,18 @@ def test_each_death_of_a_horse_arrives(
         *group, text = event['fingerprint']
         assert group == ['qdjobs', SELL, kind]
         assert text.startswith(message)
+
+
+@pytest.mark.usefixtures('sentry')
+def test_a_sentry_that_does_not_answer_changes_no_job(own_worker: Worker) -> None:
+    job = enqueue_background_job(SELL, 'time out', job_timeout=1)
+    with socket.create_server(('127.0.0.1', 0)) as silent:
+        dsn = f'http://key@127.0.0.1:{silent.getsockname()[1]}/1'
+        with own_worker('--burst', **CALM, SENTRY_DSN=dsn) as worker:
+            run_all(worker)
+    error = get_job_status(job.id)['error'] or ''
+    assert error.startswith('JobTimeoutException: Task exceeded maximum timeout value (1 seconds)')
+    assert 'killed' not in error  # by the worker, had the horse waited for long
 
 
 def test_a_lost_worker_arrives(sentry: Received, own_worker: Worker) -> None:
