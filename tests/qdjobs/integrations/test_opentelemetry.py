@@ -68,14 +68,15 @@ def trace_of(span: Span) -> tuple[str, str]:
     return span['context']['trace_id'], span['parent_id']
 
 
-def run_all(worker: Worker, **environment: str) -> None:
-    with worker('--burst', **CALM, **environment) as process:
-        assert process.wait(60) == 0
+def run_until(worker: Worker, count: int) -> None:
+    """Run jobs until there are so many spans of attempts."""
+    with worker(**CALM):
+        eventually(lambda: len(named('process default')) >= count)
 
 
 def test_the_trace_of_a_request_goes_on_in_its_jobs(own_worker: Worker) -> None:
     ids = json.loads(request())
-    run_all(own_worker)
+    run_until(own_worker, 3)
     (web,) = named('GET /row')
     one, two = named('send default')
     assert trace_of(one) == trace_of(two) == identity(web)
@@ -116,7 +117,7 @@ def test_a_call_that_is_not_enqueued_is_an_error() -> None:
 
 def test_each_attempt_is_a_span_with_its_outcome(own_worker: Worker) -> None:
     job = enqueue_background_job(ROW, 'fail', job_max_retries=1, job_retry_delay=0)
-    run_all(own_worker)
+    run_until(own_worker, 2)
     spans = named('process default')
     seen = [(span['attributes']['qdjobs.attempt'], outcome(span)) for span in spans]
     assert seen == [(1, 'retried'), (2, 'failed')]
@@ -132,7 +133,7 @@ def test_each_attempt_is_a_span_with_its_outcome(own_worker: Worker) -> None:
 
 def test_a_refused_job_is_a_failed_span(own_worker: Worker) -> None:
     enqueue_background_job(OTHER, job_meta=TRACED)
-    run_all(own_worker)
+    run_until(own_worker, 1)
     (span,) = named('process default')
     assert trace_of(span) == (f'0x{TRACE}', f'0x{PARENT}')
     assert span['attributes']['code.function.name'] == OTHER
@@ -155,7 +156,7 @@ def test_each_death_of_a_horse_is_a_failed_span(
         job_retry_delay=0,
         job_meta=TRACED,
     )
-    run_all(own_worker)
+    run_until(own_worker, len(outcomes))
     spans = named('process default')
     assert [outcome(span) for span in spans] == outcomes
     for span in spans:
@@ -179,7 +180,8 @@ def test_a_lost_worker_is_a_failed_span(own_worker: Worker) -> None:
 @pytest.mark.parametrize('what', ['', 'time out'])
 def test_a_horse_that_ends_loses_no_span(own_worker: Worker, what: str) -> None:
     enqueue_background_job(ROW, what, job_timeout=1)
-    run_all(own_worker, SPAN_DELAY='600000')
+    with own_worker('--burst', **CALM, SPAN_DELAY='600000') as worker:
+        assert worker.wait(60) == 0
     assert {span['name'] for span in read_spans()} == {'stroke', 'process default'}
 
 

@@ -5,7 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -51,8 +51,10 @@ def error(event: dict[str, Any]) -> tuple[str, str]:
     return last['type'], last['value']
 
 
-def run_all(worker: subprocess.Popen[bytes]) -> None:
-    assert worker.wait(60) == 0
+def run_until(worker: Worker, arrived: Callable[[], bool], **environment: str) -> None:
+    """Run jobs until enough has arrived. What is too much arrives before the worker has ended."""
+    with worker(**CALM, **environment):
+        eventually(arrived)
 
 
 def test_the_trace_of_a_request_goes_on_in_its_job(sentry: Received, own_worker: Worker) -> None:
@@ -62,8 +64,7 @@ def test_the_trace_of_a_request_goes_on_in_its_job(sentry: Received, own_worker:
     assert asked.returncode == 0, asked.stderr
     job_id = asked.stdout.strip()
     assert get_job_status(job_id)['meta'] == {}
-    with own_worker('--burst', **CALM) as worker:
-        run_all(worker)
+    run_until(own_worker, lambda: len(sentry.transactions) == 2)
     request, job = sentry.transactions
     assert sentry.events == []
     (publish,) = (span for span in request['spans'] if span['op'] == 'queue.publish')
@@ -89,8 +90,7 @@ def test_an_error_arrives_once_per_job_and_for_retried_attempts_on_request(
     sentry: Received, own_worker: Worker, choice: dict[str, str], reported: list[int]
 ) -> None:
     job = enqueue_background_job(SELL, 'fail', job_max_retries=1, job_retry_delay=0)
-    with own_worker('--burst', **CALM, **choice) as worker:
-        run_all(worker)
+    run_until(own_worker, lambda: len(sentry.items) >= 2 + len(reported), **choice)
     expected = {'job_id': job.id, 'task': SELL, 'queue': 'default'}
     assert [tags(event) for event in sentry.events] == [
         expected | {'attempt': str(attempt)} for attempt in reported
@@ -113,8 +113,7 @@ def test_an_error_arrives_once_per_job_and_for_retried_attempts_on_request(
 def test_each_job_has_a_scope_of_its_own(sentry: Received, own_worker: Worker) -> None:
     ended = [enqueue_background_job(SELL, what) for what in ('nothing', '', 'itself')]
     enqueue_background_job(OTHER, job_id='refused', job_meta=TRACED)
-    with own_worker('--burst', **CALM) as worker:
-        run_all(worker)
+    run_until(own_worker, lambda: len(sentry.items) >= 6)
     found = [(event['tags']['job_id'], event['tags'].get('sold')) for event in sentry.events]
     assert found == [(ended[0].id, 'nothing'), (ended[2].id, 'itself'), ('refused', None)]
     permanent, _, unknown = sentry.events
@@ -143,8 +142,7 @@ def test_each_death_of_a_horse_arrives(
         job_retry_delay=0,
         job_meta=TRACED,
     )
-    with own_worker('--burst', **CALM) as worker:
-        run_all(worker)
+    run_until(own_worker, lambda: len(sentry.events) > retries)
     assert [event['tags']['attempt'] for event in sentry.events] == ['1', '2'][: retries + 1]
     for event in sentry.events:
         assert event['level'] == 'fatal'
@@ -163,7 +161,7 @@ def test_a_sentry_that_does_not_answer_changes_no_job(own_worker: Worker) -> Non
     with socket.create_server(('127.0.0.1', 0)) as silent:
         dsn = f'http://key@127.0.0.1:{silent.getsockname()[1]}/1'
         with own_worker('--burst', **CALM, SENTRY_DSN=dsn) as worker:
-            run_all(worker)
+            assert worker.wait(60) == 0
     error = get_job_status(job.id)['error'] or ''
     assert error.startswith('JobTimeoutException: Task exceeded maximum timeout value (1 seconds)')
     assert 'killed' not in error  # by the worker, had the horse waited for long
