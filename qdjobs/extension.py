@@ -4,7 +4,7 @@ Jobs are enqueued by `enqueue_background_job`.
 """
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass
@@ -40,7 +40,9 @@ EXTENSION = 'job_queue'  # the key of an application's JobQueue in `app.extensio
 
 F = TypeVar('F', bound=Callable[..., object])
 BeforeEnqueue = TypeVar('BeforeEnqueue', bound=Callable[[Call], object])
+AroundEnqueue = TypeVar('AroundEnqueue', bound=Callable[[Sequence[Call]], object])
 AroundJob = TypeVar('AroundJob', bound=Callable[[CurrentJob], object])
+AroundHorse = TypeVar('AroundHorse', bound=Callable[[], object])
 OnFailure = TypeVar('OnFailure', bound=Callable[[Failure], object])
 
 log = logging.getLogger(__name__)
@@ -169,6 +171,14 @@ class JobQueue:
         self._hooks.add_before_enqueue(function)
         return function
 
+    def around_enqueue(self, function: AroundEnqueue) -> AroundEnqueue:
+        """Decorate a generator function in whose `yield` calls are sent to Redis.
+
+        It gets the calls, one or a batch, after `before_enqueue`, and can add to their `meta` too.
+        """
+        self._hooks.add_around_enqueue(function)
+        return function
+
     def around_job(self, function: AroundJob) -> AroundJob:
         """Decorate a generator function in whose `yield` each job of a worker runs.
 
@@ -176,6 +186,15 @@ class JobQueue:
         even if it is caught there. An exception of the function itself fails the job too.
         """
         self._hooks.add_around_job(function)
+        return function
+
+    def around_horse(self, function: AroundHorse) -> AroundHorse:
+        """Decorate a generator function in whose `yield` a work horse runs its jobs.
+
+        The first half runs once the application is loaded; an error there ends the worker. The
+        second half has two seconds; it does not run if the horse dies, or is killed under a job.
+        """
+        self._hooks.add_around_horse(function)
         return function
 
     def on_failure(self, function: OnFailure) -> OnFailure:

@@ -111,6 +111,8 @@ def test_every_module_that_needs_no_extra_is_imported(python: Path, tmp_path: Pa
     assert (done.returncode, done.stderr) == (0, '')
     assert sorted(done.stdout.splitlines()) == [
         'qdjobs.testing.pytest_plugin pytest',
+        'qdjobs.integrations.opentelemetry opentelemetry',
+        'qdjobs.integrations.sentry sentry_sdk',
         'qdjobs.web.dashboard.views rq_dashboard',
         'qdjobs.web.metrics prometheus_client',
     ]
@@ -142,6 +144,17 @@ def test_what_needs_an_extra_says_which(
     done = run(python, tmp_path, 'python', '-c', code)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == f'ModuleNotFoundError: {says}'
+
+
+@pytest.mark.parametrize(
+    ('module', 'package'), [('sentry', 'sentry_sdk'), ('opentelemetry', 'opentelemetry')]
+)
+def test_an_integration_needs_an_extra_and_says_which(
+    python: Path, tmp_path: Path, module: str, package: str
+) -> None:
+    done = run(python, tmp_path, 'python', '-c', f'import qdjobs.integrations.{module}')
+    says = f"ModuleNotFoundError: {package} is not installed: pip install 'qdjobs[{module}]'."
+    assert done.stderr.splitlines()[-1] == says
 
 
 def test_the_server_needs_an_extra_and_says_which(python: Path, tmp_path: Path) -> None:

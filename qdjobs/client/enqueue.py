@@ -4,6 +4,7 @@ import json
 import math
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from datetime import datetime
 from itertools import islice
 from typing import Any
@@ -106,10 +107,14 @@ def enqueue_call(call: Call) -> Job:
 
 
 def _enqueue(calls: Sequence[Call], repeat_id: str) -> list[Job]:
-    """Enqueue calls of one task with the same options."""
+    """Enqueue calls of one task with the same options, inside the hooks of the application."""
+    hooks = current_hooks()
+    with hooks.around_enqueue(calls) if hooks is not None else nullcontext():
+        return _send(calls, repeat_id)
+
+
+def _send(calls: Sequence[Call], repeat_id: str) -> list[Job]:
     task, options = calls[0].task, calls[0].options
-    if (hooks := current_hooks()) is not None:
-        hooks.before_enqueue(calls)
     metas = [_pack_meta(call) for call in calls] if any(call.meta for call in calls) else []
     payloads = [_pack(call) for call in calls]
     if (other := stand_in()) is not None:

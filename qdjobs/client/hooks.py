@@ -1,11 +1,11 @@
-"""What an application adds around its jobs: at enqueue, around each run, and after a failure.
+"""What an application adds around its jobs and the processes that run them, and to failures.
 
 `JobQueue` registers the functions. They run in the context of their application.
 """
 
 import inspect
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -33,7 +33,7 @@ class Failure:
     is_death: bool = False  # the work horse or the worker died, or was killed after a time-out
 
 
-AroundJob = Callable[[CurrentJob], AbstractContextManager[Any]]
+Manager = Callable[..., AbstractContextManager[Any]]
 
 
 class Hooks:
@@ -41,7 +41,9 @@ class Hooks:
 
     def __init__(self) -> None:
         self._before_enqueue: list[Callable[[Call], object]] = []
-        self._around_job: list[AroundJob] = []
+        self._around_enqueue: list[Manager] = []
+        self._around_job: list[Manager] = []
+        self._around_horse: list[Manager] = []
         self._on_failure: list[Callable[[Failure], object]] = []
 
     def attach(self, app: Flask) -> None:
@@ -51,49 +53,72 @@ class Hooks:
     def add_before_enqueue(self, function: 'Callable[[Call], object]') -> None:
         self._before_enqueue.append(function)
 
+    # What is around something is a generator function with one `yield`, or a function that returns
+    # a context manager.
+
+    def add_around_enqueue(self, function: 'Callable[[Sequence[Call]], Any]') -> None:
+        self._around_enqueue.append(_as_manager(function))
+
     def add_around_job(self, function: Callable[[CurrentJob], Any]) -> None:
-        """Add a generator function with one `yield`, or one that returns a context manager."""
-        is_generator = inspect.isgeneratorfunction(function)
-        self._around_job.append(contextmanager(function) if is_generator else function)
+        self._around_job.append(_as_manager(function))
+
+    def add_around_horse(self, function: Callable[[], Any]) -> None:
+        self._around_horse.append(_as_manager(function))
 
     def add_on_failure(self, function: Callable[[Failure], object]) -> None:
         self._on_failure.append(function)
 
-    def before_enqueue(self, calls: 'Sequence[Call]') -> None:
-        """Pass on each call. An error refuses all of them."""
+    @contextmanager
+    def around_enqueue(self, calls: 'Sequence[Call]') -> Iterator[None]:
+        """Pass on each call, and enqueue them inside all functions. An error refuses all calls."""
         for function in self._before_enqueue:
             for call in calls:
                 function(call)
+        with _inside(manager(calls) for manager in self._around_enqueue):
+            yield
 
     @contextmanager
     def around_job(self, describe: Callable[[], CurrentJob]) -> Iterator[None]:
         """Run the code of a job inside all functions; an error of one is the job's error."""
-        raised = None
-        with ExitStack() as stack:
-            job = describe() if self._around_job else None
-            for function in self._around_job:
-                assert job is not None
-                stack.enter_context(function(job))
-            try:
-                yield
-            except BaseException as error:
-                raised = error
-                raise
-        if raised is not None:  # a function has caught it, but the job has failed all the same
-            raise raised
+        job = describe() if self._around_job else None
+        with _inside(manager(job) for manager in self._around_job):
+            yield
+
+    def around_horse(self) -> AbstractContextManager[None]:
+        """Return what is around the life of a work horse."""
+        return _inside(manager() for manager in self._around_horse)
 
     def on_failure(self, describe: Callable[[], Failure]) -> None:
         """Report a failure. Errors are logged: the job has its own."""
-        if not self._on_failure:
-            return
-        try:
-            failure = describe()
-            for function in self._on_failure:
+        failure = None
+        for function in self._on_failure:
+            try:
+                failure = failure or describe()
                 function(failure)
-        except Exception:
-            log.exception('A failure could not be reported')
+            except Exception:
+                log.exception('A failure could not be reported')
 
 
 def current_hooks() -> Hooks | None:
     """Return the hooks of the current application; outside of its context there are none."""
     return current_app.extensions.get(_EXTENSION) if has_app_context() else None
+
+
+def _as_manager(function: Callable[..., Any]) -> Manager:
+    return contextmanager(function) if inspect.isgeneratorfunction(function) else function
+
+
+@contextmanager
+def _inside(managers: Iterable[AbstractContextManager[Any]]) -> Iterator[None]:
+    """Run code inside all of them. None of them can suppress an error of the code."""
+    raised = None
+    with ExitStack() as stack:
+        for manager in managers:
+            stack.enter_context(manager)
+        try:
+            yield
+        except BaseException as error:
+            raised = error
+            raise
+    if raised is not None:
+        raise raised

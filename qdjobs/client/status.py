@@ -142,7 +142,7 @@ def make_status(job_id: str, reply: Sequence[Any]) -> Status:
         result=result,
         error=error,
         progress=_progress(_part(meta, 'progress')),
-        meta=_part(meta, META) or {},
+        meta=_public(_part(meta, META) or {}),
         attempts=_attempts(outcomes),
         created_at=parse_moment(fields['created_at']),
         started_at=parse_moment(fields['started_at']),
@@ -256,6 +256,11 @@ def _progress(part: dict[str, Any] | None) -> Progress | None:
         total=total if type(total) is int else None,
         message=message if isinstance(message, str) else '',
     )
+
+
+def _public(meta: dict[str, Any]) -> dict[str, Any]:
+    """Return the metadata of a job without what is for code only, such as the trace it is of."""
+    return {name: value for name, value in meta.items() if not str(name).startswith('_')}
 
 
 def _task_of(data: bytes | None) -> str | None:

@@ -19,6 +19,7 @@ import threading
 import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
+from typing import Protocol
 
 from qdjobs.worker.application import ApplicationError
 
@@ -73,16 +74,24 @@ class Marks:
         return int.from_bytes(self._memory[self._RETURNED]) == job
 
 
+class Work(Protocol):
+    """What a horse does."""
+
+    def answer(self, message: bytes, number: int) -> bytes:
+        """Do what a message says. `number` is the message's for this horse, from 1."""
+
+    def end(self) -> None:
+        """Do what is left before the horse exits."""
+
+
 class Horse:
     """The parent's handle of one forked horse."""
 
-    def __init__(
-        self, prepare: Callable[[Marks], Callable[[bytes, int], bytes]], patience: float
-    ) -> None:
+    def __init__(self, prepare: Callable[[Marks], Work], patience: float) -> None:
         """Fork the horse, and return once it is ready.
 
-        The horse calls `prepare` once, and what that returns for each message, with the running
-        number of the message. `patience` are the seconds in which the horse must read a message.
+        The horse calls `prepare` once. `patience` are the seconds in which the horse must read a
+        message.
         Raises HorseFailed if `prepare` raises, HorseDied if the horse dies before it is ready.
         """
         self.jobs = 0
@@ -187,9 +196,7 @@ def _timeval(seconds: float) -> bytes:
     return struct.pack('@ll', int(seconds), int(seconds % 1 * 1_000_000))
 
 
-def _child_main(
-    parent: int, connection: Connection, prepare: Callable[[], Callable[[bytes, int], bytes]]
-) -> None:
+def _child_main(parent: int, connection: Connection, prepare: Callable[[], Work]) -> None:
     """Run the horse until its pipe is closed. Never returns."""
     code = 1
     try:
@@ -210,37 +217,34 @@ def _child_main(
         os._exit(code)
 
 
-def _serve(connection: Connection, prepare: Callable[[], Callable[[bytes, int], bytes]]) -> None:
+def _serve(connection: Connection, prepare: Callable[[], Work]) -> None:
     """Prepare the horse, then answer each message of the parent until it closes the pipe."""
     own = os.getpid()
-    answer_message, answer = _prepare(prepare)
+    work, answer = _prepare(prepare)
     number = 0
     while os.getpid() == own:  # a task may fork, and its child may return to here
         try:  # around sending and receiving only: an OSError of a task is a task's failure
             connection.send_bytes(answer)
             message = connection.recv_bytes()
         except (EOFError, ConnectionError):
+            if work is not None:
+                work.end()
             return
+        assert work is not None  # otherwise the parent sends nothing
         number += 1
-        answer = answer_message(message, number)
+        answer = work.answer(message, number)
 
 
-def _prepare(
-    prepare: Callable[[], Callable[[bytes, int], bytes]],
-) -> tuple[Callable[[bytes, int], bytes], bytes]:
-    """Prepare the horse. Returns what answers messages, and _READY, or _FAILED and why."""
+def _prepare(prepare: Callable[[], Work]) -> tuple[Work | None, bytes]:
+    """Prepare the horse. Returns its work and _READY, or None and _FAILED with the reason."""
     try:
         return prepare(), _READY
     except ApplicationError as error:
-        return _never, _FAILED + str(error).encode()
+        return None, _FAILED + str(error).encode()
     except (Exception, SystemExit) as error:
         log.exception('The work horse cannot be prepared')
         reason = f'{type(error).__name__}: {" ".join(str(error).split())}'
-        return _never, _FAILED + reason.encode()
-
-
-def _never(message: bytes, number: int) -> bytes:
-    raise RuntimeError('The work horse is not prepared')
+        return None, _FAILED + reason.encode()
 
 
 def _die_with_parent(parent: int) -> None:

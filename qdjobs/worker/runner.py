@@ -186,6 +186,10 @@ class Runner:
         self._performer._is_horse = True
         os.environ['RQ_WORKER_ID'] = worker.name
         self._app = load_app(self._config.app, self._config) if self._config.app else None
+        self._around = contextlib.ExitStack()
+        with self._in_app():
+            if (hooks := current_hooks()) is not None:
+                self._around.enter_context(hooks.around_horse())
         self._surroundings = Surroundings.now()
         self._decoder = msgspec.msgpack.Decoder(Claim | FollowUp)
 
@@ -199,6 +203,17 @@ class Runner:
         else:
             answer = context.run(self._follow_up, work)
         return msgspec.msgpack.encode(answer)
+
+    def end(self) -> None:
+        """Leave the hooks around this horse. Once left, they are left."""
+        with self._in_app():
+            try:
+                self._around.close()
+            except Exception:
+                log.exception('What an application does at the end of a work horse failed')
+
+    def _in_app(self) -> contextlib.AbstractContextManager[object]:
+        return self._app.app_context() if self._app else contextlib.nullcontext()
 
     def _run(self, claim: Claim, number: int) -> Answer:
         lease, limit = claim.lease, self._config.max_worker_deaths
@@ -221,14 +236,16 @@ class Runner:
         job.around_task = self._around_task(job, number)
         self._log_start(job, claim)
         webhooks, job.webhooks = job.webhooks, []  # sent once the end is recorded
-        with self._app.app_context() if self._app else contextlib.nullcontext():
+        with self._in_app():
             if job.raised is not None:
                 self._marks.enter(number)  # its failure callback may be as lethal as a task
             ended = self._performer.run(job, lease)
         has_succeeded = ended.counter == 'successful_job_count'  # also if it repeats
         status = 'finished' if has_succeeded else ended.status
         has_webhook = any(webhook.job_status == status for webhook in webhooks)
-        return Answer(ended.encode(), self._fate(job), has_webhook, status, self._performer.error)
+        if (fate := self._fate(job)) == 'kill':  # at once, by the parent
+            self.end()
+        return Answer(ended.encode(), fate, has_webhook, status, self._performer.error)
 
     def _log_start(self, job: CheckedJob, claim: Claim) -> None:
         shown = job.id
@@ -269,7 +286,7 @@ class Runner:
         return 'keep'
 
     def _follow_up(self, work: FollowUp) -> Answer:
-        with self._app.app_context() if self._app else contextlib.nullcontext():
+        with self._in_app():
             try:
                 job = restore_job(work.claim.lease.job_id, work.claim.fields, self._connection)
                 if work.is_death:

@@ -161,7 +161,7 @@ class JobWorker(Worker):
         self._supervisor.release_ahead()  # a new horse may take long
         try:
             horse = Horse(
-                lambda marks: Runner(self, self.performer_class, self._config, marks).answer,
+                lambda marks: Runner(self, self.performer_class, self._config, marks),
                 patience=self._config.lease / 3,
             )
         except (HorseFailed, HorseDied) as error:

@@ -48,14 +48,26 @@ def surround(job: CurrentJob) -> Iterator[None]:
         raise LookupError('after the job')
 
 
+@queue.around_horse
+def live() -> Iterator[None]:
+    with Path(f'{os.environ["HOOK_LOG"]}.horses').open('a') as file:
+        print('born in', current_app.name, file=file, flush=True)
+        yield
+        print('ended in', current_app.name, file=file, flush=True)
+
+
+@queue.on_failure
+def break_down(failure: Failure) -> None:
+    if failure.job.meta.get('break') == 'report':
+        raise LookupError('in the report')
+
+
 @queue.on_failure
 def report(failure: Failure) -> None:
     job, raised = failure.job, failure.exception
     last = failure.error.strip().splitlines()[-1]
     kind = type(raised).__name__ if raised else None
     write('failure', job.id, job.task, job.attempt, kind, last, failure.is_final, failure.is_death)
-    if job.meta.get('break') == 'report':
-        raise LookupError('in the report')
 
 
 def act(what: str = '') -> dict[str, object] | None:
@@ -67,7 +79,7 @@ def act(what: str = '') -> dict[str, object] | None:
     if what == 'hang':
         signal.signal(signal.SIGALRM, signal.SIG_IGN)
         time.sleep(300)
-    if what == 'sleep':
+    if what in ('sleep', 'time out'):
         time.sleep(300)
     job = current_job()
     return job.meta if job else None

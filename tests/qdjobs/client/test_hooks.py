@@ -1,15 +1,16 @@
 """Metadata of a job, and what an application adds to each call."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
-from flask import Flask
+from flask import Flask, current_app
 from redis import Redis
 
 from qdjobs import (
     InvalidJobError,
     JobQueue,
+    QueueUnavailableError,
     enqueue_background_job,
     enqueue_background_jobs,
     get_job_status,
@@ -18,6 +19,8 @@ from qdjobs import (
 from qdjobs.client.call import Call
 from qdjobs.client.enqueue import MAX_META
 from qdjobs.client.status import read_statuses
+from qdjobs.server import HOST, free_port
+from tests.support.applications import use_redis
 
 ADD = 'tests.support.tasks.add'
 
@@ -36,6 +39,11 @@ def test_the_status_has_the_metadata_and_nothing_else_of_the_job_changes() -> No
     assert status['meta'] == meta
     assert (status['progress'], status['attempts']) == (None, [])
     assert get_job_status(enqueue_background_job(ADD, 1).id)['meta'] == {}
+
+
+def test_the_status_has_no_metadata_whose_name_begins_with_an_underscore() -> None:
+    job = enqueue_background_job(ADD, 1, job_meta={'_trace': 'secret', 'request': 7})
+    assert get_job_status(job.id)['meta'] == {'request': 7}
 
 
 def test_a_new_run_under_an_id_has_its_own_metadata() -> None:
@@ -108,6 +116,45 @@ def test_a_hook_refuses_a_call_or_a_whole_batch(queue: JobQueue, connection: Red
     with pytest.raises(LookupError, match='unlucky'):
         enqueue_background_jobs(ADD, [{'a': 1}, {'a': 13}])
     assert connection.dbsize() == 0
+
+
+def test_a_hook_is_around_the_enqueueing_of_one_call_or_a_batch(
+    queue: JobQueue, connection: Redis
+) -> None:
+    seen: list[int] = []
+
+    @queue.around_enqueue
+    def surround(calls: Sequence[Call]) -> Iterator[None]:
+        for call in calls:
+            call.meta['calls'] = len(calls)
+        seen.append(connection.exists(*(f'rq:job:{call.id}' for call in calls)))
+        yield
+        seen.append(connection.exists(*(f'rq:job:{call.id}' for call in calls)))
+
+    one = enqueue_background_job(ADD, 1)
+    two, three = enqueue_background_jobs(ADD, [{'a': 2}, {'a': 3}])
+    assert seen == [0, 1, 0, 2]
+    statuses = read_statuses([one.id, two.id, three.id])
+    assert [status and status['meta'] for status in statuses] == [{'calls': n} for n in (1, 2, 2)]
+
+
+def test_no_hook_hides_that_a_call_was_not_enqueued(
+    queue: JobQueue, settings: pytest.MonkeyPatch
+) -> None:
+    caught: list[Exception] = []
+
+    @queue.around_enqueue
+    def swallow(calls: Sequence[Call]) -> Iterator[None]:
+        try:
+            yield
+        except QueueUnavailableError as error:
+            caught.append(error)
+
+    queue.add('add', ADD)
+    use_redis(settings, f'redis://{HOST}:{free_port()}/0', current_app)
+    with pytest.raises(QueueUnavailableError) as refusal:
+        enqueue_background_job(ADD, 1)
+    assert caught == [refusal.value]
 
 
 def test_what_a_hook_adds_is_checked_too(queue: JobQueue, connection: Redis) -> None:

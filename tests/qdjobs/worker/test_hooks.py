@@ -83,12 +83,35 @@ def test_an_error_of_a_hook_is_an_error_of_its_job(
 
 
 @pytest.mark.usefixtures('app')
-def test_an_error_of_a_report_is_logged(log: Path, own_worker: Worker, tmp_path: Path) -> None:
+def test_an_error_of_a_report_is_logged_and_others_are_made(
+    log: Path, own_worker: Worker, tmp_path: Path
+) -> None:
     job = enqueue_background_job(ACT, 'fail', job_meta={'break': 'report'})
     with own_worker('--burst', **CALM) as worker:
         assert worker.wait(60) == 0
     assert get_job_status(job.id)['error'] == 'ValueError: it failed'
     assert 'LookupError: in the report' in (tmp_path / 'worker.log').read_text()
+    assert lines(log)[-1][:2] == ['failure', job.id]
+
+
+@pytest.mark.usefixtures('app')
+@pytest.mark.parametrize(
+    ('what', 'lives'),
+    [
+        (['', ''], ['born', 'ended']),
+        (['time out', ''], ['born', 'ended', 'born', 'ended']),  # the first is killed all the same
+        (['', 'die', ''], ['born', 'born', 'ended']),
+    ],
+)
+def test_a_horse_lives_inside_its_hook(
+    log: Path, own_worker: Worker, what: list[str], lives: list[str]
+) -> None:
+    for each in what:
+        enqueue_background_job(ACT, each, job_timeout=1)
+    with own_worker('--burst', **CALM) as worker:
+        assert worker.wait(60) == 0
+    seen = Path(f'{log}.horses').read_text().splitlines()
+    assert seen == [f'{each} in hooked' for each in lives]
 
 
 @pytest.mark.usefixtures('log')

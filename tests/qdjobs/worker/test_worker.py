@@ -333,7 +333,9 @@ def test_what_a_task_does_to_its_process_does_not_hurt_the_next(
 
 @with_a_worker
 @pytest.mark.parametrize('size', [2_000_000, pytest.param(50_000_000, marks=pytest.mark.slow)])
-def test_arguments_of_many_megabytes(size: int) -> None:
+def test_arguments_of_many_megabytes(settings: pytest.MonkeyPatch, size: int) -> None:
+    settings.setenv('JOB_MAX_ARGUMENTS', '60')
+    environment_config.cache_clear()
     job = enqueue_background_job('tests.support.worker_tasks.size', os.urandom(size))
     assert done(job)['result'] == size
 
