@@ -16,7 +16,7 @@ from qdjobs.client.call import Call, call_from_python, calls_from_python
 from qdjobs.client.job import job_class
 from qdjobs.client.options import Duration, given_options, retry_delays
 from qdjobs.client.payload import PlainSerializer, dump_checked
-from qdjobs.client.redis import LUA, Script, redis_connection
+from qdjobs.client.redis import COUNT, LUA, Script, redis_connection
 from qdjobs.config import get_config
 from qdjobs.errors import InvalidJobError, short_repr
 
@@ -24,7 +24,7 @@ from qdjobs.errors import InvalidJobError, short_repr
 RECORD_ERRORS = (NoSuchJobError, ValueError, TypeError, LookupError, AttributeError)
 _FIELDS_PER_JOB = ('data', 'description', 'retry_intervals')  # not shared by the jobs of a batch
 
-_script = Script(LUA / 'enqueue.lua')
+_script = Script(LUA / 'enqueue.lua', COUNT)
 
 
 def enqueue_background_job(

@@ -1,7 +1,7 @@
 -- Enqueues jobs, or schedules them: all of them, or none.
 -- ARGV: prefix; a msgpack array, which is faster to send than thousands of arguments; the data of
 -- each job. The array: queue, score to schedule at ('' = enqueue now), shared fields and values,
--- ids, descriptions, retry delays (JSON).
+-- ids, descriptions, retry delays (JSON). The first shared field is `task`.
 -- Returns for each job 0 if it was added, or the hash of the job that already waits or runs.
 -- Everything is read before anything is written.
 local queue, score, shared, ids, descriptions, delays = unpack(cmsgpack.unpack(ARGV[2]))
@@ -9,7 +9,7 @@ local statuses = {}
 for i, id in ipairs(ids) do
   statuses[i] = redis.call('HGET', job_key(id), 'status')
 end
-local reply, pushed = {}, 0
+local reply, added = {}, 0
 for i, id in ipairs(ids) do
   local status = statuses[i]
   if status and not ENDED[status] then
@@ -19,7 +19,6 @@ for i, id in ipairs(ids) do
     -- The queue first: if its key has another type, the script fails before it writes the job.
     if score == '' then
       redis.call('RPUSH', key('queue', queue), id)
-      pushed = pushed + 1
     else
       redis.call('ZADD', key('scheduled', queue), score, id)
     end
@@ -31,7 +30,11 @@ for i, id in ipairs(ids) do
                unpack(shared))
     if delays[i] then redis.call('HSET', job_key(id), 'retry_intervals', delays[i]) end
     reply[i] = 0
+    added = added + 1
   end
 end
-if pushed > 0 then wake_up(queue, pushed) end
+if added > 0 then
+  if score == '' then wake_up(queue, added) end
+  pcall(count_jobs, 'enqueued', queue, shared[2], added)
+end
 return reply
