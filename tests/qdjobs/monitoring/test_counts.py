@@ -164,17 +164,19 @@ def test_clocks_that_differ_measure_nothing_negative(
     shared_worker: SharedWorker, connection: Redis
 ) -> None:
     with shared_worker.held():
-        job = enqueue_background_job(ADD, 1)
-        connection.hset(job.key, 'enqueued_at', ago(-100))
+        for seconds in (100, -1000):
+            job = enqueue_background_job(ADD, 1)
+            connection.hset(job.key, 'enqueued_at', ago(seconds))
     done(job)
     waiting = read_counts().times['waiting'][ADD]
-    assert (bounds_of(waiting), waiting.seconds) == (['0.005'], 0)
+    assert bounds_of(waiting) == ['0.005', '300']
+    assert 100 <= waiting.seconds <= 300
 
 
 # Whatever a record says
 
 BAD_TASKS: list[str | bytes] = ['', 'a|b', 'a b', 'a.' * 200, b'\xff', 'a\n', '"}', 'ä.ö']
-BAD_MOMENTS = ['', 'x', 'nan', 'inf', '-inf', '1e400', '-1e300', '0x10']
+BAD_MOMENTS = ['', 'x', 'nan', 'inf', '-inf', '1e400', '-9e12', '-1e300', '0x10']
 
 
 def run_next(connection: Redis, times: int = 1) -> None:
@@ -320,5 +322,5 @@ def test_a_known_label_has_every_outcome(connection: Redis) -> None:
     """Prometheus sees no increase in a counter that it first sees at 1."""
     enqueue_background_job(ADD, 1)
     for outcome, found in read_counts().jobs.items():
-        assert found['default', ADD] == (outcome == 'enqueued')
-        assert found['low', 'other'] == 0
+        assert found.get(('default', ADD)) == (outcome == 'enqueued')
+        assert found.get(('low', 'other')) == 0
