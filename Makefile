@@ -57,6 +57,7 @@ check: install
 bench: .venv/benched .venv/celery/bin/celery
 	@python -m benchmarks.client
 	@python -m benchmarks.worker --celery .venv/celery/bin/celery
+	@python -m benchmarks.metrics
 	@python -m benchmarks.svg
 	@python -m benchmarks.tasks
 	@python -m benchmarks.imports

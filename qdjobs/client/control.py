@@ -12,7 +12,7 @@ from qdjobs.client.enqueue import RECORD_ERRORS, load_fields
 from qdjobs.client.job import job_class
 from qdjobs.client.options import is_job_id
 from qdjobs.client.payload import PlainSerializer
-from qdjobs.client.redis import LUA, Script, get_connection, redis_connection
+from qdjobs.client.redis import COUNT, LUA, Script, get_connection, redis_connection
 from qdjobs.client.stand_in import stand_in
 from qdjobs.client.states import ENDED
 from qdjobs.client.status import read_text
@@ -21,9 +21,9 @@ from qdjobs.errors import InvalidJobError, JobNotFoundError
 
 CancelOutcome = Literal['canceled', 'stopping', 'finished', 'failed', 'stopped']
 
-_cancel = Script(LUA / 'cancel.lua')
+_cancel = Script(LUA / 'cancel.lua', COUNT)
 _delete = Script(LUA / 'delete.lua')
-_retry = Script(LUA / 'retry.lua')
+_retry = Script(LUA / 'retry.lua', COUNT)
 
 
 def cancel_job(job_id: str) -> CancelOutcome:

@@ -24,7 +24,7 @@ from qdjobs.client.payload import (
     dump_checked,
     require_size,
 )
-from qdjobs.client.redis import LUA, Script, redis_connection
+from qdjobs.client.redis import COUNT, LUA, Script, redis_connection
 from qdjobs.client.signature import typed_enqueue
 from qdjobs.client.stand_in import stand_in
 from qdjobs.client.tasks import TaskOrPath
@@ -37,7 +37,7 @@ RECORD_ERRORS = (NoSuchJobError, ValueError, TypeError, LookupError, AttributeEr
 MAX_META = 10_000  # bytes of a job's metadata, which each of its statuses has
 _FIELDS_PER_JOB = ('data', 'description', 'retry_intervals')  # not shared by the jobs of a batch
 
-_script = Script(LUA / 'enqueue.lua')
+_script = Script(LUA / 'enqueue.lua', COUNT)
 
 
 @typed_enqueue
@@ -116,11 +116,12 @@ def _enqueue(calls: Sequence[Call], repeat_id: str) -> list[Job]:
 def _send(calls: Sequence[Call], repeat_id: str) -> list[Job]:
     task, options = calls[0].task, calls[0].options
     metas = [_pack_meta(call) for call in calls] if any(call.meta for call in calls) else []
-    payloads = [_pack(call) for call in calls]
+    config = get_config()
+    payloads = [_pack(call, config.max_arguments) for call in calls]
     if (other := stand_in()) is not None:
         return other.enqueue(calls, payloads, metas)
     with redis_connection(repeat_id) as connection:
-        kind = job_class(get_config().key_prefix)
+        kind = job_class(config.key_prefix)
         jobs = [make_job(kind(call.id, connection), call) for call in calls]
         shared = ['task', task.path]
         # No job has its data yet, which `to_dict` would compress.
@@ -180,9 +181,8 @@ def make_job(job: Job, call: Call) -> Job:
     return job
 
 
-def _pack(call: Call) -> bytes:
+def _pack(call: Call, limit: int) -> bytes:
     data = dump_checked((call.task.path, None, call.args, call.kwargs))
-    limit = get_config().max_arguments
     advice = f"JOB_MAX_ARGUMENTS ({limit} MB): write them to a file, and pass the file's name"
     require_size(data, limit, f'The arguments of {call.task.path} have', advice)
     return data

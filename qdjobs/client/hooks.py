@@ -40,6 +40,7 @@ class Hooks:
     """The functions that one application has registered, each kind in its order."""
 
     def __init__(self) -> None:
+        self.any = False  # as in most applications
         self._before_enqueue: list[Callable[[Call], object]] = []
         self._around_enqueue: list[Manager] = []
         self._around_job: list[Manager] = []
@@ -51,21 +52,26 @@ class Hooks:
         app.extensions[_EXTENSION] = self
 
     def add_before_enqueue(self, function: 'Callable[[Call], object]') -> None:
+        self.any = True
         self._before_enqueue.append(function)
 
     # What is around something is a generator function with one `yield`, or a function that returns
     # a context manager.
 
     def add_around_enqueue(self, function: 'Callable[[Sequence[Call]], Any]') -> None:
+        self.any = True
         self._around_enqueue.append(_as_manager(function))
 
     def add_around_job(self, function: Callable[[CurrentJob], Any]) -> None:
+        self.any = True
         self._around_job.append(_as_manager(function))
 
     def add_around_horse(self, function: Callable[[], Any]) -> None:
+        self.any = True
         self._around_horse.append(_as_manager(function))
 
     def add_on_failure(self, function: Callable[[Failure], object]) -> None:
+        self.any = True
         self._on_failure.append(function)
 
     @contextmanager
@@ -100,8 +106,9 @@ class Hooks:
 
 
 def current_hooks() -> Hooks | None:
-    """Return the hooks of the current application; outside of its context there are none."""
-    return current_app.extensions.get(_EXTENSION) if has_app_context() else None
+    """Return the hooks of the current application, or None if it has none or none is current."""
+    hooks: Hooks | None = current_app.extensions.get(_EXTENSION) if has_app_context() else None
+    return hooks if hooks is not None and hooks.any else None
 
 
 def _as_manager(function: Callable[..., Any]) -> Manager:

@@ -30,6 +30,7 @@ from qdjobs.config import get_config
 from qdjobs.errors import QueueUnavailableError
 
 LUA = Path(__file__).with_name('lua')
+COUNT = LUA / 'count.lua'  # for the scripts that count jobs
 
 _COMMON = LUA / 'common.lua'
 

@@ -71,6 +71,7 @@ class Task:
     signature: inspect.Signature
     parameters: Parameters
     checks: Mapping[str, HintCheck]  # by parameter, for those that have a hint
+    own_check: Callable[..., object] | None  # of `checked_by`
 
     def pack(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Arguments:
         """Return the arguments as they travel: plain data.
@@ -104,8 +105,7 @@ class Task:
 
     def accept(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """Raise InvalidJobError if the task's own check refuses the packed arguments."""
-        check = own_check(self.function)
-        if check is None:
+        if (check := self.own_check) is None:
             return
         args, kwargs = self.unpack(args, kwargs)
         try:
@@ -348,7 +348,8 @@ def _make_task(path: str, function: types.FunctionType) -> Task:
     }
     if signature.return_annotation is not signature.empty:
         check_return_hint(path, signature.return_annotation, body.__globals__)
-    return Task(path, function, signature, Parameters.of(signature), checks)
+    parameters, own = Parameters.of(signature), own_check(function)
+    return Task(path, function, signature, parameters, checks, own)
 
 
 def _without_hints(signature: inspect.Signature) -> inspect.Signature:

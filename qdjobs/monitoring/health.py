@@ -37,7 +37,6 @@ class QueueHealth:
     late: int  # delayed jobs that should have been enqueued more than LATE seconds ago
     abandoned: int  # started jobs that no worker runs and no JobWorker will recover
     missing: int  # ids in the queue that have no record
-    failures: int  # jobs that have ever failed for good under a JobWorker
 
 
 @dataclass(frozen=True)
@@ -78,7 +77,7 @@ def read_health(depth: int = 10) -> Health:
 
 
 def _queue(name: str, time: int, row: Sequence[Any]) -> QueueHealth:
-    *counts, late, abandoned, missing, oldest, failures = row
+    *counts, late, abandoned, missing, oldest = row
     return QueueHealth(
         name=name,
         jobs=dict(zip(_COUNTED, counts, strict=True)),
@@ -86,7 +85,6 @@ def _queue(name: str, time: int, row: Sequence[Any]) -> QueueHealth:
         late=late,
         abandoned=abandoned,
         missing=missing,
-        failures=failures,
     )
 
 

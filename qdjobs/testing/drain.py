@@ -1,5 +1,6 @@
 """Run the jobs that wait in Redis, in this process and thread."""
 
+import time
 from collections.abc import Iterator
 from contextlib import nullcontext
 from datetime import UTC, datetime
@@ -67,9 +68,10 @@ def _claims(connection: Redis, now: datetime) -> Iterator[Claim]:
 
 def _make_due(connection: Redis, registry: str, now: datetime) -> None:
     """Let those scheduled jobs be due that are at a time which may lie ahead."""
-    found: list[Any] = connection.zrangebyscore(registry, 1, now.timestamp())
+    past = time.time() - 1
+    found: list[Any] = connection.zrangebyscore(registry, past, now.timestamp())
     if found:
-        connection.zadd(registry, dict.fromkeys(found, 0), xx=True)
+        connection.zadd(registry, dict.fromkeys(found, past), xx=True)
 
 
 def _run(claim: Claim, connection: Redis) -> BaseException | None:

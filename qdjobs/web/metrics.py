@@ -9,14 +9,23 @@ from collections.abc import Iterator
 
 from flask import Blueprint, Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
 
+from qdjobs.client.counts import BUCKETS, OUTCOMES, TIMES
 from qdjobs.errors import QueueUnavailableError
+from qdjobs.monitoring.counts import Counts, read_counts
 from qdjobs.monitoring.health import Health, read_health
 from qdjobs.web.access import require_token
 from qdjobs.web.problems import register_problems
 
 WORKER_STATES = ('started', 'idle', 'busy', 'suspended', 'lost')
+
+_BOUNDS = (*(str(float(bound)) for bound in BUCKETS), '+Inf')
 
 
 def make_metrics(token: str) -> Blueprint:
@@ -38,7 +47,7 @@ class _Collector:
     def collect(self) -> Iterator[Metric]:
         up = GaugeMetricFamily('jobs_redis_up', '1 if Redis answers; else nothing else is known.')
         try:
-            health = read_health()
+            health, counts = read_health(), read_counts()
         except QueueUnavailableError:
             # Not an error: the web process is up, and reports that Redis is not.
             up.add_metric([], 0)
@@ -48,6 +57,8 @@ class _Collector:
         yield up
         yield from _measure_queues(health)
         yield _count_workers(health)
+        yield from _count_jobs(counts)
+        yield from _measure_times(counts)
 
 
 def _measure_queues(health: Health) -> tuple[Metric, ...]:
@@ -61,17 +72,11 @@ def _measure_queues(health: Health) -> tuple[Metric, ...]:
         'How long the oldest job of the queue has waited; 0 if none waits.',
         labels=['queue'],
     )
-    failed = CounterMetricFamily(
-        'jobs_failed',
-        'Jobs that have failed for good under a JobWorker; stock workers count none.',
-        labels=['queue'],
-    )
     for queue in health.queues:
         for status, number in queue.jobs.items():
             jobs.add_metric([queue.name, status], number)
         oldest.add_metric([queue.name], queue.oldest)
-        failed.add_metric([queue.name], queue.failures)
-    return jobs, oldest, failed
+    return jobs, oldest
 
 
 def _count_workers(health: Health) -> Metric:
@@ -84,3 +89,20 @@ def _count_workers(health: Health) -> Metric:
     for state in WORKER_STATES:  # all of them, so that an alert can compare with 0
         workers.add_metric([state], numbers[state])
     return workers
+
+
+def _count_jobs(counts: Counts) -> Iterator[Metric]:
+    for outcome, meaning in OUTCOMES.items():
+        family = CounterMetricFamily(f'jobs_{outcome}', meaning, labels=['queue', 'task'])
+        for labels, number in counts.jobs[outcome].items():
+            family.add_metric(labels, number)
+        yield family
+
+
+def _measure_times(counts: Counts) -> Iterator[Metric]:
+    for time, meaning in TIMES.items():
+        family = HistogramMetricFamily(f'jobs_{time}_seconds', meaning, labels=['task'])
+        for task, histogram in counts.times[time].items():
+            buckets = list(zip(_BOUNDS, histogram.cumulative, strict=True))
+            family.add_metric([task], buckets, histogram.seconds)
+        yield family

@@ -35,6 +35,7 @@ class Ending(msgspec.Struct, frozen=True, omit_defaults=True):
     kind: int | None = None  # of RQ's result; None records no attempt
     field: str | None = None  # of the result: 'return_value' or 'exc_string'
     value: str | None = None  # encoded
+    enqueued_at: float | None = None
     execution_started_at: float | None = None
     execution_ended_at: float | None = None
     counter: str | None = None  # of the worker: 'successful_job_count' or 'failed_job_count'
@@ -176,9 +177,16 @@ def _times(job: Job) -> dict[str, Any]:
     ended = job.ended_at or datetime.now(UTC)
     return {
         'moment': utcformat(ended),
+        'enqueued_at': _timestamp(job.enqueued_at),
         'execution_started_at': (job.started_at or ended).timestamp(),
         'execution_ended_at': ended.timestamp(),
     }
+
+
+def _timestamp(moment: Any) -> float | None:
+    """Return a moment of a record in seconds, or None if it is none: the task can have set it."""
+    is_moment = isinstance(moment, datetime) and moment.tzinfo is not None
+    return moment.timestamp() if is_moment else None
 
 
 def _remember_attempt(job: Job, worker: str, error: str) -> bytes:

@@ -23,7 +23,8 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from rq.defaults import RQ_KEY_PREFIX
 from rq.utils import utcformat
 
-from qdjobs.client.redis import Script
+from qdjobs.client.counts import LUA_BUCKETS
+from qdjobs.client.redis import COUNT, Script
 
 PENDING_DEPENDENTS = f'{RQ_KEY_PREFIX}:pending-dependents'
 LEASES = f'{RQ_KEY_PREFIX}:leases'
@@ -41,8 +42,9 @@ def pack_error(text: str) -> str:
 def _script(name: str, *preambles: str) -> Script:
     return Script(
         _LUA / f'{name}.lua',
+        COUNT,
         *(_LUA / f'{each}.lua' for each in preambles),
-        constants=f"local STOPPED = '{pack_error(STOPPED)}'\n",
+        constants=f"local STOPPED = '{pack_error(STOPPED)}'\n{LUA_BUCKETS}",
         # What a worker does for a job must work when Redis is full: it frees memory.
         flags='allow-oom',
     )

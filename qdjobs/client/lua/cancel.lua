@@ -6,7 +6,8 @@
 -- (unchanged).
 local MAX_SEARCH = 10000
 local id, job = ARGV[2], job_key(ARGV[2])
-local found = redis.call('HMGET', job, 'status', 'origin', 'worker_name', 'rate_limit_key')
+local found = redis.call('HMGET', job, 'status', 'origin', 'worker_name', 'rate_limit_key',
+                         'task')
 local status, origin, worker = found[1], found[2] or '', found[3]
 if not status or ENDED[status] then return status end
 if status == 'started' and ARGV[5] == '1' then return status end
@@ -42,4 +43,5 @@ for _, old in ipairs(redis.call('ZRANGEBYSCORE', registry, 0, now(), 'LIMIT', 0,
   end
 end
 redis.call('ZADD', registry, now() + ARGV[4], id)
+pcall(count_jobs, 'canceled', origin, found[5], 1)
 return 'canceled'

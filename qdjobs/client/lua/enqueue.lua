@@ -1,7 +1,8 @@
 -- Enqueues jobs, schedules them, or defers them until others have finished: all of them, or none.
 -- ARGV: prefix; a msgpack array, which is faster to send than thousands of arguments; the data of
--- each job; the metadata of each job, unless none has any. The array: queue, score to schedule at ('' = enqueue now), shared fields and values,
--- ids, descriptions, retry delays (JSON), ids of the jobs that must finish first.
+-- each job; the metadata of each job, unless none has any. The array: queue, score to schedule at ('' =
+-- enqueue now), shared fields and values, of which the first is `task`, ids, descriptions, retry delays
+-- (JSON), ids of the jobs that must finish first.
 -- Returns for each job 0 if it was added, or the hash of the job that already waits or runs; instead
 -- the id of a job that must finish first, but does not exist.
 -- Everything is read before anything is written.
@@ -27,7 +28,7 @@ local function defer(id)
   end
 end
 
-local reply, pushed = {}, 0
+local reply, added = {}, 0
 for i, id in ipairs(ids) do
   local status = statuses[i]
   if status and not ENDED[status] then
@@ -39,7 +40,6 @@ for i, id in ipairs(ids) do
       redis.call('ZADD', key('deferred', queue), '+inf', id)
     elseif score == '' then
       redis.call('RPUSH', key('queue', queue), id)
-      pushed = pushed + 1
     else
       redis.call('ZADD', key('scheduled', queue), score, id)
     end
@@ -57,7 +57,11 @@ for i, id in ipairs(ids) do
     end
     if waits then defer(id) end
     reply[i] = 0
+    added = added + 1
   end
 end
-if pushed > 0 then wake_up(queue, pushed) end
+if added > 0 then
+  if score == '' and not waits then wake_up(queue, added) end
+  pcall(count_jobs, 'enqueued', queue, shared[2], added)
+end
 return reply

@@ -3,7 +3,8 @@
 -- Returns nil if the job does not exist; {previous status, hash} if it was requeued; else {status},
 -- unchanged, where 'limited' is a job under RQ's rate limit.
 local id, job = ARGV[2], job_key(ARGV[2])
-local found = redis.call('HMGET', job, 'status', 'origin', 'retry_intervals', 'rate_limit_key')
+local found = redis.call('HMGET', job, 'status', 'origin', 'retry_intervals', 'rate_limit_key',
+                         'task')
 local status, origin, intervals = found[1], found[2] or '', found[3]
 if not status then return nil end
 if not ENDED[status] or status == 'finished' then return {status} end
@@ -25,7 +26,8 @@ redis.call('PERSIST', job)
 redis.call('PERSIST', rq .. 'job::' .. id .. ':dependencies')
 redis.call('HDEL', job, 'started_at', 'ended_at', 'last_heartbeat', 'worker_name', 'result',
            'exc_info', 'number_of_retries', 'worker_deaths', 'lost_run', 'unknown_since',
-           'kept_until', 'stop_requested')
+           'kept_until', 'stop_requested', 'due_at')
 redis.call('HSET', job, 'status', is_deferred and 'deferred' or 'queued', 'enqueued_at', ARGV[3])
 if decoded then redis.call('HSET', job, 'retries_left', #delays) end
+pcall(count_jobs, 'enqueued', origin, found[5], 1)
 return {status, redis.call('HGETALL', job)}

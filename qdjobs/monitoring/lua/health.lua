@@ -66,7 +66,6 @@ for i = 4, #ARGV do
     abandoned(queue),
     missing,
     oldest,
-    tonumber(redis.call('HGET', rq .. 'failures', queue) or 0) or 0,
   }
 end
 for _, worker in ipairs(redis.call('SMEMBERS', rq .. 'workers')) do

@@ -7,8 +7,10 @@ local PASSED_OVER_AT_ONCE = 1000  -- ids without a job to start, such as those o
 -- Returns whether there may be more.
 local function enqueue_due(queue, moment, time)
   local scheduled = key('scheduled', queue)
-  local ids = redis.call('ZRANGEBYSCORE', scheduled, 0, time, 'LIMIT', 0, DUE_AT_ONCE)
-  for _, id in ipairs(ids) do
+  local due = redis.call('ZRANGEBYSCORE', scheduled, 0, time, 'WITHSCORES', 'LIMIT', 0,
+                         DUE_AT_ONCE)
+  for i = 1, #due, 2 do
+    local id = due[i]
     local job = redis.call('HMGET', job_key(id), 'status', 'rate_limit_key', 'enqueue_at_front',
                            'enqueue_at_front_on_retry', 'ended_at', 'ttl')
     if not job[2] then
@@ -16,10 +18,11 @@ local function enqueue_due(queue, moment, time)
       if job[1] and not ENDED[job[1]] and job[1] ~= 'started' then
         local retry_at_front = job[4] == '1' and job[5] and job[5] ~= ''
         enqueue_waiting(id, queue, moment, job[6], job[3] == '1' or retry_at_front)
+        redis.call('HSET', job_key(id), 'due_at', due[i + 1])  -- it waits since then
       end
     end
   end
-  return #ids == DUE_AT_ONCE
+  return #due == 2 * DUE_AT_ONCE
 end
 
 local function is_running(id)

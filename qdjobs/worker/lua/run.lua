@@ -110,8 +110,46 @@ local function count(run, ending)
     local seconds = (ending.execution_ended_at or 0) - (ending.execution_started_at or 0)
     redis.pcall('HINCRBYFLOAT', worker, 'total_working_time', seconds)
   end
-  -- It never expires, for rates of failures: entries of registries do.
-  if ending.status == 'failed' then redis.pcall('HINCRBY', rq .. 'failures', run.origin, 1) end
+end
+
+-- Returns what the end of a run is counted as: a key of OUTCOMES in counts.py; nil if nothing ran.
+local function outcome_of(ending)
+  if ending.is_recovery then return 'lost' end
+  if ending.counter == 'successful_job_count' then return 'finished' end  -- also if it repeats
+  if ENDED[ending.status] then return ending.status end
+  return ending.counter and 'retried'
+end
+
+-- Clocks of machines differ, and records can be malformed.
+local function seconds_between(from, to) return math.max(0, math.min(to - from, MAX_TTL)) end
+
+local function bucket_of(seconds)
+  for _, bound in ipairs(BUCKETS) do
+    if seconds <= bound then return bound end
+  end
+  return 'inf'
+end
+
+local function add_seconds(time, task, seconds)
+  redis.call('HINCRBY', METRICS, time .. '|' .. task .. '|sum', math.floor(seconds * 1000000))
+end
+
+-- Counts the end of a run, and how long the job has waited since a time, if that is known.
+local function measure(run, ending, task, since)
+  local outcome, started = outcome_of(ending), ending.execution_started_at
+  if not outcome then return end
+  if not started then
+    count_jobs(outcome, run.origin, task, 1)
+    return
+  end
+  local ran = seconds_between(started, ending.execution_ended_at)
+  task = count_jobs(outcome, run.origin, task, 1, bucket_of(ran))
+  add_seconds('running', task, ran)
+  if since then
+    local waited = seconds_between(since, started)
+    redis.call('HINCRBY', METRICS, 'waiting|' .. task .. '|' .. bucket_of(waited), 1)
+    add_seconds('waiting', task, waited)
+  end
 end
 
 -- Whether the last result of the job is that of this run: it has ended, and the reply was lost.
@@ -142,7 +180,7 @@ end
 local function end_run(run, ending)
   local job = job_key(run.id)
   local found = redis.pcall('HMGET', job, 'status', 'stop_requested', 'failure_ttl',
-                            'worker_deaths', 'unknown_since')
+                            'worker_deaths', 'unknown_since', 'task', 'due_at')
   if found.err then  -- another tool has put something else there
     forget_execution(run)
     return 'lost', false
@@ -165,6 +203,8 @@ local function end_run(run, ending)
   end
   if ending.meta then redis.call('HSET', job, 'meta', ending.meta) end
   count(run, ending)
+  pcall(measure, run, ending, found[6], tonumber(found[7]) or ending.enqueued_at)
+  if found[7] and outcome_of(ending) then redis.call('HDEL', job, 'due_at') end
   if not ENDED[ending.status] then
     make_waiting(run, ending)
     return ending.status, false

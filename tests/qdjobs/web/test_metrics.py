@@ -1,5 +1,6 @@
 """What Prometheus reads: true, behind a token, and bought with a bounded number of commands."""
 
+import json
 import os
 import re
 import signal
@@ -8,6 +9,7 @@ from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
+from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 from redis import Redis
 from rq import Queue
@@ -23,12 +25,14 @@ from libraries.job_manager import (
 from qdjobs.config import environment_config
 from qdjobs.server import free_port
 from tests.support.applications import shared_app, use_redis
+from tests.support.jobs import done
 from tests.support.load import commands, fill
-from tests.support.processes import Worker, eventually, kill_group
+from tests.support.processes import ROOT, Worker, eventually, kill_group
 from tests.support.shared_worker import SharedWorker
 
 TOKEN = 's3cret'
 ADD = 'tests.support.tasks.add'
+DASHBOARD = ROOT / 'docs' / 'grafana.json'
 
 
 @pytest.fixture
@@ -120,7 +124,7 @@ def test_nonsense_in_redis_is_no_error(scrape: Scrape, connection: Redis) -> Non
     job = enqueue_background_job(ADD, 1)
     connection.hset(f'rq:job:{job.id}', 'enqueued_at', b'\xff nonsense')
     connection.set('rq:job:text', 'no hash')
-    connection.hset('rq:failures', 'default', 'many')
+    connection.hset('rq:metrics', b'\xff', 'many')
     connection.rpush('rq:queue:default', 'text', b'\xff')
     connection.hset('rq:worker:x"y', mapping={'birth': '?', 'state': 'a"}\n', 'queues': b'\xff'})
     connection.sadd('rq:workers', 'rq:worker:x"y', 'rq:worker:gone')
@@ -149,7 +153,6 @@ def test_workers_are_counted_by_state(
 def test_failures_are_counted_once_and_for_ever(
     scrape: Scrape, shared_worker: SharedWorker, connection: Redis
 ) -> None:
-    assert scrape('jobs_failed_total', queue='high') == 0
     calls: list[tuple[str, dict[str, Any]]] = [
         ('tests.support.tasks.fail', {'job_max_retries': 2, 'job_retry_delay': 0}),
         ('tests.support.tasks.segfault', {}),
@@ -158,8 +161,11 @@ def test_failures_are_counted_once_and_for_ever(
     for task, options in calls:
         wait_for_job(enqueue_background_job(task, job_queue='high', **options).id, 60)
     connection.delete('rq:failed:high', 'rq:workers')  # the dead letters expire, workers change
-    assert scrape('jobs_failed_total', queue='high') == 2
-    assert scrape('jobs_failed_total', queue='low') == 0
+    for task, failed in (('fail', 1), ('segfault', 1), ('add', 0)):
+        labels = {'queue': 'high', 'task': f'tests.support.tasks.{task}'}
+        assert scrape('jobs_failed_total', **labels) == failed
+    assert scrape('jobs_retried_total', queue='high', task='tests.support.tasks.fail') == 2
+    assert scrape('jobs_failed_total', queue='low', task='other') == 0
 
 
 def test_a_poison_pill_is_a_failure_and_a_stopped_job_is_none(
@@ -175,16 +181,21 @@ def test_a_poison_pill_is_a_failure_and_a_stopped_job_is_none(
         eventually(lambda: get_job_status(stopped.id)['status'] == 'started')
         cancel_job(stopped.id)
         assert wait_for_job(stopped.id, 60)['status'] == 'stopped'
-    assert scrape('jobs_failed_total', queue='default') == 1
+    labels = {'queue': 'default', 'task': 'tests.support.tasks.sleep'}
+    assert scrape('jobs_failed_total', **labels) == 1
+    assert scrape('jobs_stopped_total', **labels) == 1
+    assert scrape('jobs_lost_total', **labels) == 1
 
 
-def test_a_count_that_cannot_be_written_disturbs_no_outcome(
-    connection: Redis, shared_worker: SharedWorker
-) -> None:
-    connection.set('rq:failures', 'no hash')
-    job = enqueue_background_job('tests.support.tasks.fail')
-    assert wait_for_job(job.id, 60)['status'] == 'failed'
-    assert 'WRONGTYPE' not in shared_worker.said()
+def test_times_are_histograms_by_task(scrape: Scrape, shared_worker: SharedWorker) -> None:
+    done(enqueue_background_job('tests.support.tasks.sleep', 0.03))
+    task = {'task': 'tests.support.tasks.sleep'}
+    for name in ('jobs_waiting_seconds', 'jobs_running_seconds'):
+        assert scrape(f'{name}_bucket', le='+Inf', **task) == 1
+        assert scrape(f'{name}_bucket', le='3600.0', **task) == 1
+        assert scrape(f'{name}_count', **task) == 1
+    assert scrape('jobs_running_seconds_bucket', le='0.025', **task) == 0
+    assert scrape('jobs_running_seconds_sum', **task) >= 0.03
 
 
 def test_redis_away_is_told_not_hidden(
@@ -199,18 +210,70 @@ def test_redis_away_is_told_not_hidden(
 # What they are called, and what they cost
 
 
-def test_names_are_as_prometheus_wants_them(scrape: Scrape) -> None:
+@pytest.fixture
+def families(scrape: Scrape, shared_worker: SharedWorker) -> list[Metric]:
+    """What is exposed once jobs have run."""
+    done(enqueue_background_job(ADD, 1))
     client = shared_app(create_app).test_client()
     text = client.get('/metrics', headers={'Authorization': f'Bearer {TOKEN}'}).text
-    families = list(text_string_to_metric_families(text))
-    assert {f.name for f in families} == {
-        'jobs', 'jobs_redis_up', 'jobs_oldest_waiting_seconds', 'jobs_failed', 'jobs_workers',
-    }  # fmt: skip
+    return list(text_string_to_metric_families(text))
+
+
+def test_names_are_as_prometheus_wants_them(families: list[Metric]) -> None:
     for family in families:
         assert re.fullmatch(r'jobs(_[a-z]+)*', family.name)
         assert family.documentation.endswith('.')
         for sample in family.samples:
             assert sample.name.endswith('_total') is (family.type == 'counter')
+
+
+def test_the_documentation_lists_every_metric_with_its_labels(families: list[Metric]) -> None:
+    page = (ROOT / 'docs' / 'metrics.md').read_text()
+    listed = re.findall(r'^\| `(jobs\w*)(?:{(.*?)})?`', page, re.MULTILINE)
+    assert {name: set(filter(None, labels.split(','))) for name, labels in listed} == {
+        name_of(family): {*family.samples[0].labels} - {'le'} for family in families
+    }
+
+
+def test_the_dashboard_and_the_alerts_ask_for_what_is_exposed(families: list[Metric]) -> None:
+    labels = {sample.name: {*sample.labels} for family in families for sample in family.samples}
+    queries = [*dashboard_queries(), *alert_queries()]
+    assert len(queries) > 10
+    for query in queries:
+        names = re.findall(r'\bjobs\w*', query)
+        assert names, query
+        used = re.findall(r'(\w+)=', query) + re.findall(r'by \(([\w, ]+)\)', query)
+        assert set(names) <= set(labels), query
+        known = set().union(*(labels[name] for name in names))
+        assert set(', '.join(used).split(', ')) - {''} <= known, query
+
+
+def test_the_panels_of_the_dashboard_do_not_overlap() -> None:
+    panels = json.loads(DASHBOARD.read_text())['panels']
+    assert len({panel['id'] for panel in panels}) == len(panels)
+    cells = [
+        (x, y)
+        for panel in panels
+        for at in [panel['gridPos']]
+        for x in range(at['x'], at['x'] + at['w'])
+        for y in range(at['y'], at['y'] + at['h'])
+    ]
+    assert len(set(cells)) == len(cells)
+    assert max(x for x, _ in cells) < 24  # columns
+
+
+def name_of(family: Metric) -> str:
+    return f'{family.name}_total' if family.type == 'counter' else family.name
+
+
+def dashboard_queries() -> list[str]:
+    panels = json.loads(DASHBOARD.read_text())['panels']
+    return [target['expr'] for panel in panels for target in panel['targets']]
+
+
+def alert_queries() -> list[str]:
+    page = (ROOT / 'docs' / 'metrics.md').read_text()
+    return re.findall(r'^ +expr: (.*)$', page, re.MULTILINE)
 
 
 def test_a_scrape_costs_the_same_however_many_jobs_there_are(
@@ -222,7 +285,7 @@ def test_a_scrape_costs_the_same_however_many_jobs_there_are(
     fill(connection, 5_000)
     many = commands(connection, scrape)
     assert many == few
-    assert few['evalsha'] == 1
+    assert few['evalsha'] == few['hgetall'] == 1
     assert sum(few.values()) < 150
     assert Queue(connection=connection).count == 5_020
 
