@@ -101,7 +101,7 @@ class _Fields(dict[str, Any]):
     """
 
     def __contains__(self, name: object) -> bool:
-        return name not in NO_JOB and super().__contains__(name)
+        return name not in NO_JOB and dict.__contains__(self, name)
 
 
 class _RecordFactory:
@@ -112,7 +112,9 @@ class _RecordFactory:
 
     def __call__(self, *args: Any, **kwargs: Any) -> logging.LogRecord:
         record: logging.LogRecord = self._inner(*args, **kwargs)
-        record.__dict__ = _Fields(_job, **record.__dict__)
+        fields = _Fields(_job)
+        fields.update(record.__dict__)
+        record.__dict__ = fields
         return record
 
 

@@ -76,6 +76,7 @@ def create_basic() -> Flask:
 
 def create_bare() -> Flask:
     """Configure nothing, though Flask adds a handler to its logger."""
+    logging.getLogger('log_setup').info('the set-up speaks')
     return _new_app()
 
 
