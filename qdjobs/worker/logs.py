@@ -137,9 +137,7 @@ def set_up(config: JobConfig, level: int | str | None, date_format: str, log_for
     _own = _OwnHandler()
     _own.setFormatter(_formatter(config, date_format, log_format))
     logging.lastResort = _own  # while the root logger has no handler
-    default_handler.setFormatter(
-        _own.formatter
-    )  # which Flask gives app.logger if there is no other
+    default_handler.setFormatter(_own.formatter)  # Flask gives it to app.logger for want of any
     _remove_rq_handlers(threshold)
     _wrap_record_factory()
     _known = frozenset(logging.root.manager.loggerDict)
