@@ -34,7 +34,7 @@ VARIABLES = (
     'JOB_RESULT_TTL', 'JOB_FAILURE_TTL', 'JOB_MAX_ARGUMENTS', 'JOB_MAX_RESULT', 'JOB_LEASE',
     'JOB_MAX_WORKER_DEATHS', 'JOB_UNKNOWN_TASK_GRACE', 'JOB_SHUTDOWN_GRACE', 'JOB_HORSE_MAX_JOBS',
     'JOB_HORSE_MAX_MEMORY', 'JOB_IDLE_WAIT', 'JOB_DUE_INTERVAL', 'JOB_HEARTBEAT_INTERVAL',
-    'JOB_TIDY_INTERVAL', 'JOB_WEBHOOK_HOSTS', 'JOBS_API_TOKEN', 'METRICS_TOKEN',
+    'JOB_TIDY_INTERVAL', 'JOB_LOG_FORMAT', 'JOB_WEBHOOK_HOSTS', 'JOBS_API_TOKEN', 'METRICS_TOKEN',
     'DASHBOARD_USERNAME', 'DASHBOARD_PASSWORD',
 )  # fmt: skip
 
@@ -70,6 +70,7 @@ class JobConfig:
     due_interval: float  # seconds, at least, between two checks for due jobs
     heartbeat_interval: float  # seconds between two heartbeats of a worker
     tidy_interval: float  # seconds between two rounds of tidying, of all workers together
+    log_format: str  # 'text' or 'json': of a worker, unless its application configures logging
     webhook_hosts: tuple[str, ...]  # hosts to which webhooks of jobs can go
     # The application that a worker loads, as for `flask --app`; None: jobs run without one.
     app: str | None = field(compare=False)
@@ -203,6 +204,7 @@ def _read(env: Mapping[str, str]) -> JobConfig:
         due_interval=_interval(env, 'JOB_DUE_INTERVAL', 0.5),
         heartbeat_interval=_interval(env, 'JOB_HEARTBEAT_INTERVAL', 10.0),
         tidy_interval=_interval(env, 'JOB_TIDY_INTERVAL', 5.0),
+        log_format=_log_format(env.get('JOB_LOG_FORMAT') or 'text'),
         webhook_hosts=_names(env.get('JOB_WEBHOOK_HOSTS', '')),
         api_token=_token(env, 'JOBS_API_TOKEN'),
         metrics_token=_token(env, 'METRICS_TOKEN'),
@@ -256,6 +258,12 @@ def _task_modules(text: str) -> tuple[str, ...]:
     if not modules or not all(part.isidentifier() for name in modules for part in name.split('.')):
         raise ValueError(f'JOB_TASK_MODULES must list modules, comma between them, not {text!r}.')
     return modules
+
+
+def _log_format(text: str) -> str:
+    if text not in ('text', 'json'):
+        raise ValueError(f'JOB_LOG_FORMAT must be text or json, not {short_repr(text)}.')
+    return text
 
 
 def _names(text: str) -> tuple[str, ...]:

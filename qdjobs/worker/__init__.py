@@ -14,7 +14,6 @@ RQ they override, and why:
 In the horse, where RQ's `perform_job` runs:
 
 - death_penalty_class: a task can catch the exception of RQ's time-out;
-- log_result_lifespan: RQ logs the same line for each job;
 - prepare_job_execution: RQ writes that the job has started, which claiming it has done;
 - handle_execution_ended: RQ extends a heartbeat, but the parent renews the lease;
 - handle_job_success, handle_job_failure, handle_job_retry: RQ writes the end in several steps,

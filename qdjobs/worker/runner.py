@@ -24,10 +24,11 @@ from rq.timeouts import JobTimeoutException
 
 from qdjobs.client.hooks import Failure, current_hooks
 from qdjobs.client.payload import PlainSerializer
+from qdjobs.client.status import last_line
 from qdjobs.config import JobConfig
 from qdjobs.errors import InvalidJobError, PermanentJobError, UnknownHereError, UnknownTaskError
 from qdjobs.progress import describe_job
-from qdjobs.worker import ending
+from qdjobs.worker import ending, logs
 from qdjobs.worker.application import load_app
 from qdjobs.worker.ending import Encoded, Ending
 from qdjobs.worker.horse import Marks
@@ -74,7 +75,6 @@ class Performer(Worker):
 
     job_class = CheckedJob
     death_penalty_class = TimeLimit
-    log_result_lifespan = False
 
     ending: Ending | None = None
     error = ''
@@ -185,7 +185,10 @@ class Runner:
         self._performer.config = self._config
         self._performer._is_horse = True
         os.environ['RQ_WORKER_ID'] = worker.name
-        self._app = load_app(self._config.app, self._config) if self._config.app else None
+        logs.flush_each_line()
+        with logs.configurable():
+            self._app = load_app(self._config.app, self._config) if self._config.app else None
+        logs.quieten_rq(worker.log_job_description)
         self._around = contextlib.ExitStack()
         with self._in_app():
             if (hooks := current_hooks()) is not None:
@@ -202,6 +205,7 @@ class Runner:
             answer = context.run(self._run, work, number)
         else:
             answer = context.run(self._follow_up, work)
+        logs.leave()
         return msgspec.msgpack.encode(answer)
 
     def end(self) -> None:
@@ -220,13 +224,15 @@ class Runner:
         poison = PoisonJobError(f'{limit} workers died while they ran this job')
         deaths = _whole(claim.fields.get(b'worker_deaths'))
         if deaths > limit:  # its record or its callbacks are lethal too
+            log.error('Job %s failed: %s', lease.job_id, poison, extra=_ended_unread(lease))
             return Answer(_unread(claim, f'PoisonJobError: {poison}', self._connection).encode())
         try:
             job = restore_job(lease.job_id, claim.fields, self._connection)
         except Exception as error:  # anyone may have written the record: it can raise anything
-            log.exception('Job %s cannot be read', lease.job_id)
+            log.exception('Job %s cannot be read', lease.job_id, extra=_ended_unread(lease))
             return Answer(unreadable(claim, error, self._connection).encode())
         self._marks.enter(number)  # what the import of its module does to the horse is its doing
+        logs.enter(job)
         job.raised = refusal(job) or (poison if deaths == limit else None)
         self._marks.enter(0)
         if isinstance(job.raised, UnknownHereError):
@@ -234,7 +240,8 @@ class Runner:
             if release := self._release(job, claim):
                 return Answer(release.encode())
         job.around_task = self._around_task(job, number)
-        self._log_start(job, claim)
+        self._log_start(job)
+        started_at = time.monotonic()
         webhooks, job.webhooks = job.webhooks, []  # sent once the end is recorded
         with self._in_app():
             if job.raised is not None:
@@ -242,16 +249,38 @@ class Runner:
             ended = self._performer.run(job, lease)
         has_succeeded = ended.counter == 'successful_job_count'  # also if it repeats
         status = 'finished' if has_succeeded else ended.status
+        self._log_end(job, ended, status, time.monotonic() - started_at)
         has_webhook = any(webhook.job_status == status for webhook in webhooks)
         if (fate := self._fate(job)) == 'kill':  # at once, by the parent
             self.end()
         return Answer(ended.encode(), fate, has_webhook, status, self._performer.error)
 
-    def _log_start(self, job: CheckedJob, claim: Claim) -> None:
-        shown = job.id
+    def _log_start(self, job: CheckedJob) -> None:
         if self._performer.log_job_description:
-            shown = f'{(job.description or "")[:500]} ({job.id})'
-        log.info('Worker %s: %s: %s', claim.lease.worker, claim.queue, shown)
+            described = (job.description or '')[:500]
+            log.info('Job %s started: %s', job.id, described, extra=_STARTED)
+        else:
+            log.info('Job %s started', job.id, extra=_STARTED)
+
+    def _log_end(self, job: CheckedJob, ended: Ending, status: str, seconds: float) -> None:
+        if status == 'finished':
+            log.info(
+                'Job %s finished in %.3f s', job.id, seconds, extra=logs.ended(status, seconds)
+            )
+            return
+        error = last_line(self._performer.error or 'the task has returned Retry')
+        if status == 'failed':
+            extra = logs.ended(status, seconds)
+            log.info('Job %s failed in %.3f s: %s', job.id, seconds, error, extra=extra)
+            return
+        log.info(
+            'Job %s failed in %.3f s, is tried again after %.1f s: %s',
+            job.id,
+            seconds,
+            ended.delay or 0,
+            error,
+            extra=logs.ended('retried', seconds),
+        )
 
     def _release(self, job: CheckedJob, claim: Claim) -> Ending | None:
         """Return the ending of a job for a newer worker, or None once the grace has passed."""
@@ -289,6 +318,7 @@ class Runner:
         with self._in_app():
             try:
                 job = restore_job(work.claim.lease.job_id, work.claim.fields, self._connection)
+                logs.enter(job)
                 if work.is_death:
                     _report(job, work.error, is_final=work.status == 'failed', is_death=True)
                 if work.status != 'stopped' and not job.webhooks:
@@ -308,6 +338,10 @@ def unreadable(claim: Claim, error: Exception, connection: Redis) -> Ending:
     """Return the ending of a job whose record cannot be read."""
     text = f'InvalidJobError: the record of the job cannot be read: {error!r}'
     return _unread(claim, text, connection)
+
+
+def _ended_unread(lease: Lease) -> dict[str, Any]:
+    return {'job_id': lease.job_id, 'queue': lease.origin, **logs.ended('failed', 0.0)}
 
 
 def _unread(claim: Claim, error: str, connection: Redis) -> Ending:
@@ -352,6 +386,7 @@ def _add_application_hint(error: RuntimeError) -> None:
 
 
 _NOTHING = contextlib.nullcontext()
+_STARTED = {'event': 'job_started'}  # `extra` of the line about the start of a run
 _NO_APP = 'Working outside of application context'  # Flask's message
 
 # Errors after which a retry would fail too.

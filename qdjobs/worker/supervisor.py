@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 import msgspec
 from redis.exceptions import RedisError
@@ -16,7 +17,7 @@ from rq.defaults import CALLBACK_TIMEOUT
 from rq.executions import Execution
 from rq.queue import Queue
 
-from qdjobs.worker import ending
+from qdjobs.worker import ending, logs
 from qdjobs.worker.claims import LATE, Claims
 from qdjobs.worker.contact import Contact
 from qdjobs.worker.ending import Ending
@@ -160,7 +161,7 @@ class Supervisor:
         if horse.has_entered_task:
             self._early_deaths = 0
             error = f'HorseDied: {died} while it ran the job'
-            return self._crashed(run.claim, error, died)
+            return self._crashed(run, error, died)
         self._early_deaths += 1
         job_id = run.claim.lease.job_id
         log.error('Worker %s: %s before it ran job %s', self._contact.worker, died, job_id)
@@ -176,19 +177,21 @@ class Supervisor:
         lease, orders = run.claim.lease, self._orders
         moment = time.monotonic()
         if moment >= run.lease_until:
-            log.error('Worker %s: lost the lease of job %s', self._contact.worker, lease.job_id)
+            text = 'Worker %s: lost the lease of job %s'
+            log.error(text, self._contact.worker, lease.job_id, extra=_ended(run, 'released'))
             return Outcome(ending.released().encode())
         if orders.execution_to_kill == lease.execution_id:
             return self._killed_by_command(run)
         if orders.at_once or moment >= orders.grace_until:
-            log.warning('Worker %s: requeues job %s to exit', self._contact.worker, lease.job_id)
+            text = 'Worker %s: requeues job %s to exit'
+            log.warning(text, self._contact.worker, lease.job_id, extra=_ended(run, 'released'))
             return Outcome(ending.released().encode())
         if self._is_overdue(run, moment):
             error = (
                 f'JobTimeoutException: Task exceeded maximum timeout value ({run.timeout:g} '
                 'seconds) and did not end; its process was killed'
             )
-            return self._crashed(run.claim, error)
+            return self._crashed(run, error)
         return None
 
     def _is_overdue(self, run: Run, moment: float) -> bool:
@@ -242,18 +245,24 @@ class Supervisor:
     def _killed_by_command(self, run: Run) -> Outcome:
         claim = run.claim
         if not self._orders.is_kill_a_stop:
-            return self._crashed(claim, 'HorseDied: the work horse was killed by a command')
+            return self._crashed(run, 'HorseDied: the work horse was killed by a command')
         job = self._restore(claim)
         if isinstance(job, Ending):
             return Outcome(job.encode())
+        text = 'Worker %s: job %s was stopped'
+        log.info(text, self._contact.worker, job.id, extra=_ended(run, 'stopped', job))
         follow_up = FollowUp(claim, 'stopped') if job._stopped_callback_name else None
         return Outcome(ending.stopped(job, self._contact.worker).encode(), follow_up)
 
-    def _crashed(self, claim: Claim, error: str, died: HorseDied | None = None) -> Outcome:
-        log.error('Worker %s: job %s: %s', self._contact.worker, claim.lease.job_id, error)
+    def _crashed(self, run: Run, error: str, died: HorseDied | None = None) -> Outcome:
+        claim, text = run.claim, 'Worker %s: job %s: %s'
         job = self._restore(claim)
         if isinstance(job, Ending):
+            extra = _ended(run, 'failed')
+            log.error(text, self._contact.worker, claim.lease.job_id, error, extra=extra)
             return Outcome(job.encode())
+        extra = _ended(run, 'retried' if job.should_retry else 'failed', job)
+        log.error(text, self._contact.worker, job.id, error, extra=extra)
         if died is not None:
             self._worker.handle_work_horse_killed(job, 0, died.status, None)
         if job.should_retry:
@@ -297,6 +306,16 @@ class Supervisor:
         except HorseDied as died:
             log.error('Worker %s: after the end of job: %s', self._contact.worker, died)
             self._horse = None
+
+
+def _ended(run: Run, outcome: str, job: CheckedJob | None = None) -> dict[str, Any]:
+    """Return the `extra` fields of the line about the end of a run that the horse does not log."""
+    fields = {'job_id': run.claim.lease.job_id, 'queue': run.claim.lease.origin}
+    if job is not None:
+        # Not from its data: reading that may be what has killed the horse.
+        job._func_name = run.claim.fields.get(b'task', b'').decode(errors='replace')
+        fields = logs.fields_of(job)
+    return fields | logs.ended(outcome, time.monotonic() - run.started_at)
 
 
 def _callback_timeout(fields: dict[bytes, bytes]) -> float:

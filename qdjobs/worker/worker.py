@@ -20,12 +20,12 @@ from redis.exceptions import RedisError, ResponseError
 from redis.retry import Retry
 from rq import Worker
 from rq.defaults import DEFAULT_LOGGING_DATE_FORMAT, DEFAULT_LOGGING_FORMAT, RQ_KEY_PREFIX
-from rq.logutils import setup_loghandlers
 from rq.utils import now, utcformat
 from rq.worker import DequeueStrategy
 
 from qdjobs.client.payload import PlainSerializer
 from qdjobs.config import JobConfig, get_config
+from qdjobs.worker import logs
 from qdjobs.worker.claims import Claims
 from qdjobs.worker.contact import Contact
 from qdjobs.worker.horse import Horse, HorseDied, HorseFailed
@@ -119,10 +119,13 @@ class JobWorker(Worker):
         """
         self._dequeue_strategy = dequeue_strategy
         self._orders.install()  # first: a signal would kill the process
-        for name in ('rq.worker', 'rq.job', 'qdjobs', *self._config.task_modules):
-            setup_loghandlers(logging_level, date_format, log_format, name=name)
+        try:
+            logs.set_up(self._config, logging_level, date_format, log_format)
+        except ValueError as error:
+            raise SystemExit(f'Error: {error}') from None
         self._require_rq_keys()
-        self._import_tasks()
+        with logs.configurable():
+            self._import_tasks()
         self._supervisor.require_horse()  # before RQ starts its thread, and before a job is claimed
         try:
             self._announce()

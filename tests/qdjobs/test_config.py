@@ -53,6 +53,7 @@ def test_every_setting_can_be_set() -> None:
         'JOB_DUE_INTERVAL': '0.01',
         'JOB_HEARTBEAT_INTERVAL': '20',
         'JOB_TIDY_INTERVAL': '7.5',
+        'JOB_LOG_FORMAT': 'json',
         'JOB_WEBHOOK_HOSTS': 'a.example, b.example',
         'JOBS_API_TOKEN': 'hidden-a',
         'METRICS_TOKEN': 'hidden-m',
@@ -80,6 +81,7 @@ def test_every_setting_can_be_set() -> None:
         'due_interval': 0.01,
         'heartbeat_interval': 20.0,
         'tidy_interval': 7.5,
+        'log_format': 'json',
         'webhook_hosts': ('a.example', 'b.example'),
         'app': 'app:create_app',
         'api_token': 'hidden-a',
@@ -132,6 +134,7 @@ DEFAULTS: dict[str, Any] = {
     'due_interval': 0.5,
     'heartbeat_interval': 10.0,
     'tidy_interval': 5.0,
+    'log_format': 'text',
     'webhook_hosts': (),
     'app': None,
     'api_token': None,
@@ -171,6 +174,7 @@ BAD = [
         for name in ('JOBS_API_TOKEN', 'METRICS_TOKEN')
         for text in ('two words', 'line\n', 'é')
     ],
+    *[('JOB_LOG_FORMAT', text) for text in ('xml', 'JSON', ' ')],
     ('DASHBOARD_USERNAME', 'without a password'),
     ('DASHBOARD_PASSWORD', 'without a user'),
 ]
@@ -180,6 +184,11 @@ BAD = [
 def test_a_bad_value_names_its_variable(name: str, value: str) -> None:
     with pytest.raises(ValueError, match=rf'(^|\W){name}\W'):
         _read({name: value})
+
+
+def test_a_wrong_format_names_both() -> None:
+    with pytest.raises(ValueError, match="must be text or json, not 'xml'"):
+        _read({'JOB_LOG_FORMAT': 'xml'})
 
 
 def test_a_bad_url_does_not_tell_its_password() -> None:
