@@ -127,7 +127,7 @@ class JobQueue:
         if api is not None and config.api_token:
             yield make_jobs_api(self._names, config.api_token), api
         elif api is not None:
-            log.info('There is no HTTP API at %s: set JOBS_API_TOKEN to have one.', api)
+            log.debug('There is no HTTP API at %s: set JOBS_API_TOKEN to have one.', api)
         if dashboard is not None and config.dashboard_login:
             with needs_extra('dashboard'):
                 from qdjobs.web.dashboard import views
