@@ -10,6 +10,8 @@ import pytest
 from tests.support.newcomer import blocks
 from tests.support.processes import ROOT
 
+pytestmark = pytest.mark.slow  # a pytest of its own for each page
+
 PYTEST = '-m pytest -q -W error -p qdjobs.testing.pytest_plugin'
 
 

@@ -247,7 +247,7 @@ def test_without_a_token_there_is_no_api(
 ) -> None:
     app = Flask('an-app')
     before = list(app.url_map.iter_rules())
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.DEBUG):
         JobQueue(app, url_prefix='/jobs')
     assert list(app.url_map.iter_rules()) == before
     client = app.test_client()

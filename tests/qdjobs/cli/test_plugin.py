@@ -12,6 +12,8 @@ from tests.support.apps import create_shop
 from tests.support.processes import ROOT
 from tests.support.shell import FLASK
 
+pytestmark = pytest.mark.slow  # a process for each command
+
 SHOP, OWN = 'tests.support.apps:create_shop', 'tests.support.apps:create_with_own_jobs'
 
 

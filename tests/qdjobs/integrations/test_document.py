@@ -10,6 +10,8 @@ from tests.support.newcomer import blocks
 from tests.support.processes import ROOT, Worker
 from tests.support.sentry import receiving
 
+pytestmark = pytest.mark.slow  # a worker for each, with the SDK
+
 TASKS = "def pay() -> None:\n    raise ValueError('no money')\n"
 REQUEST = """
 from qdjobs import enqueue_background_job

@@ -17,6 +17,8 @@ from qdjobs.integrations.opentelemetry import trace_jobs
 from tests.support.opentelemetry import ROW, read_spans
 from tests.support.processes import ROOT, Worker, eventually, kill_group
 
+pytestmark = pytest.mark.slow  # a worker for each, with the SDK
+
 Span = dict[str, Any]
 
 OTHER = 'tests.support.hooked.act'  # a worker may not run it

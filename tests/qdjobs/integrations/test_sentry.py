@@ -17,6 +17,8 @@ from qdjobs.integrations.sentry import init_sentry
 from tests.support.processes import ROOT, Worker, eventually, kill_group
 from tests.support.sentry import SELL, Received, receiving
 
+pytestmark = pytest.mark.slow  # a worker for each, with the SDK
+
 OTHER = 'tests.support.hooked.act'  # a worker may not run it
 APP = {'JOB_APP': 'tests.support.sentry:create_app', 'JOB_TASK_MODULES': 'tests.support.sentry'}
 CALM = APP | {'JOB_LEASE': '10'}

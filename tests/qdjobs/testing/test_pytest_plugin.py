@@ -8,6 +8,8 @@ import pytest
 
 from tests.support.processes import ROOT
 
+pytestmark = pytest.mark.slow  # a pytest of its own
+
 TESTS = """
 import pytest
 from flask import Flask

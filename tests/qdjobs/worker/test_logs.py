@@ -312,6 +312,7 @@ def test_what_a_task_and_its_programs_print_survives_their_process() -> None:
     assert 'HorseDied: the work horse was killed by SIGKILL' in done.stderr
 
 
+@pytest.mark.slow
 def test_the_page_about_logging_works_as_it_stands(tmp_path: Path, redis_url: str) -> None:
     reader = Newcomer(tmp_path, reader_environment(redis_url), {}, tmp_path)
     for block in blocks(DOCUMENT):
