@@ -1,5 +1,6 @@
 """Have a task's arguments checked further than by its hints, when it is enqueued."""
 
+import inspect
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
@@ -15,6 +16,9 @@ def checked_by(check: Callable[P, object]) -> Callable[[Callable[P, R]], Callabl
     `check` has the task's parameters. Whatever it raises refuses the call with an InvalidJobError,
     which is shown to callers. The task itself does not change: a worker does not call the check.
     """
+
+    if inspect.iscoroutinefunction(check):
+        raise TypeError(f'{check.__name__} is a coroutine, which nobody would wait for.')
 
     def mark(task: Callable[P, R]) -> Callable[P, R]:
         setattr(task, _CHECK, check)

@@ -19,6 +19,7 @@ import msgspec
 from msgspec import inspect as msgspec_inspect
 from rq.job import Retry
 
+from qdjobs.client.objects import find_difference, find_unknown_key
 from qdjobs.errors import InvalidJobError, short_repr
 
 # msgspec would convert strings and numbers to these; a task gets the value that its caller passed.
@@ -143,12 +144,12 @@ class ObjectCheck(HintCheck):
         return None
 
     def pack(self, value: Any) -> Any:
-        """Return the value with its objects as dicts. Raises ValueError."""
+        """Return the value with its objects as dicts. Raises ValueError if it would change."""
         try:
             plain = msgspec.to_builtins(value, builtin_types=_NOT_CONVERTED)
         except (TypeError, RecursionError) as error:
             raise ValueError(str(error)) from None
-        if change := _find_change(value, self.unpack(plain), self.interchangeable):
+        if change := find_difference(value, self.unpack(plain), self.interchangeable):
             raise ValueError(change)
         return plain
 
@@ -158,22 +159,19 @@ class ObjectCheck(HintCheck):
 
     def read_json(self, value: Any) -> Any:
         """Check a value from JSON, and return it as it travels. Raises ValueError."""
-        return msgspec.to_builtins(
-            self._convert(value, str_keys=True), builtin_types=_NOT_CONVERTED
-        )
+        return self.pack(self._convert(value, str_keys=True))
 
     def _convert(self, value: Any, **options: Any) -> Any:
         problems = []
         for hint in self.hints:
             try:
                 converted = msgspec.convert(value, hint, **options)
-            except (ValueError, TypeError) as error:
-                problems.append(_error_message(error, hint, value))
+            except Exception as error:  # noqa: BLE001  # a class is code, and can raise anything
+                problems.append(_plain_message(error))
                 continue
-            plain = msgspec.to_builtins(converted, builtin_types=_NOT_CONVERTED)
-            if (dropped := _find_unknown_key(value, plain)) is None:
+            if (unknown := find_unknown_key(value, converted)) is None:
                 return converted
-            problems.append(f'Unexpected key {short_repr(dropped)}')
+            problems.append(f'Unexpected key {short_repr(unknown)}')
         raise ValueError(' / '.join(dict.fromkeys(problems)))
 
 
@@ -311,23 +309,16 @@ def _find_dropped_key(before: Any, after: Any) -> Any:
     return next((key for pair in pairs if (key := _find_dropped_key(*pair)) is not None), None)
 
 
-def _find_unknown_key(before: Any, after: Any) -> Any:
-    """Return a key that has no counterpart in the plain form of an object, or None."""
-    pairs: Iterable[tuple[Any, Any]] = ()
-    if isinstance(before, dict) and isinstance(after, dict):
-        named = {str(key): item for key, item in after.items()}
-        for key in before:
-            if str(key) not in named:
-                return key
-        pairs = ((item, named[str(key)]) for key, item in before.items())
-    elif isinstance(before, (list, tuple)) and isinstance(after, (list, tuple)):
-        pairs = zip(before, after, strict=False)  # a set from JSON drops what is there twice
-    return next((key for pair in pairs if (key := _find_unknown_key(*pair)) is not None), None)
+def _plain_message(error: Exception) -> str:
+    message = str(error).replace('`', '').replace(' - at', ' at')
+    if isinstance(error, (ValueError, TypeError)):
+        return message
+    return f'{type(error).__name__}: {message}'.rstrip(': ')
 
 
 def _error_message(error: Exception, hint: Any, value: Any) -> str:
     """Return msgspec's message, with a description for a pattern and the hint for an enum."""
-    problem = str(error).replace('`', '').replace(' - at', ' at')
+    problem = _plain_message(error)
     if 'matching regex' in problem and (described := ' or '.join(_descriptions(hint))):
         place = problem.rpartition(' at $')[2] if ' at $' in problem else ''
         return f'Expected {described}, got {short_repr(value)}' + (f' at ${place}' if place else '')

@@ -6,6 +6,7 @@ import sys
 import types
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache
 from inspect import Parameter
@@ -107,7 +108,7 @@ class Task:
         """Raise InvalidJobError if the task's own check refuses the packed arguments."""
         if (check := self.own_check) is None:
             return
-        args, kwargs = self.unpack(args, kwargs)
+        args, kwargs = self.unpack(*deepcopy((args, dict(kwargs))))  # a check changes nothing
         try:
             check(*args, **kwargs)
         except Exception as error:
@@ -216,6 +217,12 @@ def defined_path(function: Callable[..., object]) -> str:
             'top of its module.'
         )
     return f'{module}.{name}'
+
+
+def forget_tasks() -> None:
+    """Have each task resolved anew: in a test, another function may be in its place."""
+    resolve_in.cache_clear()
+    _find.cache_clear()
 
 
 @cache

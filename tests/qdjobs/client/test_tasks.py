@@ -452,6 +452,23 @@ def test_a_check_of_the_tasks_own_refuses_every_kind_of_call(write: Write) -> No
     assert call_from_python(path, (2, 3), {}, {}).args == (2, 3)
 
 
+def test_a_check_changes_no_argument_and_is_no_coroutine(write: Write) -> None:
+    source = """
+from qdjobs.checks import checked_by
+
+def _check(rows: list[int]) -> None:
+    rows.append(object())
+
+@checked_by(_check)
+def f(rows: list[int]) -> None: ...
+"""
+    rows = [1]
+    assert call_from_python(f'{write(source)}.f', (rows,), {}, {}).args == ([1],)
+    assert rows == [1]
+    with pytest.raises(UnknownTaskError, match='_check is a coroutine, which nobody would wait'):
+        resolve_task(f'{write(source.replace("def _check", "async def _check"), "another")}.f')
+
+
 def test_a_worker_does_not_call_a_tasks_own_check(write: Write) -> None:
     function, (args, kwargs) = check_call(f'{write(CHECKED)}.f', (3, 2), {})
     assert function(*args, **kwargs) == -1
@@ -576,6 +593,95 @@ def test_an_object_that_does_not_fit_is_refused(
 ) -> None:
     with pytest.raises(InvalidJobError, match=reason):
         resolve_task(f'{objects.__name__}.f').pack((make(objects),), {})
+
+
+CHANGING = """
+import dataclasses, enum, msgspec
+from typing import Any, Optional
+
+class Tone(enum.Enum):
+    A = 'a'
+
+@dataclasses.dataclass
+class Base:
+    x: int
+
+@dataclasses.dataclass
+class Derived(Base): ...
+
+@dataclasses.dataclass
+class Counting:
+    x: int
+    def __post_init__(self):
+        self.x += 1
+
+@dataclasses.dataclass
+class Strict:
+    x: int
+    def __post_init__(self):
+        assert self.x < 100, 'too large'
+
+@dataclasses.dataclass
+class Holder:
+    what: Any = None
+    base: Optional[Base] = None
+    tone: Tone = Tone.A
+
+class Short(msgspec.Struct, omit_defaults=True, rename='camel', tag='short'):
+    first_part: int = 1
+    next_part: Optional[Base] = None
+
+def f(value: Holder | None = None, counting: Counting | None = None,
+      strict: Strict | None = None, short: Short | None = None): ...
+"""
+
+
+@pytest.fixture
+def changing(write: Write) -> Any:
+    return sys.modules[resolve_task(f'{write(CHANGING)}.f').function.__module__]
+
+
+@pytest.mark.parametrize(
+    ('make', 'reason'),
+    [
+        (lambda o: {'counting': o.Counting(1)}, 'argument .counting.: 2 would arrive as 3'),
+        (lambda o: {'value': o.Holder({1, 2})}, 'Expected list, got set'),
+        (lambda o: {'value': o.Holder(o.Base(1))}, 'Expected dict, got Base'),
+        (lambda o: {'value': o.Holder(o.Tone.A)}, 'Expected str, got Tone'),
+        (lambda o: {'value': o.Holder(base=o.Derived(1))}, 'Expected Base, got Derived'),
+    ],
+)
+def test_an_object_that_would_arrive_changed_is_refused(
+    changing: Any, make: Callable[[Any], Any], reason: str
+) -> None:
+    with pytest.raises(InvalidJobError, match=reason):
+        resolve_task(f'{changing.__name__}.f').pack((), make(changing))
+
+
+@pytest.mark.parametrize(
+    ('given', 'reason'),
+    [
+        ({'counting': {'x': 1}}, '2 would arrive as 3'),
+        ({'strict': {'x': 100}}, 'AssertionError: too large'),
+        ({'value': {'tone': 'b'}}, r"Invalid enum value 'b' at \$.tone"),
+        ({'short': {'type': 'short', 'other': 1}}, "Unexpected key 'other'"),
+    ],
+)
+def test_an_object_from_json_that_does_not_fit_is_refused(
+    changing: Any, given: dict[str, Any], reason: str
+) -> None:
+    with pytest.raises(InvalidJobError, match=reason):
+        resolve_task(f'{changing.__name__}.f').read_json(given)
+
+
+def test_a_struct_may_leave_out_defaults_and_rename_its_fields(changing: Any) -> None:
+    task = resolve_task(f'{changing.__name__}.f')
+    given = {'type': 'short', 'firstPart': 1, 'nextPart': {'x': 2}}
+    read = task.read_json({'short': given})
+    assert task.unpack((), read)[1] == {'short': changing.Short(1, changing.Base(2))}
+    assert task.unpack(*task.pack((), {'short': changing.Short()}))[1] == {
+        'short': changing.Short()
+    }
 
 
 def test_an_object_that_no_hint_names_does_not_travel(objects: Any) -> None:
