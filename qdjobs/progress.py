@@ -6,6 +6,7 @@ Outside a job these functions do nothing, so a task can be called like any funct
 import logging
 import time
 from collections.abc import Iterable, Iterator, Sized
+from copy import deepcopy
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
@@ -65,7 +66,7 @@ def describe_job(job: 'Job') -> CurrentJob:
         is_last_attempt=retries_left == 0,
         created_at=job.created_at,
         enqueued_at=job.enqueued_at,
-        meta=job.meta.get(META, {}),
+        meta=deepcopy(job.meta.get(META, {})),  # a task changes nothing that others read
     )
 
 

@@ -4,6 +4,7 @@ Each way resolves the task once, checks each argument once and parses the option
 """
 
 from collections.abc import Iterable, Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -15,6 +16,7 @@ from qdjobs.config import get_config
 from qdjobs.errors import InvalidJobError, short_repr
 
 MAX_CALLS = 5000  # jobs in one batch: Redis serves no other client meanwhile
+MAX_PAIRS = 20_000  # of a job and one that it waits for, in one batch
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class Call:
     ) -> 'Call':
         """Return the call of checked arguments. Raises InvalidJobError as `Task.accept` does."""
         task.accept(args, kwargs)
-        return cls(task, args, kwargs, options, job_id, dict(options.meta))
+        return cls(task, args, kwargs, options, job_id, deepcopy(dict(options.meta)))
 
 
 def call_from_python(
@@ -97,10 +99,24 @@ def calls_from_python(
     if len(bounded) > MAX_CALLS:
         raise InvalidJobError(f'At most {MAX_CALLS} calls go in one step: make several of them.')
     batch_id = options.job_id or str(uuid4())
+    _check_parents(batch_id, len(bounded), options)
     return batch_id, [
         _member(task, number, kwargs, options, f'{batch_id}-{number}')
         for number, kwargs in enumerate(bounded)
     ]
+
+
+def _check_parents(batch_id: str, calls: int, options: JobOptions) -> None:
+    """Check what a batch waits for. Redis serves no other client while it notes each pair."""
+    parents = len(options.after)
+    if parents * calls > MAX_PAIRS:
+        raise InvalidJobError(
+            f'{calls} calls that wait for {parents} jobs are {calls * parents} pairs, more than '
+            f'{MAX_PAIRS}: have one job wait for these, and the batch for that one.',
+            'job_after',
+        )
+    if not {f'{batch_id}-{number}' for number in range(calls)}.isdisjoint(options.after):
+        raise InvalidJobError('job_after has a job of the batch itself.', 'job_after')
 
 
 def _member(

@@ -34,6 +34,7 @@ from qdjobs.progress import META
 
 # What RQ raises for a malformed record of a job.
 RECORD_ERRORS = (NoSuchJobError, ValueError, TypeError, LookupError, AttributeError)
+MAX_BATCH = 60_000_000  # bytes that are sent in one step
 MAX_META = 10_000  # bytes of a job's metadata, which each of its statuses has
 _FIELDS_PER_JOB = ('data', 'description', 'retry_intervals')  # not shared by the jobs of a batch
 
@@ -118,6 +119,11 @@ def _send(calls: Sequence[Call], repeat_id: str) -> list[Job]:
     metas = [_pack_meta(call) for call in calls] if any(call.meta for call in calls) else []
     config = get_config()
     payloads = [_pack(call, config.max_arguments) for call in calls]
+    if sum(map(len, payloads)) > MAX_BATCH:
+        raise InvalidJobError(
+            f'The arguments of the batch have more than {MAX_BATCH // 1_000_000} MB: make several '
+            'batches of it.'
+        )
     if (other := stand_in()) is not None:
         return other.enqueue(calls, payloads, metas)
     with redis_connection(repeat_id) as connection:
@@ -141,7 +147,9 @@ def _send(calls: Sequence[Call], repeat_id: str) -> list[Job]:
     if isinstance(replies, bytes):
         raise no_such_parent(replies.decode())
     for job, existing in zip(jobs, replies, strict=True):
-        if existing:
+        if existing == 1:
+            job._status, job.enqueued_at = JobStatus.DEFERRED, None
+        elif existing:
             load_fields(job, existing)
     return jobs
 

@@ -101,7 +101,7 @@ class Hooks:
             try:
                 failure = failure or describe()
                 function(failure)
-            except Exception:
+            except (Exception, SystemExit):
                 log.exception('A failure could not be reported')
 
 

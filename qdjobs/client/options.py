@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol, TypedDict
 
+from qdjobs.client.payload import MAX_DEPTH, check_plain
 from qdjobs.config import MAX_DURATION, QUEUES, JobConfig
 from qdjobs.errors import InvalidJobError, short_repr
 
@@ -172,16 +173,17 @@ def _start_at(given: Mapping[str, Any]) -> datetime | None:
     if delay is not None:
         moment = datetime.now(UTC) + timedelta(seconds=parse_duration('job_delay', delay))
     elif moment is not None and (not isinstance(moment, datetime) or moment.utcoffset() is None):
+        tomorrow = f'{datetime.now(UTC) + timedelta(days=1):%Y-%m-%dT%H:%MZ}'
         raise InvalidJobError(
-            'job_at must be an aware datetime, such as datetime(2030, 1, 1, tzinfo=UTC) or, in a '
-            f'shell, 2030-01-01T00:00Z, not {short_repr(moment)}.',
+            'job_at must be an aware datetime, such as datetime.now(UTC) + timedelta(days=1) or, '
+            f'in a shell, {tomorrow}, not {short_repr(moment)}.',
             'job_at',
         )
     if moment is None or moment <= datetime.now(UTC):
         return None
     if moment > datetime.now(UTC) + timedelta(seconds=MAX_DURATION):
         raise InvalidJobError(
-            f'job_at must be within a year from now, not {short_repr(moment)}.', 'job_at'
+            f'job_at must be within a year from now, not {moment.isoformat()}.', 'job_at'
         )
     return moment
 
@@ -212,6 +214,8 @@ def _meta(meta: Any) -> Mapping[str, Any]:
             f'{short_repr(meta)}.',
             'job_meta',
         )
+    if meta:
+        check_plain(dict(meta), 'job_meta', MAX_DEPTH - 1)
     return meta
 
 

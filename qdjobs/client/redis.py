@@ -41,11 +41,11 @@ _ANSWER_TIMEOUT = 0.9  # seconds
 
 def get_connection() -> Redis:
     """Return this process's Redis client, created on first use. Its pool survives a fork."""
-    return _connect(get_config().redis_url)
+    return connect(get_config().redis_url)
 
 
 @lru_cache(maxsize=8)
-def _connect(url: str) -> Redis:
+def connect(url: str) -> Redis:
     # Protocol 2 without driver info needs no handshake, which takes several round trips. Not over
     # TLS: there redis-py mistakes the server's first bytes for an unread answer.
     no_handshake: dict[str, Any] = {'protocol': 2, 'driver_info': None}

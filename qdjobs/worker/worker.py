@@ -305,6 +305,7 @@ class JobWorker(Worker):
         can_go_on = (
             self._supervisor.has_horse
             and outcome.follow_up is None
+            and not self._recorder.follow_ups  # of deaths that this worker has found
             and not is_last
             and not self._orders.stop
             and not self._recorder.is_behind

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -60,6 +61,8 @@ def live() -> Iterator[None]:
 def break_down(failure: Failure) -> None:
     if failure.job.meta.get('break') == 'report':
         raise LookupError('in the report')
+    if failure.job.meta.get('break') == 'exit':
+        sys.exit(3)
 
 
 @queue.on_failure

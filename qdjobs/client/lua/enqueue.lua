@@ -3,7 +3,7 @@
 -- each job; the metadata of each job, unless none has any. The array: queue, score to schedule at ('' =
 -- enqueue now), shared fields and values, of which the first is `task`, ids, descriptions, retry delays
 -- (JSON), ids of the jobs that must finish first.
--- Returns for each job 0 if it was added, or the hash of the job that already waits or runs; instead
+-- Returns for each job 0 if it was added, 1 if it is deferred, or the hash of the job that already waits or runs; instead
 -- the id of a job that must finish first, but does not exist.
 -- Everything is read before anything is written.
 local queue, score, shared, ids, descriptions, delays, parents = unpack(cmsgpack.unpack(ARGV[2]))
@@ -56,7 +56,7 @@ for i, id in ipairs(ids) do
       redis.call('SADD', rq .. 'job::' .. id .. ':dependencies', unpack(parents))
     end
     if waits then defer(id) end
-    reply[i] = 0
+    reply[i] = waits and 1 or 0
     added = added + 1
   end
 end

@@ -97,6 +97,17 @@ def test_what_cannot_be_waited_for_is_refused(
     assert len(jobs) == 0
 
 
+def test_a_batch_waits_for_few_jobs_or_few_jobs_for_many(connection: Redis) -> None:
+    many = enqueue_background_jobs(ADD, [{'a': 1}] * 1000, job_id='many')
+    connection.delete('rq:queue:default')
+    with pytest.raises(InvalidJobError, match='are 21000 pairs, more than 20000: have one job'):
+        enqueue_background_jobs(ADD, [{'a': 1}] * 21, job_after=many)
+    with pytest.raises(InvalidJobError, match='job_after has a job of the batch itself'):
+        enqueue_background_jobs(ADD, [{'a': 1}], job_id='many', job_after='many-0')
+    waiting = enqueue_background_jobs(ADD, [{'a': 1}] * 20, job_after=many)
+    assert {job.get_status(refresh=False).value for job in waiting} == {'deferred'}
+
+
 def test_a_recorded_job_is_deferred_and_found_by_what_it_waits_for() -> None:
     with recorded_jobs() as jobs:
         first, other = (enqueue_background_job(ADD, number) for number in (1, 2))

@@ -94,6 +94,20 @@ def test_a_hook_sees_each_call_and_adds_to_its_metadata(queue: JobQueue) -> None
     assert shared == {'request': 'r'}
 
 
+def test_no_job_shares_its_metadata_with_another_or_with_its_caller(queue: JobQueue) -> None:
+    @queue.before_enqueue
+    def tag(call: Call) -> None:
+        call.meta['tags'].append(call.kwargs['a'])
+
+    shared: dict[str, Any] = {'tags': []}
+    queue.add('add', ADD, job_meta=shared)
+    jobs = [queue.enqueue('add', a=1).id]
+    jobs += [job.id for job in enqueue_background_jobs(ADD, [{'a': 2}, {'a': 3}], job_meta=shared)]
+    found = [status and status['meta'] for status in read_statuses(jobs)]
+    assert found == [{'tags': [1]}, {'tags': [2]}, {'tags': [3]}]
+    assert shared == {'tags': []}
+
+
 def test_only_some_calls_of_a_batch_can_have_metadata(queue: JobQueue) -> None:
     @queue.before_enqueue
     def note(call: Call) -> None:
@@ -175,6 +189,13 @@ def test_the_hooks_of_one_application_are_not_those_of_another(queue: JobQueue) 
     with other.app_context():
         enqueue_background_job(ADD, 1)
     assert seen == []
+
+
+def test_a_batch_of_large_arguments_is_refused(connection: Redis) -> None:
+    calls = [{'text': 'x' * 900_000}] * 70
+    with pytest.raises(InvalidJobError, match='more than 60 MB: make several batches'):
+        enqueue_background_jobs('tests.support.tasks.echo', calls)
+    assert connection.dbsize() == 0
 
 
 @pytest.mark.parametrize('size', [999_000, 1_000_000])

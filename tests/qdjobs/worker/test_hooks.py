@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from qdjobs import enqueue_background_job, get_job_status, wait_for_job
+from qdjobs import enqueue_background_job, enqueue_background_jobs, get_job_status, wait_for_job
 from qdjobs.config import environment_config
 from tests.support.hooked import create_app
 from tests.support.processes import Worker, eventually, kill_group
@@ -160,6 +160,32 @@ def test_a_lost_worker_is_reported_by_the_one_that_recovers_its_job(
     lost = 'WorkerLostError: the worker died while it ran this job'
     begin = ['begin', job.id, 1, TENANT]
     assert lines(log) == [begin, ['failure', job.id, ACT, 1, None, lost, False, True], begin]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures('app')
+def test_a_lost_worker_is_reported_before_a_full_queue_is_empty(
+    log: Path, own_worker: Worker
+) -> None:
+    lost = enqueue_background_job(ACT, 'sleep')
+    with own_worker(**CALM | {'JOB_LEASE': '1'}) as worker:
+        eventually(lambda: lines(log))
+        os.kill(worker.pid, signal.SIGKILL)
+        worker.wait(30)
+    enqueue_background_jobs(ACT, [{'what': 'nap'}] * 2000, job_queue='high')
+    with own_worker(**CALM | {'JOB_LEASE': '1'}) as other:
+        eventually(lambda: any(line[:2] == ['failure', lost.id] for line in lines(log)))
+        assert get_job_status(lost.id)['status'] == 'queued'  # behind the others
+        kill_group(other.pid)
+
+
+@pytest.mark.usefixtures('app')
+def test_a_report_that_exits_changes_no_outcome(log: Path, own_worker: Worker) -> None:
+    job = enqueue_background_job(ACT, 'fail', job_meta={'break': 'exit'})
+    with own_worker('--burst', **CALM) as worker:
+        assert worker.wait(60) == 0
+    assert get_job_status(job.id)['error'] == 'ValueError: it failed'
+    assert [line[0] for line in lines(log)].count('failure') == 1
 
 
 def test_without_its_application_a_job_runs_without_hooks(log: Path, own_worker: Worker) -> None:
