@@ -5,7 +5,7 @@ Nothing is read at import. docs/operations.md lists every variable.
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -123,12 +123,9 @@ def has_own_task_modules(used: tuple[str, ...]) -> bool:
     return any(config.task_modules != used for config in _configured)
 
 
-def known_task_modules() -> tuple[str, ...]:
-    """Return the task modules of the current application; outside of a context, of all."""
-    if has_app_context():
-        return get_config().task_modules
-    configs = _configured or {environment_config()}
-    return tuple({module: None for config in configs for module in config.task_modules})
+def known_configs() -> Collection[JobConfig]:
+    """Return the configuration of the current application; outside of a context, of all."""
+    return [get_config()] if has_app_context() else _configured or [environment_config()]
 
 
 @contextmanager

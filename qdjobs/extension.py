@@ -192,7 +192,8 @@ class JobQueue:
         """Decorate a generator function in whose `yield` a work horse runs its jobs.
 
         The first half runs once the application is loaded; an error there ends the worker. The
-        second half has two seconds; it does not run if the horse dies, or is killed under a job.
+        second half must be quick: a horse that does not end is killed. It does not run if the
+        horse dies, or is killed under a job.
         """
         self._hooks.add_around_horse(function)
         return function

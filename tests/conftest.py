@@ -100,12 +100,12 @@ def settings(
     if patient := request.node.get_closest_marker('slow') is not None:
         # Long tests ask much of Redis in one step, and the machine may be busy beside.
         monkeypatch.setattr(redis, '_ANSWER_TIMEOUT', 60.0)
-        redis._connect.cache_clear()
+        redis.connect.cache_clear()
     get_connection().flushall(asynchronous=True)
     yield monkeypatch
     environment_config.cache_clear()
     if patient:
-        redis._connect.cache_clear()
+        redis.connect.cache_clear()
 
 
 @pytest.fixture

@@ -50,7 +50,7 @@ def enqueue(task: str, arguments: tuple[str, ...], as_json: bool) -> None:
     if no other task has the same: generate_pdf. A value is JSON (7, true, [1, 2]) or text,
     whichever the task takes: 7 is text for a parameter that is a str. Write dates, times and
     durations in ISO 8601. Keys that begin with job_ are job options, such as job_queue=high,
-    job_timeout=2m or job_at=2030-01-01T00:00Z.
+    job_timeout=2m or job_at=2027-01-31T08:00Z.
 
     Exit codes: 0; 1 if the task or its arguments are refused, or Redis is away; 2 for a wrong
     option.
@@ -93,7 +93,7 @@ def cancel(
     """Cancel waiting jobs, or stop running ones.
 
     --all means every waiting job; --since those that were created since, such as 2h or
-    2030-01-01T00:00Z. Exit codes: 0, also for a job that had ended before; 1 if any job could not
+    2026-11-01T08:00Z. Exit codes: 0, also for a job that had ended before; 1 if any job could not
     be cancelled, or after another error; 2 for a wrong option; 130 after Ctrl-C.
     """
     require_ids_or_all(job_ids, all_, queue=queue, task=task, since=since, running=running)
@@ -133,7 +133,7 @@ def delete(
     """Delete jobs that have ended, with their outcome.
 
     --all needs a --status; --since means those that ended since, such as 2h or
-    2030-01-01T00:00Z. Exit codes: 0; 1 if any job could not be deleted, or after another error;
+    2026-11-01T08:00Z. Exit codes: 0; 1 if any job could not be deleted, or after another error;
     2 for a wrong option; 130 after Ctrl-C.
     """
     require_ids_or_all(job_ids, all_, queue=queue, task=task, since=since, status=status)
@@ -173,7 +173,7 @@ def retry(
     """Requeue failed, stopped or cancelled jobs.
 
     --all means every failed job; --since those that ended since, such as 2h or
-    2030-01-01T00:00Z. Exit codes: 0; 1 if any job could not be requeued (the others are), or after
+    2026-11-01T08:00Z. Exit codes: 0; 1 if any job could not be requeued (the others are), or after
     another error; 2 for a wrong option; 130 after Ctrl-C.
     """
     require_ids_or_all(job_ids, all_, queue=queue, task=task, since=since)

@@ -43,7 +43,7 @@ def _read_moment(_: click.Context, __: click.Parameter, text: str | None) -> dat
             return moment
     raise click.BadParameter(
         f'{text!r} is neither a duration, such as 2h, nor a time with its zone, such as '
-        '2030-01-01T00:00Z.'
+        '2026-11-01T08:00Z.'
     )
 
 

@@ -113,10 +113,11 @@ class Report:
         self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
     ) -> None:
         """Print the totals, also if Redis or the user has ended it early."""
-        if self.as_json:
-            click.echo(safe_json(self._document()))
-        elif self.is_brief:
-            click.echo(self._totals())
+        if kind is None or self._outcomes or self._refused:
+            if self.as_json:
+                click.echo(safe_json(self._document()))
+            elif self.is_brief:
+                click.echo(self._totals())
         if kind is KeyboardInterrupt:
             click.echo('Interrupted: the same command goes on with the rest.', err=True)
             sys.exit(INTERRUPTED)

@@ -1,13 +1,16 @@
 """Run an attempt of a job as a worker does, but in this process and thread."""
 
 import logging
-from contextlib import nullcontext
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from redis import Redis
 from rq.timeouts import BaseDeathPenalty
 
 from qdjobs.client.hooks import current_hooks
+from qdjobs.client.tasks import forget_tasks, resolve_function
 from qdjobs.config import get_config
 from qdjobs.errors import UnknownHereError, UnknownTaskError
 from qdjobs.progress import describe_job
@@ -37,6 +40,27 @@ class LocalPerformer(Performer):
     death_penalty_class: Any = NoTimeLimit
 
 
+@contextmanager
+def resolving_anew() -> Iterator[None]:
+    """Resolve tasks anew in a block, and after it: a test may have put others in their place."""
+    forget_tasks()
+    try:
+        yield
+    finally:
+        forget_tasks()
+
+
+def require_unpatched(path: str) -> None:
+    """Raise RuntimeError if a task was replaced after it was resolved."""
+    module, _, name = path.rpartition('.')
+    known = resolve_function(path)
+    if getattr(sys.modules[module], name, None) is not known:
+        raise RuntimeError(
+            f'{path} was replaced, perhaps by mock.patch, after qdjobs had found it: patch what '
+            'the task calls instead, or see what is enqueued with recorded_jobs.'
+        )
+
+
 def run_attempt(job: CheckedJob, lease: Lease, connection: Redis) -> Ending:
     """Run an attempt in the present application context, and return how it has ended.
 
@@ -48,6 +72,8 @@ def run_attempt(job: CheckedJob, lease: Lease, connection: Redis) -> Ending:
     performer.config = get_config()
     performer.log_job_description = False
     job.raised = refusal(job)
+    if job.raised is None:
+        require_unpatched(job.func_name or '')
     if isinstance(job.raised, UnknownHereError):
         job.raised = UnknownTaskError(str(job.raised))  # its public class
     hooks = current_hooks()

@@ -1,6 +1,5 @@
 """Run the jobs that wait in Redis, in this process and thread."""
 
-import time
 from collections.abc import Iterator
 from contextlib import nullcontext
 from datetime import UTC, datetime
@@ -14,7 +13,7 @@ from qdjobs.client.redis import redis_connection, redis_key
 from qdjobs.client.status import Status, read_statuses
 from qdjobs.config import get_config
 from qdjobs.errors import InvalidJobError, short_repr
-from qdjobs.testing.attempt import WORKER, run_attempt
+from qdjobs.testing.attempt import WORKER, resolving_anew, run_attempt
 from qdjobs.worker.lease import Claim, claim_job, claim_request, end_run
 from qdjobs.worker.runner import unreadable
 from qdjobs.worker.successors import enqueue_all_dependents
@@ -40,7 +39,7 @@ def run_jobs(now: datetime | None = None, raising: bool = False) -> list[Status]
             f'{short_repr(now)}.'
         )
     ran: dict[str, None] = {}
-    with redis_connection() as connection:
+    with redis_connection() as connection, resolving_anew():
         try:
             for claim in _claims(connection, now or datetime.now(UTC)):
                 ran[claim.lease.job_id] = None
@@ -68,10 +67,11 @@ def _claims(connection: Redis, now: datetime) -> Iterator[Claim]:
 
 def _make_due(connection: Redis, registry: str, now: datetime) -> None:
     """Let those scheduled jobs be due that are at a time which may lie ahead."""
-    past = time.time() - 1
-    found: list[Any] = connection.zrangebyscore(registry, past, now.timestamp())
+    time: Any = connection.time()  # which a test cannot change
+    present = time[0]
+    found: list[Any] = connection.zrangebyscore(registry, f'({present}', now.timestamp())
     if found:
-        connection.zadd(registry, dict.fromkeys(found, past), xx=True)
+        connection.zadd(registry, dict.fromkeys(found, present), xx=True)
 
 
 def _run(claim: Claim, connection: Redis) -> BaseException | None:

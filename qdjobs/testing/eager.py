@@ -1,5 +1,6 @@
 """Run each job at once, where it is enqueued."""
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -8,11 +9,13 @@ from rq.utils import utcformat
 
 from qdjobs.client.stand_in import using
 from qdjobs.client.states import ENDED
-from qdjobs.testing.attempt import WORKER, run_attempt
+from qdjobs.testing.attempt import WORKER, resolving_anew, run_attempt
 from qdjobs.testing.memory import Memory, MemoryConnection, Record
 from qdjobs.testing.recorded import RecordedJobs
 from qdjobs.worker.lease import Lease
 from qdjobs.worker.untrusted import restore_job
+
+MAX_DEPTH = 30  # jobs inside one another
 
 
 class EagerMemory(Memory):
@@ -21,12 +24,25 @@ class EagerMemory(Memory):
     def __init__(self, raising: bool) -> None:
         super().__init__()
         self._raising = raising
+        self._running = threading.local()  # how many jobs of a thread have enqueued one another
+        self._is_too_deep = False
 
     def added(self, record: Record) -> None:
         """Run the job, with its retries, before the call that enqueues it returns."""
+        depth = getattr(self._running, 'depth', 0)
         raised = None
-        while record.state not in ENDED:
-            raised = _run(record)
+        while record.state not in ENDED and not self._is_too_deep:
+            self._running.depth = depth + 1
+            self._is_too_deep = depth >= MAX_DEPTH
+            try:
+                raised = None if self._is_too_deep else _run(record)
+            finally:
+                self._running.depth = depth
+        if self._is_too_deep and depth == 0:
+            raise RuntimeError(
+                f'Each of {MAX_DEPTH} jobs has enqueued another, which eager_jobs runs inside it: '
+                'does a job enqueue itself? run_jobs runs one after the other.'
+            )
         if self._raising and raised is not None:
             raise raised
         for other in list(self.records.values()):
@@ -45,7 +61,7 @@ def eager_jobs(raising: bool = False) -> Iterator[RecordedJobs]:
     exception of the last attempt is raised too.
     """
     memory = EagerMemory(raising)
-    with using(memory):
+    with using(memory), resolving_anew():
         yield RecordedJobs(memory)
 
 

@@ -12,8 +12,10 @@ from rq.utils import utcformat
 
 from qdjobs.client.call import Call
 from qdjobs.client.enqueue import make_job, no_such_parent
+from qdjobs.client.payload import PlainSerializer
 from qdjobs.client.states import ENDED
 from qdjobs.client.status import STATUS_FIELDS, Status, make_status
+from qdjobs.client.tasks import Arguments
 from qdjobs.errors import InvalidJobError, JobNotFoundError
 from qdjobs.testing.attempt import WORKER
 from qdjobs.worker.ending import Ending
@@ -48,6 +50,7 @@ class Record:
     """One job: its call, its hash, and its outcomes, the latest first."""
 
     call: Call
+    arguments: Arguments  # as they were when it was enqueued
     made_at: datetime
     fields: dict[bytes, bytes] = field(default_factory=dict)
     outcomes: list[Any] = field(default_factory=list)
@@ -106,7 +109,8 @@ class Memory:
     def _add(self, call: Call, payload: bytes, meta: bytes) -> Record:
         job = make_job(Job(call.id, MemoryConnection({})), call)
         job.data = payload
-        record = Record(call, job.created_at)
+        _, _, *arguments = PlainSerializer.loads(payload)
+        record = Record(call, (arguments[0], arguments[1]), job.created_at)
         record.write(**{name: value for name, value in job.to_dict().items() if value != ''})
         record.write(task=call.task.path, **({'meta': meta} if meta else {}))
         self.history.append(record)

@@ -38,10 +38,26 @@ def embedded_redis_server() -> Iterator[str]:
 
 @pytest.fixture
 def embedded_redis(embedded_redis_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The URL of an empty Valkey, which REDIS_URL names during this test."""
+    """The URL of an empty Valkey, which REDIS_URL names during this test.
+
+    Jobs reach no other Redis meanwhile: not the one that an application of before may have.
+    """
     from redis import Redis
 
+    from qdjobs.client import redis
     from qdjobs.config import environment_config, without_applications
+
+    def connect(url: str) -> Redis:
+        if url != embedded_redis_server:
+            raise RuntimeError(
+                'The application was made before `embedded_redis` has set REDIS_URL: use that '
+                'fixture before the one that makes the application. For an application of a '
+                'longer scope, set its REDIS_URL to the fixture `embedded_redis_server`.'
+            )
+        return original(url)
+
+    original = redis.connect
+    monkeypatch.setattr(redis, 'connect', connect)
 
     with Redis.from_url(embedded_redis_server) as connection:
         connection.flushall()

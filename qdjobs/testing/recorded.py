@@ -1,17 +1,18 @@
 """Record what is enqueued, and assert about it."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, overload
 
-from qdjobs.client.hints import ObjectCheck
+from qdjobs.client.hints import HintCheck, ObjectCheck
 from qdjobs.client.options import JobOptions, parse_options
 from qdjobs.client.stand_in import using
 from qdjobs.client.tasks import OPTION_PREFIX, Task, TaskOrPath, path_of, resolve_in
-from qdjobs.config import known_task_modules
+from qdjobs.config import known_configs
 from qdjobs.errors import InvalidJobError, short_repr
+from qdjobs.testing.attempt import resolving_anew
 from qdjobs.testing.memory import Memory, Record
 
 _NEAR = timedelta(seconds=1)  # between the delays of two calls that name the same
@@ -80,15 +81,16 @@ class RecordedJobs(Sequence[RecordedJob]):
     ) -> list[Record]:
         path, history = path_of(named), list(self._memory.history)
         known = (record.call.task for record in history if record.call.task.path == path)
-        task = next(known, None) or resolve_in(path, known_task_modules())
+        task = next(known, None) or resolve_in(path, _task_modules())
         given = {name: value for name, value in kwargs.items() if name.startswith(OPTION_PREFIX)}
-        arguments = _bind(task, args, {name: kwargs[name] for name in kwargs.keys() - given.keys()})
-        options, now = parse_options(given, None), datetime.now(UTC)
+        own = {name: value for name, value in kwargs.items() if name not in given}
+        arguments = _bind(task, args, own, _packed)
+        options, now = _parse(given, history), datetime.now(UTC)
         return [
             record
             for record in history
             if record.call.task.path == path
-            and _fits(arguments, _bind(task, record.call.args, record.call.kwargs))
+            and _fits(arguments, _bind(task, *record.arguments, _unchanged))
             and all(_option_fits(name, options, now, record) for name in given)
         ]
 
@@ -100,11 +102,31 @@ def recorded_jobs() -> Iterator[RecordedJobs]:
     Every check of a real enqueue happens. The status of such a job is `queued`, or `scheduled`.
     """
     memory = Memory()
-    with using(memory):
+    with using(memory), resolving_anew():
         yield RecordedJobs(memory)
 
 
-def _bind(task: Task, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+def _task_modules() -> tuple[str, ...]:
+    return tuple({module: None for config in known_configs() for module in config.task_modules})
+
+
+def _parse(options: Mapping[str, Any], history: Sequence[Record]) -> JobOptions:
+    """Parse the options of an assertion. Raises InvalidJobError, also for a queue nobody has."""
+    queues = {queue for config in known_configs() for queue in config.queues}
+    queues.update(record.call.options.queue for record in history)
+    if (queue := options.get('job_queue')) is not None and queue not in queues:
+        raise InvalidJobError(
+            f'There is no queue {short_repr(queue)}: {", ".join(sorted(queues))}.'
+        )
+    return parse_options(options, None)
+
+
+def _bind(
+    task: Task,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    convert: Callable[[HintCheck | None, Any, str], Any],
+) -> dict[str, Any]:
     """Return some arguments of a task by name, as they travel."""
     try:
         task.signature.bind_partial(*args, **kwargs)
@@ -113,10 +135,25 @@ def _bind(task: Task, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[
     bound = {}
     for parameter, name, value in task.parameters.match(args, kwargs):
         check = task.checks.get(parameter)
-        if isinstance(check, ObjectCheck) and check.problem(value):  # not packed yet
-            value = check.pack(value)
-        bound[name] = value
+        bound[name] = convert(check, value, f'{task.path}: {name}')
     return bound
+
+
+def _packed(check: HintCheck | None, value: Any, where: str) -> Any:
+    """Return a value of an assertion as it travels. Raises InvalidJobError if it cannot be."""
+    problem = check.problem(value) if check is not None else None
+    if isinstance(check, ObjectCheck):
+        try:
+            return check.pack(value)
+        except ValueError as error:  # an object's plain form may be given instead
+            problem = problem and str(error)
+    if problem:
+        raise InvalidJobError(f'{where}: {problem}.')
+    return value
+
+
+def _unchanged(_: HintCheck | None, value: Any, __: str) -> Any:
+    return value
 
 
 def _fits(wanted: Mapping[str, Any], given: Mapping[str, Any]) -> bool:
@@ -142,7 +179,7 @@ def _option_fits(name: str, wanted: JobOptions, now: datetime, record: Record) -
 
 def _make(record: Record) -> RecordedJob:
     call = record.call
-    return RecordedJob(call.id, call.task.path, call.args, call.kwargs, call.options, call.meta)
+    return RecordedJob(call.id, call.task.path, *record.arguments, call.options, call.meta)
 
 
 def _describe(records: Sequence[Record]) -> str:

@@ -80,6 +80,23 @@ def test_a_scheduled_job_and_a_retry_run_once_they_are_due() -> None:
     assert run_jobs(now=in_an_hour + timedelta(minutes=2))[0]['id'] == later.id
 
 
+def test_a_clock_that_a_test_has_turned_is_the_one_that_counts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    later = datetime.now(UTC) + timedelta(days=300)
+
+    class Later(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> Any:
+            return later
+
+    monkeypatch.setattr('qdjobs.client.options.datetime', Later)
+    monkeypatch.setattr('time.time', later.timestamp)
+    job = enqueue_background_job(f'{HERE}.note', 2, job_delay='1d')
+    assert run_jobs(now=later) == []
+    assert run_jobs(now=later + timedelta(days=2))[0]['id'] == job.id
+
+
 def test_retries_follow_at_once_if_the_time_is_far_ahead() -> None:
     job = enqueue_background_job(f'{OUTCOMES}.third_time_lucky', job_max_retries=2)
     (status,) = run_jobs(now=datetime.now(UTC) + timedelta(days=1))

@@ -1,5 +1,6 @@
 """eager_jobs: a task runs where it is enqueued, and ends as in a worker."""
 
+import functools
 import logging
 import threading
 from collections.abc import Iterator
@@ -153,3 +154,36 @@ def test_the_settings_of_the_application_count(settings: pytest.MonkeyPatch) -> 
     with eager_jobs():
         job = enqueue_background_job('tests.support.outcomes.return_too_much')
         assert get_job_status(job.id)['status'] == 'finished'
+
+
+def test_a_job_that_enqueues_itself_without_an_end_is_an_error(jobs: RecordedJobs) -> None:
+    with pytest.raises(RuntimeError, match='Each of 30 jobs has enqueued another'):
+        enqueue_background_job(f'{HERE}.again')
+    assert len(jobs) == 31
+
+
+def test_a_task_that_is_patched_does_not_run(
+    jobs: RecordedJobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    enqueue_background_job(f'{HERE}.note', 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(here, 'note', lambda value: None)
+        with pytest.raises(RuntimeError, match='note was replaced, perhaps by mock'):
+            enqueue_background_job(f'{HERE}.note', 2)
+    enqueue_background_job(f'{HERE}.note', 3)
+    assert [value for _, value in here.seen] == [1, 3]
+
+
+def test_a_replacement_does_not_outlive_its_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    @functools.wraps(here.note)
+    def fake(value: Any) -> None:
+        here.seen.append('fake')
+
+    with monkeypatch.context() as patch:
+        patch.setattr(here, 'note', fake)
+        with eager_jobs():
+            enqueue_background_job(f'{HERE}.note', 1)
+    with eager_jobs():
+        enqueue_background_job(f'{HERE}.note', 2)
+    assert here.seen[0] == 'fake'
+    assert here.seen[1][1] == 2

@@ -39,6 +39,7 @@ def app():
     app = Flask('an-app')
     app.config['JOB_TASK_MODULES'] = 'tests.support.outcomes'
     JobQueue(app)
+    return app
 
 def test_outside_of_a_context_with_another_redis(recorded_jobs, app):
     enqueue_background_job('tests.support.outcomes.finish')
@@ -46,6 +47,10 @@ def test_outside_of_a_context_with_another_redis(recorded_jobs, app):
 def test_outside_of_a_context(embedded_redis, app):
     enqueue_background_job('tests.support.outcomes.finish')
     assert len(run_jobs()) == 1
+
+def test_an_application_that_was_made_before(app, embedded_redis):
+    with app.app_context(), pytest.raises(RuntimeError, match='made before `embedded_redis`'):
+        run_jobs()
 
 def test_raised(eager_jobs):
     enqueue_background_job('tests.support.outcomes.finish', 'two')
@@ -66,5 +71,5 @@ def test_the_fixtures_work_and_leave_nothing_behind(
         timeout=120,
         check=False,
     )
-    assert '1 failed, 7 passed' in done.stdout, done.stdout
+    assert '1 failed, 8 passed' in done.stdout, done.stdout
     assert 'too many positional arguments' in done.stdout

@@ -30,7 +30,7 @@ from qdjobs.client.call import Call
 from qdjobs.config import environment_config
 from qdjobs.monitoring.health import read_health
 from qdjobs.testing import RecordedJobs, eager_jobs, recorded_jobs
-from tests.support import tasks
+from tests.support import here, tasks
 from tests.support.applications import use_redis
 
 ADD = 'tests.support.tasks.add'
@@ -194,6 +194,25 @@ def test_a_job_that_differs_is_not_found(
     assert str(failure.value).endswith(f'was not enqueued. Enqueued:\n    {ADD}(1, b=5) in high')
 
 
+def test_an_object_is_found_by_itself_and_by_its_plain_form(
+    settings: pytest.MonkeyPatch, jobs: RecordedJobs
+) -> None:
+    settings.setenv('JOB_TASK_MODULES', 'tests.support.here')
+    environment_config.cache_clear()
+    rows = ['a']
+    post, letter = 'tests.support.here.post', here.Letter('zoe', {'a'})
+    imported_by_name(post, letter)
+    letter.tags.add('later')
+    imported_by_name('tests.support.here.spoil', rows)
+    rows.append('later')
+    jobs.assert_enqueued(post, here.Letter('zoe', {'a'}))
+    jobs.assert_enqueued(post, letter={'to': 'zoe', 'tags': ['a']})
+    jobs.refute_enqueued(post, letter)
+    jobs.assert_enqueued('tests.support.here.spoil', ['a'])
+    with pytest.raises(InvalidJobError, match='Expected object, got str'):
+        jobs.refute_enqueued(post, letter='zoe')
+
+
 def test_an_assertion_says_that_nothing_was_enqueued_and_when_a_job_is_due(
     jobs: RecordedJobs,
 ) -> None:
@@ -214,6 +233,8 @@ def test_an_assertion_says_that_nothing_was_enqueued_and_when_a_job_is_due(
         (ADD, {'c': 1}, InvalidJobError),
         (ADD, {'job_que': 'high'}, InvalidJobError),
         (ADD, {'job_delay': 'soon'}, InvalidJobError),
+        (ADD, {'job_queue': 'hihg'}, InvalidJobError),
+        (ADD, {'a': '1'}, InvalidJobError),
     ],
 )
 def test_an_assertion_about_what_cannot_be_is_an_error(
