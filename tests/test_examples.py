@@ -59,6 +59,7 @@ def job_queue(log: Path) -> Iterator[dict[str, str]]:
         process.wait()
 
 
+@pytest.mark.slow
 def test_the_named_tasks_and_a_client_of_a_hundred_jobs(tmp_path: Path) -> None:
     log = tmp_path / 'log'
     with job_queue(log) as variables:

@@ -89,6 +89,7 @@ def test_a_cancelled_job_that_is_retried_is_enqueued_again() -> None:
     assert counted() == {'enqueued': 2, 'canceled': 1}
 
 
+@pytest.mark.slow
 def test_a_lost_run_and_a_stopped_job_are_no_failures(own_worker: Worker) -> None:
     job = enqueue_background_job(SLEEP, 30)
     with own_worker() as worker:

@@ -229,6 +229,7 @@ def test_suspended_workers(connection: Redis) -> None:
 # Jobs
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures('allow_test_tasks')
 def test_a_job_whose_worker_was_killed(own_worker: Worker, connection: Redis) -> None:
     job = enqueue_background_job('tests.support.tasks.sleep', 60)
@@ -395,6 +396,7 @@ def remedy_for(document: dict[str, Any], words: str) -> str:
     return str(found['remedy'])
 
 
+@pytest.mark.slow
 def test_each_remedy_works_when_it_is_pasted_for_an_application_that_is_named() -> None:
     with create_shop().app_context():
         enqueue_background_job('tests.support.tasks.fail', job_id='broken')

@@ -168,6 +168,7 @@ def test_failures_are_counted_once_and_for_ever(
     assert scrape('jobs_failed_total', queue='low', task='other') == 0
 
 
+@pytest.mark.slow
 def test_a_poison_pill_is_a_failure_and_a_stopped_job_is_none(
     scrape: Scrape, own_worker: Worker
 ) -> None:

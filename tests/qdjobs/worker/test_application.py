@@ -145,6 +145,7 @@ def test_jobs_run_in_the_context_of_an_application_that_is_made_once(
     assert len(lines_of(made)) == 1
 
 
+@pytest.mark.slow
 def test_a_slow_application_costs_no_job_its_lease(own_worker: Worker) -> None:
     """A new horse is prepared between two jobs, not while the next one is leased already."""
     path = 'tests.support.worker_tasks:create_app_slowly'

@@ -114,6 +114,7 @@ def test_a_horse_lives_inside_its_hook(
     assert seen == [f'{each} in hooked' for each in lives]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures('log')
 def test_a_job_that_is_refused_is_reported(log: Path, own_worker: Worker) -> None:
     job = enqueue_background_job(ACT, job_id='refused')
@@ -125,6 +126,7 @@ def test_a_job_that_is_refused_is_reported(log: Path, own_worker: Worker) -> Non
     assert failure[-2:] == [True, False]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures('app')
 @pytest.mark.parametrize(
     ('what', 'retries', 'error'),
@@ -179,6 +181,7 @@ def test_a_lost_worker_is_reported_before_a_full_queue_is_empty(
         kill_group(other.pid)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures('app')
 def test_a_report_that_exits_changes_no_outcome(log: Path, own_worker: Worker) -> None:
     job = enqueue_background_job(ACT, 'fail', job_meta={'break': 'exit'})
@@ -188,6 +191,7 @@ def test_a_report_that_exits_changes_no_outcome(log: Path, own_worker: Worker) -
     assert [line[0] for line in lines(log)].count('failure') == 1
 
 
+@pytest.mark.slow
 def test_without_its_application_a_job_runs_without_hooks(log: Path, own_worker: Worker) -> None:
     job = enqueue_background_job(ACT)
     with own_worker('--burst', **CALM | {'JOB_APP': ''}) as worker:

@@ -120,6 +120,7 @@ def test_a_line_says_that_a_job_is_tried_again() -> None:
     assert len([line for line in lines if 'Job fail started' in line]) == 2
 
 
+@pytest.mark.slow
 def test_the_options_of_rq_go_before_the_defaults() -> None:
     enqueue('speak', 'fail')
     quiet = log_of('--quiet')
@@ -166,6 +167,7 @@ def test_as_json_each_line_is_an_object_with_all_fields() -> None:
     assert own['unusual']
 
 
+@pytest.mark.slow
 def test_as_json_a_hidden_description_hides_the_arguments_of_a_failed_job() -> None:
     enqueue('fail', password='hunter2')
     lines = log_of('--disable-job-desc-logging', JOB_LOG_FORMAT='json')
@@ -183,6 +185,7 @@ def test_as_json_the_line_about_a_dead_horse_has_the_fields_of_its_job() -> None
     assert (end['job_id'], end['task'], end['attempt'], end['queue']) == about
 
 
+@pytest.mark.slow
 def test_as_json_a_stop_is_an_end_too(own_worker: Worker, tmp_path: Path) -> None:
     log = tmp_path / 'worker.log'
     with own_worker(JOB_LOG_FORMAT='json'):
@@ -236,6 +239,7 @@ def test_the_dict_config_of_an_application_rules_its_horse(app: str) -> None:
     assert {each['logger'] for each in parent} == {'rq.worker'}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('app', ['create_for_warnings', 'create_without_level'])
 def test_the_level_of_an_application_rules(app: str) -> None:
     enqueue('speak', 'fail')
@@ -244,6 +248,7 @@ def test_the_level_of_an_application_rules(app: str) -> None:
     assert (raised['levelname'], raised['name']) == ('ERROR', 'rq.worker')
 
 
+@pytest.mark.slow
 def test_the_basic_config_of_an_application_rules() -> None:
     enqueue('speak')
     lines = log_of(app='create_basic')
@@ -253,6 +258,7 @@ def test_the_basic_config_of_an_application_rules() -> None:
     assert not [line for line in lines if '[speak]' in line]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('app', ['create_bare', 'create_careless'])
 def test_what_flask_or_python_adds_of_itself_is_no_configuration(app: str) -> None:
     enqueue('speak_for_the_application')
@@ -263,12 +269,14 @@ def test_what_flask_or_python_adds_of_itself_is_no_configuration(app: str) -> No
     ]
 
 
+@pytest.mark.slow
 def test_what_is_logged_while_the_application_is_made_is_json_too() -> None:
     log = objects(log_of(app='create_bare', JOB_LOG_FORMAT='json'))
     said = [each['message'] for each in log[:2]]
     assert said == ['the set-up speaks', 'the application is made']
 
 
+@pytest.mark.slow
 def test_a_logger_with_a_handler_of_its_own_is_not_written_twice() -> None:
     enqueue('speak_for_the_application')
     lines = log_of(app='create_for_own_logger')
@@ -278,6 +286,7 @@ def test_a_logger_with_a_handler_of_its_own_is_not_written_twice() -> None:
     assert f' INFO {TASKS} [speak_for_the_application]: ' in other
 
 
+@pytest.mark.slow
 def test_a_field_that_the_application_gives_its_records_stays() -> None:
     enqueue('speak')
     log = objects(log_of(app='create_with_factory', JOB_LOG_FORMAT='json'))
@@ -285,6 +294,7 @@ def test_a_field_that_the_application_gives_its_records_stays() -> None:
     assert tasks == {'known better'}
 
 
+@pytest.mark.slow
 def test_the_configuration_of_the_command_rules_the_parent_and_a_horse_without_one() -> None:
     enqueue('speak', 'fail')
     lines = log_of('-c', 'tests.support.log_settings')

@@ -40,6 +40,7 @@ def test_the_plain_command_runs_our_jobs_in_the_order_of_the_queues(
     assert lines_of(lines) == ['high0', 'high1', 'default0', 'default1', 'low0', 'low1']
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings('ignore::DeprecationWarning:flask')  # rq-dashboard's own
 def test_a_plain_worker_runs_our_jobs_and_rq_s_tools_read_them(
     rq_worker: Worker, redis_url: str

@@ -419,6 +419,7 @@ def monitor(url: str) -> Iterator[list[str]]:
         thread.join()
 
 
+@pytest.mark.slow
 def test_an_idle_worker_is_quiet(redis_url: str, own_worker: Worker) -> None:
     defaults = dict.fromkeys(QUICK, '')
     with own_worker(JOB_LEASE='30', **defaults) as worker:
@@ -475,6 +476,7 @@ def test_a_rate_limited_retry_keeps_its_slot(
     assert get_job_status(second.id)['status'] == 'rate_limited'
 
 
+@pytest.mark.slow
 def test_a_rate_limited_poison_pill_frees_its_slot(
     connection: Redis, queue: Queue, own_worker: Worker, shared_worker: SharedWorker, begun: Path
 ) -> None:
@@ -642,6 +644,7 @@ def test_a_job_that_was_asked_to_stop_does_not_run_again(
     assert len(lines_of(begun)) == 1
 
 
+@pytest.mark.slow
 def test_a_job_deleted_or_cancelled_while_it_runs(
     connection: Redis, own_worker: Worker, tmp_path: Path
 ) -> None:
@@ -850,6 +853,7 @@ def test_coroutines_and_the_current_job() -> None:
 # -- delays and attempts ---------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('workers', [1, 2])
 def test_delays_and_backoff(
     own_worker: Worker, shared_worker: SharedWorker, tmp_path: Path, workers: int
@@ -909,6 +913,7 @@ def test_a_permanent_error_makes_no_further_attempt(queue: Queue, callback: str 
 # -- Redis goes away -------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_redis_killed_and_restarted(
     own_worker: Worker, tmp_path: Path, settings: pytest.MonkeyPatch
 ) -> None:
@@ -972,6 +977,7 @@ def test_the_name_of_a_living_worker_is_refused(
     require_living(shared_worker)
 
 
+@pytest.mark.slow
 def test_a_connection_that_hangs_is_given_up(
     own_worker: Worker, proxy: Proxy, tmp_path: Path
 ) -> None:
