@@ -57,6 +57,7 @@ def current_job() -> CurrentJob | None:
 def describe_job(job: 'Job') -> CurrentJob:
     """Return what its own code can see of an RQ job."""
     retries_left = job.retries_left or 0
+    meta = job.meta.get(META)
     attempt = 1 + len(job.retry_intervals or ()) - retries_left + (job.number_of_retries or 0)
     return CurrentJob(
         id=job.id,
@@ -66,7 +67,7 @@ def describe_job(job: 'Job') -> CurrentJob:
         is_last_attempt=retries_left == 0,
         created_at=job.created_at,
         enqueued_at=job.enqueued_at,
-        meta=deepcopy(job.meta.get(META, {})),  # a task changes nothing that others read
+        meta=deepcopy(meta) if meta else {},  # a task changes nothing that others read
     )
 
 
