@@ -49,7 +49,8 @@ def job_queue(log: Path) -> Iterator[dict[str, str]]:
             start_new_session=True,
         )
     try:
-        eventually(lambda: 'Running on' in log.read_text(), timeout=60)
+        eventually(lambda: 'Running on' in log.read_text() or process.poll() is not None)
+        assert process.poll() is None, log.read_text()
         first = log.read_text().splitlines()[0]
         yield dict(word.split('=', 1) for word in first.removeprefix('export ').split())
         process.send_signal(signal.SIGINT)  # as Ctrl-C

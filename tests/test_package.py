@@ -110,9 +110,9 @@ def test_every_module_that_needs_no_extra_is_imported(python: Path, tmp_path: Pa
     done = run(python, tmp_path, 'python', '-c', IMPORT_ALL)
     assert (done.returncode, done.stderr) == (0, '')
     assert sorted(done.stdout.splitlines()) == [
-        'qdjobs.testing.pytest_plugin pytest',
         'qdjobs.integrations.opentelemetry opentelemetry',
         'qdjobs.integrations.sentry sentry_sdk',
+        'qdjobs.testing.pytest_plugin pytest',
         'qdjobs.web.dashboard.views rq_dashboard',
         'qdjobs.web.metrics prometheus_client',
     ]

@@ -11,6 +11,7 @@ from redis import Redis
 
 from libraries.job_manager import enqueue_background_job, get_job_status
 from qdjobs import JobWorker
+from qdjobs.config import environment_config
 from tests.support.jobs import done, require_living
 from tests.support.outages import await_runs, deaths_of
 from tests.support.processes import ROOT, Worker, alive, eventually, horse_of
@@ -81,9 +82,11 @@ def test_the_control_an_application_that_cannot_be_made_again_ends_the_worker(
 
 
 def test_a_horse_that_does_not_read_its_job_is_replaced(
-    connection: Redis, own_worker: Worker
+    settings: pytest.MonkeyPatch, own_worker: Worker
 ) -> None:
     """Its job is larger than what the pipe holds, so that handing it over would not end."""
+    settings.setenv('JOB_MAX_ARGUMENTS', '3')
+    environment_config.cache_clear()
     with own_worker(JOB_LEASE='3') as worker:
         require_living(worker)
         os.kill(horse_of(worker.pid), signal.SIGSTOP)
