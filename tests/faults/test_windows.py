@@ -29,7 +29,7 @@ from tests.support.processes import Worker, alive, eventually, horse_of, stop
 from tests.support.proxy import Proxy
 from tests.support.shared_worker import SharedWorker
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.slow]
 
 ADD = 'tests.support.tasks.add'
 SLEEP = 'tests.support.tasks.touch_and_sleep'
@@ -109,7 +109,6 @@ def test_killed_just_after_a_success_was_recorded(own_worker: Worker, connection
     assert places(connection, job.id) == ['rq:finished:default']
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize('point', ['claimed ahead', 'before the end, with another job begun'])
 def test_killed_with_a_job_claimed_ahead(
     own_worker: Worker, shared_worker: SharedWorker, point: str
@@ -125,7 +124,6 @@ def test_killed_with_a_job_claimed_ahead(
     assert sum(len(status['attempts']) for status in ended) == 1
 
 
-@pytest.mark.slow
 # Before the failure is recorded, the delay of the retry has no part in it.
 @pytest.mark.parametrize(
     ('point', 'delay'), [('before the end', 0), ('after the end', 0), ('after the end', 1)]
@@ -171,7 +169,6 @@ def test_a_sigterm_right_after_the_claim_puts_the_job_back_as_it_was(
     assert connection.hget(f'rq:job:{first.id}', 'worker_deaths') is None
 
 
-@pytest.mark.slow
 def test_a_worker_that_was_stopped_meanwhile_records_nothing(
     own_worker: Worker, shared_worker: SharedWorker, tmp_path: Path
 ) -> None:

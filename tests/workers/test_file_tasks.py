@@ -310,7 +310,7 @@ def test_a_killed_attempt_is_gone_on_with(upload: Upload, own_worker: Worker) ->
     with own_worker('--burst') as worker:
         job = enqueue_background_job(BATCH, files, job_id='batch')
         written = output_dir() / 'batches' / 'batch.json'
-        eventually(lambda: written.exists() and report_of('batch')['begun'] == {slow.name: 1})
+        eventually(lambda: written.exists() and report_of('batch').get('begun') == {slow.name: 1})
         os.kill(worker.pid, signal.SIGKILL)
     report = report_of('batch')
     assert [outcome['file'] for outcome in report['outcomes']] == done

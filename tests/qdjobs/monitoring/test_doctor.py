@@ -200,6 +200,7 @@ def test_a_queue_that_nobody_serves(connection: Redis, tmp_path: Path) -> None:
     assert report.marks('No worker is alive on default.') == '✗'
 
 
+@pytest.mark.slow
 def test_a_worker_that_was_killed(own_worker: Worker, connection: Redis) -> None:
     with own_worker() as worker:
         eventually(lambda: has_worker(connection))
@@ -212,6 +213,7 @@ def test_a_worker_that_was_killed(own_worker: Worker, connection: Redis) -> None
     assert report.marks('No worker is alive on') == '✗'
 
 
+@pytest.mark.slow
 def test_a_stock_worker(rq_worker: Worker, connection: Redis) -> None:
     with rq_worker():
         eventually(lambda: has_worker(connection))
@@ -252,6 +254,7 @@ def wait_for_lost_lease(connection: Redis) -> None:
     eventually(lambda: connection.zcount('rq:leases', '-inf', time.time() - 1) == 1)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures('allow_test_tasks')
 def test_a_job_whose_stock_worker_was_killed(rq_worker: Worker, connection: Redis) -> None:
     job = enqueue_background_job('tests.support.tasks.sleep', 60)
@@ -433,6 +436,7 @@ with Redis(host, port, unix_socket_path=path) as connection:
 """
 
 
+@pytest.mark.slow
 def test_the_settings_of_the_server_are_set_by_its_own_client(
     configure: Callable[[str, str], None], connection: Redis, tmp_path: Path
 ) -> None:

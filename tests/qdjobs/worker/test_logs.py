@@ -111,6 +111,7 @@ def test_by_default_info_of_everybody_is_shown_once_with_the_job() -> None:
         assert repeated not in text
 
 
+@pytest.mark.slow
 def test_a_line_says_that_a_job_is_tried_again() -> None:
     enqueue('fail', job_max_retries=1, job_retry_delay=0.1)
     lines = log_of('--max-jobs', '2')
@@ -136,6 +137,7 @@ def test_the_options_of_rq_go_before_the_defaults() -> None:
     assert [line for line in lines if line.startswith('then|None|None|Worker ')]
 
 
+@pytest.mark.slow
 def test_an_unknown_level_is_one_line() -> None:
     done = run_worker('--logging_level', 'loud')
     assert done.returncode == 1
@@ -175,6 +177,7 @@ def test_as_json_a_hidden_description_hides_the_arguments_of_a_failed_job() -> N
     assert [each['message'] for each in objects(lines)].count('Job fail started') == 1
 
 
+@pytest.mark.slow
 def test_as_json_the_line_about_a_dead_horse_has_the_fields_of_its_job() -> None:
     enqueue('print_and_die')
     done = run_worker(JOB_LOG_FORMAT='json')
