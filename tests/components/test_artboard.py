@@ -283,6 +283,7 @@ def test_a_body_that_is_no_utf_8_is_refused(client: FlaskClient, body: bytes) ->
     assert_problem(post(client, body), 400, 'does not describe a drawing')
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('complexity', 'side'),
     [('simple', 20), ('simple', 1200), ('complex', 20.0), ('complex', 1200), ('complex', 1199.999)],

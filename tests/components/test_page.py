@@ -154,6 +154,7 @@ def test_from_click_to_picture(visit: Visit, shared_worker: SharedWorker, tmp_pa
     picture_is_shown(page)
 
 
+@pytest.mark.slow
 def test_every_pattern_can_be_chosen_and_is_sketched(visit: Visit) -> None:
     page = visit()
     options = page.get_by_role('group', name='Pattern').get_by_role('radio')

@@ -69,6 +69,7 @@ def test_each_failed_attempt_is_reported_and_none_becomes_a_success(
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures('app')
 @pytest.mark.parametrize('place', ['before', 'after'])
 def test_an_error_of_a_hook_is_an_error_of_its_job(
@@ -147,6 +148,7 @@ def test_a_death_of_the_horse_is_reported_by_the_next_one(
     assert all(line[4] is None and line[5].startswith(error) and line[-1] for line in deaths)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures('app')
 def test_a_lost_worker_is_reported_by_the_one_that_recovers_its_job(
     log: Path, own_worker: Worker

@@ -227,6 +227,7 @@ def test_a_traceback_is_a_field() -> None:
 # -- the application configures logging ------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('app', ['create_disabling', 'create_keeping'])
 def test_the_dict_config_of_an_application_rules_its_horse(app: str) -> None:
     enqueue('speak', 'fail', 'speak_for_the_application')
