@@ -108,9 +108,9 @@ class HintCheck:
             except (ValueError, TypeError) as error:
                 problem = _error_message(error, hint, value)
                 continue
-            if (dropped := _find_dropped_key(value, converted)) is None:
+            if (unknown := find_unknown_key(value, converted)) is None:
                 return converted
-            problem = f'Unexpected key {short_repr(dropped)}'
+            problem = f'Unexpected key {short_repr(unknown)}'
         if problem:
             raise ValueError(problem)
         return value
@@ -295,18 +295,6 @@ def _find_change(before: Any, after: Any, interchangeable: frozenset[type]) -> s
     elif kind is not wanted and (kind, wanted) != (int, float):
         return f'Expected {wanted.__name__}, got {kind.__name__}'
     return next(filter(None, (_find_change(*pair, interchangeable) for pair in pairs)), None)
-
-
-def _find_dropped_key(before: Any, after: Any) -> Any:
-    """Return a key that msgspec left out of the converted value, or None."""
-    pairs: Iterable[tuple[Any, Any]] = ()
-    if isinstance(before, dict) and isinstance(after, dict):
-        if len(before) != len(after):
-            return next((key for key in before if key not in after), 'twice')
-        pairs = zip(before.values(), after.values(), strict=True)
-    elif isinstance(before, list) and isinstance(after, (list, tuple)):
-        pairs = zip(before, after, strict=True)
-    return next((key for pair in pairs if (key := _find_dropped_key(*pair)) is not None), None)
 
 
 def _plain_message(error: Exception) -> str:
