@@ -84,7 +84,7 @@ class Task:
         for parameter, name, value in self.parameters.match(args, kwargs):
             check, where = self.checks.get(parameter), f'{self.path}: {name}'
             if isinstance(check, ObjectCheck):
-                value = _convert(check.pack, value, where)
+                value, check = _convert(check.pack, value, where), None  # that has checked it
             check_plain(value, where, ARGUMENT_DEPTH)
             if check is not None and (problem := check.problem(value)):
                 raise InvalidJobError(f'{where}: {problem}.')
