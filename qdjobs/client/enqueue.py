@@ -176,7 +176,7 @@ def make_job(job: Job, call: Call) -> Job:
     path, options = call.task.path, call.options
     job.serializer = PlainSerializer  # if it were an argument, RQ would inspect it for each job
     job.data = b''
-    job.description = _describe(path, call.args, call.kwargs)
+    job.description = describe_call(path, call.args, call.kwargs, most=10)
     job.origin = options.queue
     job.timeout = options.timeout
     job.result_ttl = options.result_ttl
@@ -209,8 +209,10 @@ def _pack_meta(call: Call) -> bytes:
     return data if call.meta else b''
 
 
-def _describe(path: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
-    """Return the call in one short line, for logs and the dashboard."""
-    shown = [short_repr(value) for value in args[:10]]
-    shown += [f'{name}={short_repr(value)}' for name, value in islice(kwargs.items(), 10)]
+def describe_call(
+    path: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], most: int | None = None
+) -> str:
+    """Return a call in one short line, with at most so many arguments of each kind."""
+    shown = [short_repr(value) for value in args[:most]]
+    shown += [f'{name}={short_repr(value)}' for name, value in islice(kwargs.items(), most)]
     return f'{path}({", ".join(shown)})'.encode(errors='backslashreplace').decode()

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, overload
 
+from qdjobs.client.enqueue import describe_call
 from qdjobs.client.hints import HintCheck, ObjectCheck
 from qdjobs.client.options import JobOptions, parse_options
 from qdjobs.client.stand_in import using
@@ -32,7 +33,7 @@ class RecordedJob:
     def __str__(self) -> str:
         options = self.options
         due = f', due at {options.start_at:%Y-%m-%d %H:%M:%S %Z}' if options.start_at else ''
-        return f'{_show(self.task, self.args, self.kwargs)} in {options.queue}{due}'
+        return f'{describe_call(self.task, self.args, self.kwargs)} in {options.queue}{due}'
 
 
 class RecordedJobs(Sequence[RecordedJob]):
@@ -66,14 +67,17 @@ class RecordedJobs(Sequence[RecordedJob]):
         """
         found = self._matching(task, args, kwargs)
         if not found:
-            wanted, others = _show(path_of(task), args, kwargs), _describe(self._memory.history)
+            wanted, others = (
+                describe_call(path_of(task), args, kwargs),
+                _describe(self._memory.history),
+            )
             raise AssertionError(f'{wanted} was not enqueued. {others}')
         return _make(found[0])
 
     def refute_enqueued(self, task: TaskOrPath, /, *args: Any, **kwargs: Any) -> None:
         """Raise AssertionError if `assert_enqueued` would find a job."""
         if found := self._matching(task, args, kwargs):
-            wanted = _show(path_of(task), args, kwargs)
+            wanted = describe_call(path_of(task), args, kwargs)
             raise AssertionError(f'{wanted} was enqueued. {_describe(found)}')
 
     def _matching(
@@ -186,9 +190,3 @@ def _describe(records: Sequence[Record]) -> str:
     if not records:
         return 'Nothing was enqueued.'
     return '\n'.join(('Enqueued:', *(f'    {_make(record)}' for record in records)))
-
-
-def _show(path: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
-    shown = [short_repr(value) for value in args]
-    shown += [f'{name}={short_repr(value)}' for name, value in kwargs.items()]
-    return f'{path}({", ".join(shown)})'
