@@ -40,38 +40,38 @@ class Hooks:
     """The functions that one application has registered, each kind in its order."""
 
     def __init__(self) -> None:
-        self.any = False  # as in most applications
         self._before_enqueue: list[Callable[[Call], object]] = []
         self._around_enqueue: list[Manager] = []
         self._around_job: list[Manager] = []
         self._around_horse: list[Manager] = []
         self._on_failure: list[Callable[[Failure], object]] = []
 
+    @property
+    def has_any(self) -> bool:
+        """Whether any function is registered: in most applications none is."""
+        around = self._around_enqueue or self._around_job or self._around_horse
+        return bool(self._before_enqueue or around or self._on_failure)
+
     def attach(self, app: Flask) -> None:
         """Have them called in the context of an application."""
         app.extensions[_EXTENSION] = self
 
     def add_before_enqueue(self, function: 'Callable[[Call], object]') -> None:
-        self.any = True
         self._before_enqueue.append(function)
 
     # What is around something is a generator function with one `yield`, or a function that returns
     # a context manager.
 
     def add_around_enqueue(self, function: 'Callable[[Sequence[Call]], Any]') -> None:
-        self.any = True
         self._around_enqueue.append(_as_manager(function))
 
     def add_around_job(self, function: Callable[[CurrentJob], Any]) -> None:
-        self.any = True
         self._around_job.append(_as_manager(function))
 
     def add_around_horse(self, function: Callable[[], Any]) -> None:
-        self.any = True
         self._around_horse.append(_as_manager(function))
 
     def add_on_failure(self, function: Callable[[Failure], object]) -> None:
-        self.any = True
         self._on_failure.append(function)
 
     @contextmanager
@@ -108,7 +108,7 @@ class Hooks:
 def current_hooks() -> Hooks | None:
     """Return the hooks of the current application, or None if it has none or none is current."""
     hooks: Hooks | None = current_app.extensions.get(_EXTENSION) if has_app_context() else None
-    return hooks if hooks is not None and hooks.any else None
+    return hooks if hooks is not None and hooks.has_any else None
 
 
 def _as_manager(function: Callable[..., Any]) -> Manager:

@@ -1,6 +1,5 @@
 """Run an attempt of a job as a worker does, but in this process and thread."""
 
-import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -20,8 +19,6 @@ from qdjobs.worker.runner import Performer, refusal
 from qdjobs.worker.untrusted import CheckedJob
 
 WORKER = 'in-process'
-
-log = logging.getLogger(__name__)
 
 
 class NoTimeLimit(BaseDeathPenalty):
