@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rq.job import Job
 
 from qdjobs import enqueue_background_job, enqueue_background_jobs, get_job_status, wait_for_job
 from qdjobs.config import environment_config
@@ -38,6 +39,16 @@ def lines(log: Path) -> list[list[Any]]:
     found = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
     assert all(line[0] == 'hooked' for line in found)
     return [line[1:] for line in found]
+
+
+def lose_a_worker(log: Path, own_worker: Worker) -> Job:
+    """Kill a worker under a job that runs for long; return the job."""
+    job = enqueue_background_job(ACT, 'sleep')
+    with own_worker(**CALM | {'JOB_LEASE': '1'}) as worker:
+        eventually(lambda: lines(log))
+        os.kill(worker.pid, signal.SIGKILL)
+        worker.wait(30)
+    return job
 
 
 @pytest.mark.usefixtures('app')
@@ -153,11 +164,7 @@ def test_a_death_of_the_horse_is_reported_by_the_next_one(
 def test_a_lost_worker_is_reported_by_the_one_that_recovers_its_job(
     log: Path, own_worker: Worker
 ) -> None:
-    job = enqueue_background_job(ACT, 'sleep')
-    with own_worker(**CALM | {'JOB_LEASE': '1'}) as worker:
-        eventually(lambda: lines(log))
-        os.kill(worker.pid, signal.SIGKILL)
-        worker.wait(30)
+    job = lose_a_worker(log, own_worker)
     with own_worker('--max-jobs', '1', **CALM | {'JOB_LEASE': '1'}) as other:
         eventually(lambda: len(lines(log)) == 3)
         kill_group(other.pid)
@@ -171,11 +178,7 @@ def test_a_lost_worker_is_reported_by_the_one_that_recovers_its_job(
 def test_a_lost_worker_is_reported_before_a_full_queue_is_empty(
     log: Path, own_worker: Worker
 ) -> None:
-    lost = enqueue_background_job(ACT, 'sleep')
-    with own_worker(**CALM | {'JOB_LEASE': '1'}) as worker:
-        eventually(lambda: lines(log))
-        os.kill(worker.pid, signal.SIGKILL)
-        worker.wait(30)
+    lost = lose_a_worker(log, own_worker)
     enqueue_background_jobs(ACT, [{'what': 'nap'}] * 2000, job_queue='high')
     with own_worker(**CALM | {'JOB_LEASE': '1'}) as other:
         eventually(lambda: any(line[:2] == ['failure', lost.id] for line in lines(log)))
