@@ -1,14 +1,19 @@
 """The application of a test: made once, behind a server, with another Redis."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import pytest
 from flask import Flask
 from werkzeug.serving import make_server
+from werkzeug.wrappers import Response
 
 from qdjobs.config import EXTENSION, environment_config, read_app_config
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
 _made: dict[object, Flask] = {}
 
@@ -30,7 +35,12 @@ def shared_app(make: Callable[[], Flask]) -> Flask:
 @contextmanager
 def serving(app: Flask) -> Iterator[str]:
     """An application behind a real server, in a thread that shares the settings of the test."""
-    server = make_server('127.0.0.1', 0, app, threaded=True)
+
+    def answer(environ: 'WSGIEnvironment', start_response: 'StartResponse') -> Iterable[bytes]:
+        # Whole, with its file closed: the server closes nothing if the browser goes away meanwhile.
+        return Response.from_app(app, environ, buffered=True)(environ, start_response)
+
+    server = make_server('127.0.0.1', 0, answer, threaded=True)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     try:
