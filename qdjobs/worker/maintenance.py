@@ -95,7 +95,7 @@ class Recovery:
             if state in ENDED and (limit := rate_limit_of(self._connection, job_id)):
                 free_slot(self._connection, limit, job_id)
             if found.is_death and state not in ENDED:
-                self._report(FollowUp(claim_of(self._connection, job_id), '', LOST, is_death=True))
+                self._report(FollowUp(claim_of(self._connection, job_id), LOST))
 
 
 class Maintenance:

@@ -18,7 +18,7 @@ from redis import Redis
 from rq import Worker
 from rq.callbacks import execute_stopped_callback
 from rq.executions import Execution
-from rq.job import Job, JobStatus, Retry
+from rq.job import Job, Retry
 from rq.queue import Queue
 from rq.timeouts import JobTimeoutException
 
@@ -48,13 +48,12 @@ class PoisonJobError(Exception):
 class FollowUp(msgspec.Struct, frozen=True, tag=True):
     """What a horse does once the end of a run is recorded.
 
-    It sends webhooks, calls the callback of a stop, and reports a death to the application.
+    It calls the callback of a stop, or reports a death to the application.
     """
 
     claim: Claim
-    status: str = ''  # empty if the job has not ended
-    error: str = ''
-    is_death: bool = False
+    death: str = ''  # the error; empty if the job was stopped
+    is_final: bool = False  # whether the job has failed by that death
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -62,9 +61,6 @@ class Answer(msgspec.Struct, frozen=True):
 
     ending: Encoded  # empty for a follow-up
     fate: Fate = 'keep'  # of the horse; killed after a time-out, with what the task has started
-    needs_follow_up: bool = False
-    status: str = ''  # for the follow-up
-    error: str = ''
 
 
 class Performer(Worker):
@@ -242,7 +238,6 @@ class Runner:
         job.around_task = self._around_task(job, number)
         self._log_start(job)
         started_at = time.monotonic()
-        webhooks, job.webhooks = job.webhooks, []  # sent once the end is recorded
         with self._in_app():
             if job.raised is not None:
                 self._marks.enter(number)  # its failure callback may be as lethal as a task
@@ -250,10 +245,9 @@ class Runner:
         has_succeeded = ended.counter == 'successful_job_count'  # also if it repeats
         status = 'finished' if has_succeeded else ended.status
         self._log_end(job, ended, status, time.monotonic() - started_at)
-        has_webhook = any(webhook.job_status == status for webhook in webhooks)
         if (fate := self._fate(job)) == 'kill':  # at once, by the parent
             self.end()
-        return Answer(ended.encode(), fate, has_webhook, status, self._performer.error)
+        return Answer(ended.encode(), fate)
 
     def _log_start(self, job: CheckedJob) -> None:
         if self._performer.log_job_description:
@@ -319,16 +313,12 @@ class Runner:
             try:
                 job = restore_job(work.claim.lease.job_id, work.claim.fields, self._connection)
                 logs.enter(job)
-                if work.is_death:
-                    _report(job, work.error, is_final=work.status == 'failed', is_death=True)
-                if work.status != 'stopped' and not job.webhooks:
-                    return Answer((b'', b''))
-                job.require_trustworthy()
-                job.ended_at = datetime.now(UTC)
-                if work.status == 'stopped':
+                if work.death:
+                    _report(job, work.death, work.is_final, is_death=True)
+                else:
+                    job.require_trustworthy()
+                    job.ended_at = datetime.now(UTC)
                     execute_stopped_callback(job, TimeLimit)
-                elif work.status:
-                    job.send_webhooks(JobStatus(work.status), exc_string=work.error)
             except (Exception, SystemExit):
                 log.exception('What follows the end of job %s failed', work.claim.lease.job_id)
         return Answer((b'', b''))

@@ -31,7 +31,7 @@ from qdjobs.worker.untrusted import CheckedJob, restore_job
 TICK = 0.2  # seconds between two checks of a running job
 TIMEOUT_GRACE = 1.5  # seconds that a task has to end after its time-out, before it is killed
 MAX_EARLY_DEATHS = 3  # in a row, of horses that had not entered a task
-FOLLOW_UP_TIMEOUT = 60.0  # seconds for webhooks, or the callback of a stop
+FOLLOW_UP_TIMEOUT = 60.0  # seconds for the callback of a stop, or the report of a death
 
 log = logging.getLogger(__name__)
 
@@ -148,10 +148,7 @@ class Supervisor:
             self._kill_horse()
         elif answer.fate == 'retire' or self._horse.jobs >= self._config.horse_max_jobs:
             self.end()
-        follow_up = None
-        if answer.needs_follow_up:
-            follow_up = FollowUp(run.claim, answer.status, answer.error)
-        return Outcome(answer.ending, follow_up)
+        return Outcome(answer.ending)
 
     def _read_death(self, run: Run, died: HorseDied) -> Outcome:
         horse, self._horse = self._horse, None
@@ -251,7 +248,7 @@ class Supervisor:
             return Outcome(job.encode())
         text = 'Worker %s: job %s was stopped'
         log.info(text, self._contact.worker, job.id, extra=_ended(run, 'stopped', job))
-        follow_up = FollowUp(claim, 'stopped') if job._stopped_callback_name else None
+        follow_up = FollowUp(claim) if job._stopped_callback_name else None
         return Outcome(ending.stopped(job, self._contact.worker).encode(), follow_up)
 
     def _crashed(self, run: Run, error: str, died: HorseDied | None = None) -> Outcome:
@@ -269,8 +266,7 @@ class Supervisor:
             ended = ending.retried(job, self._contact.worker, error)
         else:
             ended = ending.failed(job, self._contact.worker, error)
-        status = '' if job.should_retry else 'failed'
-        return Outcome(ended.encode(), FollowUp(claim, status, error, is_death=True))
+        return Outcome(ended.encode(), FollowUp(claim, error, is_final=not job.should_retry))
 
     def _restore(self, claim: Claim) -> CheckedJob | Ending:
         """Return the claimed job, or its ending if the record cannot be read."""
@@ -287,7 +283,7 @@ class Supervisor:
     # -- after the end ---------------------------------------------------------------------------
 
     def follow_up(self, work: FollowUp) -> None:
-        """Have the horse send webhooks, or call the callback of a stop. No lease is held."""
+        """Have the horse call the callback of a stop, or report a death. No lease is held."""
         horse = self.require_horse()
         horse.send(msgspec.msgpack.encode(work))
         deadline = time.monotonic() + FOLLOW_UP_TIMEOUT
@@ -297,7 +293,7 @@ class Supervisor:
                 moment = time.monotonic()
                 if moment >= min(deadline, self._orders.grace_until) or self._orders.at_once:
                     log.error(
-                        'Worker %s: gives up the webhooks or the callback of job %s',
+                        'Worker %s: gives up what follows the end of job %s',
                         self._contact.worker,
                         work.claim.lease.job_id,
                     )

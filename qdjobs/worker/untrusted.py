@@ -9,7 +9,6 @@ from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime
 from types import FrameType
 from typing import Annotated, Any
-from urllib.parse import urlsplit
 
 import msgspec
 from redis import Redis
@@ -21,12 +20,12 @@ from qdjobs.client.payload import PlainSerializer, check_plain, decompress
 from qdjobs.client.redis import redis_key
 from qdjobs.client.status import Status, read_statuses
 from qdjobs.client.tasks import check_call, resolve_function
-from qdjobs.config import get_config
 from qdjobs.errors import InvalidJobError
 
 _MOMENTS = ('created_at', 'enqueued_at', 'started_at', 'ended_at', 'last_heartbeat')
-# RQ decompresses the first two without a limit, and is slow at parsing the others.
-_NOT_READ_BY_RQ = {b'exc_info', b'result', *(name.encode() for name in _MOMENTS)}
+# RQ decompresses the first two without a limit, would send the third to any host, and is slow at
+# parsing the others.
+_NOT_READ_BY_RQ = {b'exc_info', b'result', b'webhooks', *(name.encode() for name in _MOMENTS)}
 
 
 class CheckedJob(Job):
@@ -38,6 +37,7 @@ class CheckedJob(Job):
         super().__init__(id, connection)
         self.serializer = PlainSerializer  # never RQ's, which can run code
         self.raised: BaseException | None = None  # by the task, or by the check of the record
+        self.has_webhooks = False
         self.around_task: AbstractContextManager[None] = nullcontext()
 
     @classmethod
@@ -88,7 +88,6 @@ class CheckedJob(Job):
 
         UnknownHereError means that a newer version of the code may allow it.
         """
-        webhooks, self.webhooks = self.webhooks, []  # a rejected record sends none
         try:
             self._deserialize_data()  # type: ignore[no-untyped-call]
         except DeserializationError as error:
@@ -98,13 +97,11 @@ class CheckedJob(Job):
         if self.instance is None:
             _, (self._args, self._kwargs) = check_call(self.func_name, self.args, self.kwargs)
         _ = self.func, self.success_callback, self.failure_callback, self.stopped_callback
-        hosts = get_config().webhook_hosts
-        for webhook in webhooks:
-            if urlsplit(webhook.url).hostname not in hosts:
-                raise InvalidJobError(
-                    f'The webhook {webhook.url} goes to a host that is not in JOB_WEBHOOK_HOSTS.'
-                )
-        self.webhooks = webhooks
+        if self.has_webhooks:
+            raise InvalidJobError(
+                'The record has webhooks, which this worker does not send: enqueue the job with '
+                'job_on_success or job_on_failure, and send the request in that task.'
+            )
 
 
 def restore_job(job_id: str, fields: Mapping[bytes, bytes], connection: Redis) -> CheckedJob:
@@ -113,6 +110,7 @@ def restore_job(job_id: str, fields: Mapping[bytes, bytes], connection: Redis) -
     kept = {name: value for name, value in fields.items() if name not in _NOT_READ_BY_RQ}
     job.restore(kept | {b'data': b''})  # RQ would decompress it without a limit
     job.data = decompress(fields[b'data'])
+    job.has_webhooks = bool(fields.get(b'webhooks'))
     for intervals in (job.retry_intervals, job.repeat_intervals):
         if intervals is not None:
             msgspec.convert(intervals, list[Annotated[float, msgspec.Meta(ge=0, le=1e9)]])

@@ -130,6 +130,11 @@ def on_stopped_slowly(job: Job, connection: Redis) -> None:
     connection.set(f'callback:{job.id}', 'stopped')
 
 
+def on_stopped_endlessly(job: Job, connection: Redis) -> None:
+    connection.set(f'callback:{job.id}', 'begun')
+    time.sleep(1000)
+
+
 def on_stopped_exit(job: Job, connection: Redis) -> None:
     sys.exit('the callback wants to end')
 

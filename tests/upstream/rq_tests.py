@@ -41,7 +41,6 @@ ENVIRONMENT = {
     'JOB_DUE_INTERVAL': '0.05',
     'JOB_HEARTBEAT_INTERVAL': '0.5',
     'JOB_TIDY_INTERVAL': '0.5',
-    'JOB_WEBHOOK_HOSTS': 'example.com',
 }
 TEST_TIMEOUT = 40  # seconds; the longest test that passes takes 21
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 from redis import Redis
-from rq import Queue
+from rq import Callback, Queue
+from rq.command import send_stop_job_command
 from rq.job import Job
-from rq.webhook import Webhook
 
 from libraries.job_manager import (
     cancel_job,
@@ -18,10 +18,9 @@ from libraries.job_manager import (
 )
 from tests.support.jobs import done, lines_of, require_living
 from tests.support.outages import await_runs, deaths_of
-from tests.support.processes import Worker, eventually, horse_of
+from tests.support.processes import Worker, eventually
 from tests.support.proxy import Proxy
 from tests.support.shared_worker import SharedWorker
-from tests.support.webhooks import receiving
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures('light')]
 
@@ -203,29 +202,15 @@ def test_a_job_that_returned_in_time_has_finished_however_late_it_is_recorded(
 # -- after the end ---------------------------------------------------------------------------------
 
 
-def test_webhooks_to_a_slow_server_outlast_the_lease(
-    plain_queue: Queue, own_worker: Worker, tmp_path: Path
+def test_the_grace_of_a_deploy_ends_the_callback_of_a_stop_too(
+    connection: Redis, plain_queue: Queue, own_worker: Worker, begun: Path
 ) -> None:
-    with (
-        receiving(delay=2.0) as (url, received),
-        own_worker(JOB_WEBHOOK_HOSTS='127.0.0.1') as worker,
-    ):
-        horse = done(enqueue_background_job(PID))['result']
-        hooks = [Webhook(url, 'finished', method='POST') for _ in range(2)]
-        job = plain_queue.enqueue(ADD, 1, webhooks=hooks)
-        assert done(job)['status'] == 'finished'
-        eventually(lambda: len(received) == 2)
-        assert done(enqueue_background_job(PID))['result'] == horse == horse_of(worker.pid)
-    assert [one['job_id'] for one in received] == [job.id] * 2
-    assert 'lost' not in (tmp_path / 'worker.log').read_text()
-
-
-def test_the_grace_of_a_deploy_ends_webhooks_too(plain_queue: Queue, own_worker: Worker) -> None:
-    settings = {'JOB_WEBHOOK_HOSTS': '127.0.0.1', 'JOB_SHUTDOWN_GRACE': '1'}
-    with receiving(delay=20.0) as (url, received), own_worker(**settings, **CALM) as worker:
-        hook = Webhook(url, 'finished', method='POST', timeout=60)
-        job = plain_queue.enqueue(ADD, 1, webhooks=[hook])
-        assert done(job)['status'] == 'finished'
+    endless = Callback('tests.support.worker_tasks.on_stopped_endlessly', timeout=100)
+    with own_worker(JOB_SHUTDOWN_GRACE='1', **CALM) as worker:
+        job = plain_queue.enqueue(BEGIN, str(begun), 100, on_stopped=endless)
+        eventually(begun.exists)
+        send_stop_job_command(connection, job.id)
+        eventually(lambda: connection.exists(f'callback:{job.id}'))
         worker.terminate()
         assert worker.wait(60) == 0
-        assert received == []  # it has not waited for the answer
+    assert get_job_status(job.id)['status'] == 'stopped'

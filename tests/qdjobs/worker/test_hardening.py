@@ -1,6 +1,5 @@
 """Records that somebody else has planted: each fails, runs nothing, and the worker goes on."""
 
-import json
 import pickle
 import zlib
 from collections.abc import Callable
@@ -48,8 +47,7 @@ def plant(
     return key
 
 
-def webhook(url: str) -> str:
-    return json.dumps([{'url': url, 'job_status': 'failed', 'method': 'GET'}])
+WEBHOOK = '[{"url": "http://127.0.0.1:1/", "job_status": "failed", "method": "GET"}]'
 
 
 @cache
@@ -71,7 +69,8 @@ CASES: dict[str, tuple[Callable[[Path], dict[str, Any]], str]] = {
     'success callback': (lambda _: {'success_callback_name': 'os.mkdir'}, 'outside the allowed'),
     'failure callback': (lambda _: {'failure_callback_name': 'os.mkdir'}, 'outside the allowed'),
     'stopped callback': (lambda _: {'stopped_callback_name': 'os.mkdir'}, 'outside the allowed'),
-    'webhook': (lambda _: {'webhooks': webhook('http://127.0.0.1:1/')}, 'JOB_WEBHOOK_HOSTS'),
+    'webhook': (lambda _: {'webhooks': WEBHOOK}, 'job_on_success'),
+    'malformed webhook': (lambda _: {'webhooks': '{'}, 'job_on_success'),
     'hostile data': (lambda canary: {'data': zlib.compress(hostile(canary))}, 'mkdir'),
     'hostile meta': (lambda canary: {'meta': hostile(canary)}, 'mkdir'),
     'hostile result': (lambda canary: {'result': hostile(canary)}, 'mkdir'),

@@ -57,7 +57,6 @@ from tests.support.processes import (
 )
 from tests.support.proxy import Proxy, connect_to
 from tests.support.shared_worker import SharedWorker
-from tests.support.webhooks import receiving
 
 ADD = 'tests.support.tasks.add'
 APPEND = 'tests.support.tasks.append'
@@ -749,22 +748,22 @@ def test_a_callback_that_exits_leaves_the_job_stopped(
     assert len(lines_of(begun)) == 1
 
 
-def test_webhooks(queue: Queue, own_worker: Worker) -> None:
-    with (
-        receiving() as (url, received),
-        own_worker(JOB_WEBHOOK_HOSTS='127.0.0.1', **CALM) as worker,
-    ):
-        hooks = [Webhook(url, 'finished', method='POST'), Webhook(url, 'failed', method='POST')]
-        good = queue.enqueue(ADD, 1, webhooks=hooks)
-        bad = queue.enqueue(FAIL, webhooks=hooks)
-        crashed = queue.enqueue('tests.support.tasks.segfault', webhooks=hooks)
-        eventually(lambda: len(received) >= 3)
-        require_living(worker)
-    assert [(one['job_id'], one['status']) for one in received] == [
-        (good.id, 'finished'),
-        (bad.id, 'failed'),
-        (crashed.id, 'failed'),
-    ]
+def test_webhooks_are_refused_and_callbacks_are_called(
+    connection: Redis, queue: Queue, shared_worker: SharedWorker
+) -> None:
+    with socket.create_server(('127.0.0.1', 0)) as server:
+        url = f'http://127.0.0.1:{server.getsockname()[1]}/'
+        hooks = [Webhook(url, 'finished'), Webhook(url, 'failed')]
+        callback = Callback('tests.support.tasks.on_failure')
+        job = queue.enqueue(ADD, 1, webhooks=hooks, on_failure=callback, retry=Retry(2))
+        status = done(job)
+        require_living(shared_worker)
+        server.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            server.accept()
+    assert (status['status'], len(status['attempts'])) == ('failed', 1)
+    assert str(status['error']).startswith('InvalidJobError: The record has webhooks')
+    assert connection.get(f'callback:{job.id}') == b'failure'
 
 
 def test_dependents(queue: Queue, shared_worker: SharedWorker) -> None:
