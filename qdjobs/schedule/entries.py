@@ -16,7 +16,7 @@ from typing import Any, Literal, ParamSpec, Unpack, cast, get_args, overload
 import msgspec
 from flask import Flask, current_app, has_app_context
 
-from qdjobs.client.call import call_from_python
+from qdjobs.client.call import Call, call_from_python
 from qdjobs.client.enqueue import Packed, pack_calls
 from qdjobs.client.hooks import current_hooks
 from qdjobs.client.names import check_name
@@ -185,21 +185,32 @@ class Plan(msgspec.Struct, frozen=True):
 
 
 def make_plans() -> list[Plan]:
-    """Check every entry wholly, and return what a worker enqueues.
+    """Return what a worker enqueues.
 
     The hook `before_enqueue` of the current application gets each call, once for all ticks. Raises
-    InvalidJobError or UnknownTaskError, which names the entry, and what the hook raises.
+    as `make_calls`, and what the hook raises.
     """
-    return [_make_plan(name, entry) for name, entry in read_schedule().items()]
-
-
-def _make_plan(name: str, entry: Periodic) -> Plan:
-    try:
-        options = {**entry.options, 'job_id': name}
-        call = call_from_python(entry.path, entry.args, entry.kwargs, options)
+    schedule, plans = read_schedule(), []
+    for name, call in make_calls(schedule).items():
         if (hooks := current_hooks()) is not None:
             hooks.before_enqueue([call])
-        return Plan(name, entry.rule, entry.overlap, pack_calls([call]))
+        entry = schedule[name]
+        plans.append(Plan(name, entry.rule, entry.overlap, pack_calls([call])))
+    return plans
+
+
+def make_calls(schedule: Mapping[str, Periodic]) -> dict[str, Call]:
+    """Return the checked call of each entry. Imports the modules of their tasks.
+
+    Raises InvalidJobError or UnknownTaskError, which names the entry.
+    """
+    return {name: _make_call(name, entry) for name, entry in schedule.items()}
+
+
+def _make_call(name: str, entry: Periodic) -> Call:
+    try:
+        options = {**entry.options, 'job_id': name}
+        return call_from_python(entry.path, entry.args, entry.kwargs, options)
     except UnknownTaskError as error:
         raise UnknownTaskError(f'Periodic job {name!r}: {error}') from error
     except InvalidJobError as error:
