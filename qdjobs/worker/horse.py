@@ -99,7 +99,6 @@ class Horse:
         Raises HorseFailed if `prepare` raises, HorseDied if the horse dies before it is ready.
         """
         self.jobs = 0
-        self.news = b''  # of the work that the horse does
         self.marks = Marks()
         ours, theirs = socket.socketpair()
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(patience))
@@ -121,7 +120,7 @@ class Horse:
         if answer.startswith(_FAILED):
             self.kill()
             raise HorseFailed(answer.removeprefix(_FAILED).decode())
-        self.news = answer.removeprefix(_READY)
+        self.news = answer.removeprefix(_READY)  # of its work
 
     def send(self, message: bytes) -> None:
         """Send a message to the horse. If the horse is dead, `wait` raises HorseDied."""

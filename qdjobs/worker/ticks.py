@@ -17,7 +17,7 @@ from qdjobs.schedule.entries import Plan
 from qdjobs.schedule.state import job_id_of, send_ticks
 from qdjobs.worker.contact import Contact
 
-PAUSE = 1.0  # seconds before another attempt, after an error
+PAUSE = 2.0  # seconds before another attempt, after an error
 SOON = 0.05  # seconds, at least, that an idle worker waits for a tick
 
 log = logging.getLogger(__name__)
@@ -68,7 +68,8 @@ class Ticks:
         if not self._entries or self._clock() < self._next_look:
             return
         try:
-            is_well = self._run()
+            is_first = self._lead is None  # then it has sent no tick
+            is_well = self._run() and (not is_first or self._run())
         except RedisError as error:
             self._contact.failed('enqueue periodic jobs', error)
             is_well = False

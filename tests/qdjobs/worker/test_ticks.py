@@ -164,6 +164,15 @@ def test_ticks_that_nobody_served_are_one_late_job(own_worker: Worker, notes: Pa
     assert ticks() == [int(time.time()) // month * month]
 
 
+def test_a_worker_that_ends_when_it_is_idle_enqueues_what_is_due(
+    own_worker: Worker, notes: Path
+) -> None:
+    know_rule('every 30d')
+    with own_worker('--burst', **APP | {'INTERVAL': '30d'}) as worker:
+        assert worker.wait(60) == 0
+    assert len(lines_of(notes)) == 1
+
+
 # By any worker, busy, idle or paused
 
 
@@ -286,7 +295,7 @@ def test_what_redis_refuses_is_tried_again(
         served.run_if_due()
     assert 'Periodic job note cannot be enqueued: error WRONGTYPE' in caplog.text
     connection.delete('rq:queue:default')
-    clock.now += 2
+    clock.now += 3
     served.run_if_due()
     assert len(ticks()) == 1
 
