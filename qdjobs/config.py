@@ -31,6 +31,7 @@ MAX_ARGUMENTS = 60  # megabytes; a worker reads no more than 64
 # The first two in the order in which `rq worker` reads them, so that web and worker agree.
 VARIABLES = (
     'RQ_REDIS_URL', 'REDIS_URL', 'JOB_KEY_PREFIX', 'JOB_QUEUES', 'JOB_TASK_MODULES', 'JOB_APP',
+    'JOB_SCHEDULE',
     'JOB_RESULT_TTL', 'JOB_FAILURE_TTL', 'JOB_MAX_ARGUMENTS', 'JOB_MAX_RESULT', 'JOB_LEASE',
     'JOB_MAX_WORKER_DEATHS', 'JOB_UNKNOWN_TASK_GRACE', 'JOB_SHUTDOWN_GRACE', 'JOB_HORSE_MAX_JOBS',
     'JOB_HORSE_MAX_MEMORY', 'JOB_IDLE_WAIT', 'JOB_DUE_INTERVAL', 'JOB_HEARTBEAT_INTERVAL',
@@ -56,6 +57,7 @@ class JobConfig:
     key_prefix: str  # of every key in Redis, RQ's included
     queues: tuple[str, ...]  # in the order in which workers serve them
     task_modules: tuple[str, ...]  # packages or modules whose functions can be tasks
+    schedule: str | None  # the module that has the table of periodic jobs
     result_ttl: int  # seconds that a result or a cancelled job is kept
     failure_ttl: int  # seconds that a failed job is kept among the dead letters
     max_arguments: int  # megabytes, serialized; a job with larger ones is refused
@@ -186,6 +188,7 @@ def _read(env: Mapping[str, str]) -> JobConfig:
         queues=_queues(env),
         task_modules=_task_modules(env.get('JOB_TASK_MODULES') or 'workers'),
         app=env.get('JOB_APP') or None,
+        schedule=_module(env, 'JOB_SCHEDULE'),
         result_ttl=_whole(env, 'JOB_RESULT_TTL', _DAY),
         failure_ttl=_whole(env, 'JOB_FAILURE_TTL', 7 * _DAY),
         max_arguments=_whole(env, 'JOB_MAX_ARGUMENTS', 1, MAX_ARGUMENTS),
@@ -253,6 +256,16 @@ def _task_modules(text: str) -> tuple[str, ...]:
     if not modules or not all(part.isidentifier() for name in modules for part in name.split('.')):
         raise ValueError(f'JOB_TASK_MODULES must list modules, comma between them, not {text!r}.')
     return modules
+
+
+def _module(env: Mapping[str, str], name: str) -> str | None:
+    module = env.get(name) or None
+    if module and not all(part.isidentifier() for part in module.split('.')):
+        raise ValueError(
+            f'{name} must be the dotted name of a module, such as shop.schedule, not '
+            f'{short_repr(module)}.'
+        )
+    return module
 
 
 def _log_format(text: str) -> str:

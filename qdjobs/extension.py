@@ -34,6 +34,7 @@ from qdjobs.client.tasks import TaskOrPath, defined_path, path_of
 from qdjobs.config import JobConfig, configure, read_app_config
 from qdjobs.errors import UnknownTaskError, needs_extra
 from qdjobs.progress import CurrentJob
+from qdjobs.schedule.entries import Overlap, Periodic, When, attach, make_when, require_callable
 from qdjobs.web.api.views import make_jobs_api
 from qdjobs.web.problems import answer_job_errors
 
@@ -93,6 +94,7 @@ class JobQueue:
         self._prefixes = (url_prefix, dashboard_prefix, metrics_prefix)
         self._names = TaskNames()
         self._hooks = Hooks()
+        self._periodic: dict[str, Periodic] = {}  # by name
         self._options: Options = {}  # of every call; `using` sets them
         self._configs: list[JobConfig] = []  # of its applications
         if app is not None:
@@ -116,6 +118,7 @@ class JobQueue:
         configure(app, config)
         app.extensions[EXTENSION] = self
         self._hooks.attach(app)
+        attach(app, self._periodic)
         answer_job_errors(app)
         # An application may have a command of that name already.
         app.cli.add_command(jobs, 'qdjobs' if 'jobs' in app.cli.commands else 'jobs')
@@ -138,29 +141,64 @@ class JobQueue:
                 from qdjobs.web.metrics import make_metrics
             yield make_metrics(config.metrics_token), metrics
 
-    def task(self, name: str, **options: Unpack[Options]) -> Callable[[F], F]:
+    def task(
+        self,
+        name: str,
+        *,
+        every: Duration | None = None,
+        cron: str | None = None,
+        timezone: str | None = None,
+        overlap: Overlap | None = None,
+        **options: Unpack[Options],
+    ) -> Callable[[F], F]:
         """Decorate a function to name it as a task, with default job options.
 
-        The function itself does not change. Raises InvalidJobError for an invalid name or option,
-        UnknownTaskError for a function that a worker cannot import.
+        With `every='1h'`, or `cron='0 3 * * *'` and its `timezone` (UTC), workers enqueue it at
+        each tick, without arguments. With `overlap='queue'` they do so even if the job of the tick
+        before has not ended.
+
+        The function itself does not change. Raises InvalidJobError for an invalid name, option or
+        rule, UnknownTaskError for a function that a worker cannot import.
         """
         check_name(name)
+        when = _when(every, cron, timezone, overlap, options)
 
         def register(function: F) -> F:
-            self.add(name, defined_path(function), **options)
+            self._add(name, defined_path(function), function, options, when)
             return function
 
         return register
 
-    def add(self, name: str, task: TaskOrPath, **options: Unpack[Options]) -> None:
+    def add(
+        self,
+        name: str,
+        task: TaskOrPath,
+        *,
+        every: Duration | None = None,
+        cron: str | None = None,
+        timezone: str | None = None,
+        overlap: Overlap | None = None,
+        **options: Unpack[Options],
+    ) -> None:
         """Name a task by its function, or by its dotted path without importing it.
 
-        For tasks in modules that do not import the JobQueue. Raises as `task` does.
+        For tasks in modules that do not import the JobQueue. Takes and raises what `task` does.
         """
-        named = NamedTask(name, path_of(task), options)
+        when = _when(every, cron, timezone, overlap, options)
+        self._add(name, path_of(task), task, options, when)
+
+    def _add(
+        self, name: str, path: str, task: TaskOrPath, options: Options, when: When | None
+    ) -> None:
+        if when is not None and not isinstance(task, str):
+            require_callable(task, (), {})
+        named = NamedTask(name, path, options)
         for config in self._configs:
             named.check(config)
         self._names.add(named)
+        self._periodic.pop(name, None)
+        if when is not None:
+            self._periodic[name] = when.run(path)
 
     def before_enqueue(self, function: BeforeEnqueue) -> BeforeEnqueue:
         """Decorate a function that gets each Call before it becomes a job.
@@ -270,6 +308,19 @@ class JobQueue:
                 f"{path} has no name here: put @queue.task('…') above it, or queue.add('…', …)."
             )
         return name
+
+
+def _when(
+    every: Duration | None,
+    cron: str | None,
+    timezone: str | None,
+    overlap: Overlap | None,
+    options: Options,
+) -> When | None:
+    """Return when a task is due, or None if it is not periodic. Raises InvalidJobError."""
+    if every is None and cron is None and timezone is None and overlap is None:
+        return None
+    return make_when(every, cron, timezone, overlap or 'skip', options)
 
 
 def init_job_queue(app: Flask, db: None = None) -> JobQueue:

@@ -30,6 +30,7 @@ def save(document: str, folder: Path) -> None:
         ('testing.md', '-W error -m unittest test_with_unittest', '\nOK\n'),
         ('calls.md', PYTEST, '6 passed'),
         ('workflows.md', PYTEST, '9 passed'),
+        ('periodic.md', PYTEST, '3 passed'),
     ],
 )
 def test_the_tests_that_a_page_shows_pass(

@@ -8,6 +8,7 @@ from flask.cli import with_appcontext
 from qdjobs.cli.changing import cancel, delete, enqueue, pause, resume, retry
 from qdjobs.cli.doctor import doctor
 from qdjobs.cli.reading import list_, show, status, tasks, wait, workers
+from qdjobs.cli.schedule import schedule
 from qdjobs.cli.text import plain
 from qdjobs.cli.worker import worker
 from qdjobs.errors import JobError
@@ -34,7 +35,7 @@ def jobs() -> None:
 
 
 for _command in (
-    enqueue, list_, show, status, wait, cancel, delete, retry, tasks, worker, workers, pause,
-    resume, doctor,
+    enqueue, list_, show, status, wait, cancel, delete, retry, tasks, schedule, worker, workers,
+    pause, resume, doctor,
 ):  # fmt: skip
     jobs.add_command(_command)

@@ -57,6 +57,7 @@ _AFTER_FAILURE = {
 }
 
 _ENDS: tuple[Literal['success', 'failure'], ...] = ('success', 'failure')
+_FIELDS_OF_FOLLOWERS = tuple(f'on_{end}_data' for end in _ENDS)
 
 _script = Script(LUA / 'enqueue.lua', COUNT, AFTER, ADD)
 
@@ -193,6 +194,18 @@ def send_packed(connection: Redis, packed: Packed, once_for: int = 0) -> Any:
 def pack_calls(calls: Sequence[Call]) -> Packed:
     """Return calls of one task with the same options in a form that can be sent later."""
     return _pack(calls)[1]
+
+
+def pack_again(packed: Packed, job_id: str) -> Packed:
+    """Return the one call of `packed` as another job, which is created when it is sent."""
+    request = msgspec.msgpack.decode(packed.request, type=AddRequest)
+    values = list(packed.values)
+    for number, field in enumerate(request.fields):
+        if field in _FIELDS_OF_FOLLOWERS:  # the argument of that task is the id of this job
+            path, *_ = PlainSerializer.loads(zlib.decompress(values[number]))
+            values[number] = zlib.compress(dump_checked((path, None, (job_id,), {})))
+    request = msgspec.structs.replace(request, ids=[job_id], created_at='')
+    return Packed(msgspec.msgpack.encode(request), values)
 
 
 def pack_template(call: Call) -> tuple[AddRequest, bytes]:

@@ -74,12 +74,16 @@ class Hooks:
     def add_on_failure(self, function: Callable[[Failure], object]) -> None:
         self._on_failure.append(function)
 
-    @contextmanager
-    def around_enqueue(self, calls: 'Sequence[Call]') -> Iterator[None]:
-        """Pass on each call, and enqueue them inside all functions. An error refuses all calls."""
+    def before_enqueue(self, calls: 'Sequence[Call]') -> None:
+        """Pass on each call. An error refuses all of them."""
         for function in self._before_enqueue:
             for call in calls:
                 function(call)
+
+    @contextmanager
+    def around_enqueue(self, calls: 'Sequence[Call]') -> Iterator[None]:
+        """Pass on each call, and enqueue them inside all functions. An error refuses all calls."""
+        self.before_enqueue(calls)
         with _inside(manager(calls) for manager in self._around_enqueue):
             yield
 

@@ -6,7 +6,7 @@ Changes nothing. Takes two round trips for any number of jobs, and imports every
 """
 
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -16,8 +16,10 @@ from rq.defaults import RQ_KEY_PREFIX
 from qdjobs.client.catalogue import TaskModule, read_task_modules
 from qdjobs.client.redis import redis_connection
 from qdjobs.config import JobConfig, get_config
-from qdjobs.errors import QueueUnavailableError
-from qdjobs.monitoring.health import LATE, Health, WorkerHealth, read_health
+from qdjobs.errors import InvalidJobError, QueueUnavailableError, UnknownTaskError
+from qdjobs.monitoring.health import LATE, SILENCE, Health, WorkerHealth, read_health
+from qdjobs.schedule.entries import Periodic, make_calls, read_schedule
+from qdjobs.schedule.state import read_states
 
 DEPTH = 1000  # entries of each list that are checked
 MAX_WAIT = 300  # seconds; if a job waits for longer, there are too few workers
@@ -49,6 +51,7 @@ def examine(command_line: CommandLine) -> Iterator[Finding]:
         yield from _examine_jobs(health, command_line)
     for module in read_task_modules():
         yield from _examine_tasks(module)
+    yield from _examine_schedule(command_line)
     yield from _examine_interfaces(config)
 
 
@@ -210,6 +213,43 @@ def _examine_tasks(module: TaskModule) -> Iterator[Finding]:
         yield Finding('warning', f'{error} If it is no task, begin its name with "_".')
     if module.tasks:
         yield Finding('ok', f'{module.name} has {_count(len(module.tasks), "task")}.')
+
+
+def _examine_schedule(command_line: CommandLine) -> Iterator[Finding]:
+    try:
+        schedule = read_schedule()
+        make_calls(schedule)
+    except (InvalidJobError, UnknownTaskError) as error:
+        yield Finding('error', f'{error} No worker starts with it.')
+        return
+    if schedule:
+        try:
+            yield from _examine_periodic(schedule, command_line)
+        except QueueUnavailableError:  # which was found before
+            return
+
+
+def _examine_periodic(
+    schedule: Mapping[str, Periodic], command_line: CommandLine
+) -> Iterator[Finding]:
+    now, states = read_states(list(schedule))
+    served = dict(zip(schedule, states, strict=True))
+    unserved = [name for name, state in served.items() if now - (state.served_at or 0.0) > SILENCE]
+    if unserved:
+        text = f'No living worker enqueues what is periodic: {", ".join(unserved)}. Start one:'
+        yield Finding('error', text, command_line('worker'))
+    old = [
+        name
+        for name, state in served.items()
+        if name not in unserved and state.rule != str(schedule[name].rule)
+    ]
+    if old:
+        yield Finding(
+            'warning',
+            f'Workers know another time for what is periodic: {", ".join(old)}. Restart them.',
+        )
+    if not unserved and not old:
+        yield Finding('ok', f'{_count(len(schedule), "periodic job")}, which workers enqueue.')
 
 
 def _examine_interfaces(config: JobConfig) -> Iterator[Finding]:

@@ -9,7 +9,7 @@ from qdjobs.config import EXTENSION, JobConfig
 
 
 class ApplicationError(Exception):
-    """JOB_APP cannot be used; the message is one line that says why."""
+    """JOB_APP or the schedule cannot be used; the message is one line that says why."""
 
 
 def load_app(path: str, config: JobConfig) -> Flask:

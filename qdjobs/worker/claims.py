@@ -102,10 +102,13 @@ class Claims:
         """Whether another claim must follow at once."""
         return self._due_check_at == 0.0
 
-    def wait(self) -> None:
-        """Wait until a job is enqueued, or for JOB_IDLE_WAIT. Raises RedisError."""
+    def wait(self, most: float) -> None:
+        """Wait for a job, but for no more than JOB_IDLE_WAIT and `most` seconds.
+
+        Raises RedisError.
+        """
         if not self.has_more:
-            seconds = min(self._config.idle_wait, self._config.heartbeat_interval)
+            seconds = min(self._config.idle_wait, self._config.heartbeat_interval, most)
             self._is_woken = wait_for_wake_up(
                 self._contact.connection, self._queues(), seconds, self._orders.pipe
             )

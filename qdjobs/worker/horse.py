@@ -25,7 +25,7 @@ from qdjobs.worker.application import ApplicationError
 
 log = logging.getLogger(__name__)
 
-_READY = b'ready'
+_READY = b'ready: '  # before its news
 _FAILED = b'failed: '  # before the reason
 _PR_SET_PDEATHSIG = 1
 _SIGNALS = {number.value: number.name for number in signal.Signals}
@@ -77,6 +77,10 @@ class Marks:
 class Work(Protocol):
     """What a horse does."""
 
+    @property
+    def news(self) -> bytes:
+        """What the parent is to know before it sends a message."""
+
     def answer(self, message: bytes, number: int) -> bytes:
         """Do what a message says. `number` is the message's for this horse, from 1."""
 
@@ -111,10 +115,12 @@ class Horse:
         self._poll.register(self._connection.fileno(), select.POLLIN)
         with contextlib.suppress(OSError):  # it may have done so itself, or be dead
             os.setpgid(self.pid, self.pid)
-        while (answer := self.wait(60)) != _READY:
-            if answer is not None and answer.startswith(_FAILED):
-                self.kill()
-                raise HorseFailed(answer.removeprefix(_FAILED).decode())
+        while (answer := self.wait(60)) is None:
+            pass
+        if answer.startswith(_FAILED):
+            self.kill()
+            raise HorseFailed(answer.removeprefix(_FAILED).decode())
+        self.news = answer.removeprefix(_READY)  # of its work
 
     def send(self, message: bytes) -> None:
         """Send a message to the horse. If the horse is dead, `wait` raises HorseDied."""
@@ -236,9 +242,10 @@ def _serve(connection: Connection, prepare: Callable[[], Work]) -> None:
 
 
 def _prepare(prepare: Callable[[], Work]) -> tuple[Work | None, bytes]:
-    """Prepare the horse. Returns its work and _READY, or None and _FAILED with the reason."""
+    """Prepare the horse. Returns its work and its news, or None and _FAILED with the reason."""
     try:
-        return prepare(), _READY
+        work = prepare()
+        return work, _READY + work.news
     except ApplicationError as error:
         return None, _FAILED + str(error).encode()
     except (Exception, SystemExit) as error:

@@ -26,10 +26,17 @@ from qdjobs.client.hooks import Failure, current_hooks
 from qdjobs.client.payload import PlainSerializer
 from qdjobs.client.status import last_line
 from qdjobs.config import JobConfig
-from qdjobs.errors import InvalidJobError, PermanentJobError, UnknownHereError, UnknownTaskError
+from qdjobs.errors import (
+    InvalidJobError,
+    JobError,
+    PermanentJobError,
+    UnknownHereError,
+    UnknownTaskError,
+)
 from qdjobs.progress import describe_job
+from qdjobs.schedule.entries import Plan, make_plans
 from qdjobs.worker import ending, logs
-from qdjobs.worker.application import load_app
+from qdjobs.worker.application import ApplicationError, load_app
 from qdjobs.worker.ending import Encoded, Ending
 from qdjobs.worker.horse import Marks
 from qdjobs.worker.lease import Claim, Lease
@@ -189,6 +196,7 @@ class Runner:
         with self._in_app():
             if (hooks := current_hooks()) is not None:
                 self._around.enter_context(hooks.around_horse())
+            self.news = msgspec.msgpack.encode(_plans())
         self._surroundings = Surroundings.now()
         self._decoder = msgspec.msgpack.Decoder(Claim | FollowUp)
 
@@ -322,6 +330,14 @@ class Runner:
             except (Exception, SystemExit):
                 log.exception('What follows the end of job %s failed', work.claim.lease.job_id)
         return Answer((b'', b''))
+
+
+def _plans() -> list[Plan]:
+    """Return what is periodic here. Raises ApplicationError."""
+    try:
+        return make_plans()
+    except JobError as error:
+        raise ApplicationError(f'The schedule cannot be used: {error}') from error
 
 
 def unreadable(claim: Claim, error: Exception, connection: Redis) -> Ending:

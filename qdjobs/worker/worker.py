@@ -36,6 +36,7 @@ from qdjobs.worker.presence import Presence
 from qdjobs.worker.recorder import RETRY_INTERVAL, Outcome, Recorder
 from qdjobs.worker.runner import Performer, Runner
 from qdjobs.worker.supervisor import Run, Supervisor
+from qdjobs.worker.ticks import Ticks
 from qdjobs.worker.untrusted import CheckedJob
 
 SOCKET_TIMEOUT = 5.0  # seconds, at most, to wait for an answer of Redis
@@ -76,6 +77,7 @@ class JobWorker(Worker):
         self._maintenance = Maintenance(
             self.connection, self.queues, self._config, self._recorder.follow_ups.append
         )
+        self._ticks = Ticks(self._contact)
         self._supervisor = Supervisor(
             self._contact,
             self._orders,
@@ -171,6 +173,7 @@ class JobWorker(Worker):
             self.log.error('Worker %s: %s', self.name, error)
             raise SystemExit(1) from None  # the process manager sees that no job can run
         self._horse_pid = horse.pid
+        self._ticks.serve(horse.news)
         return horse
 
     def _announce(self) -> None:
@@ -254,7 +257,7 @@ class JobWorker(Worker):
                     self.log.info('Worker %s: done, quitting', self.name)
                     return None
                 self._presence.show('suspended' if self._claims.is_suspended else 'idle')
-                self._claims.wait()
+                self._claims.wait(self._ticks.seconds_left())
             except RedisError as error:
                 self._contact.failed('claim a job', error)
                 self._orders.pause(OUTAGE_PAUSE)
@@ -357,6 +360,7 @@ class JobWorker(Worker):
             return
         self._next_beat = moment + BEAT_INTERVAL
         self._presence.beat_if_due()
+        self._ticks.run_if_due()
         self._maintenance.run_if_due()
         if self.should_run_maintenance_tasks:
             try:

@@ -228,6 +228,42 @@ def test_suspended_workers(connection: Redis) -> None:
     assert Report().marks('suspended', 'flask jobs resume') == '!'
 
 
+# What is periodic
+
+
+@pytest.fixture
+def scheduled(settings: pytest.MonkeyPatch) -> None:
+    modules = 'workers,tests.support.periodic_apps,tests.support.tasks'
+    settings.setenv('JOB_TASK_MODULES', modules)
+    settings.setenv('JOB_SCHEDULE', 'tests.support.periodic_table')
+    environment_config.cache_clear()
+
+
+@pytest.mark.usefixtures('scheduled')
+def test_a_schedule_that_nobody_serves(connection: Redis) -> None:
+    report = Report()
+    said = report.marks('No living worker enqueues what is periodic: note, yearly', 'jobs worker')
+    assert said == '✗'
+    served: Any = {'served_at': time.time(), 'rule': 'every 1s'}
+    connection.hset('rq:schedule:note', mapping=served)
+    connection.hset('rq:schedule:yearly', mapping=served | {'rule': '0 0 1 1 * UTC'})
+    assert Report().marks('2 periodic jobs, which workers enqueue') == '✓'
+    connection.hset('rq:schedule:note', 'rule', 'every 2s')
+    assert Report().marks('Workers know another time for what is periodic: note. Restart') == '!'
+    connection.hset('rq:schedule:note', 'served_at', time.time() - 120)
+    assert Report().marks('No living worker enqueues what is periodic: note.') == '✗'
+
+
+def test_a_schedule_that_is_wrong(settings: pytest.MonkeyPatch) -> None:
+    settings.setenv('JOB_SCHEDULE', 'tests.support.nowhere')
+    environment_config.cache_clear()
+    assert Report().marks('JOB_SCHEDULE', 'tests.support.nowhere', 'No worker starts') == '✗'
+
+
+def test_without_a_schedule_there_is_nothing_to_say() -> None:
+    assert 'periodic' not in Report().text
+
+
 # Jobs
 
 

@@ -1,0 +1,217 @@
+"""What is periodic: declared by a JobQueue, or in the table PERIODIC of the module JOB_SCHEDULE.
+
+PERIODIC = {
+    'cleanup': every('1h').run('shop.tasks.cleanup', days=30),
+    'report': cron('0 3 * * *', timezone='Europe/Berlin', job_queue='low').run('shop.tasks.report'),
+}
+"""
+
+import importlib
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any, Literal, ParamSpec, Unpack, cast, get_args, overload
+
+import msgspec
+from flask import Flask, current_app, has_app_context
+
+from qdjobs.client.call import Call, call_from_python
+from qdjobs.client.enqueue import Packed, pack_calls
+from qdjobs.client.hooks import current_hooks
+from qdjobs.client.names import check_name
+from qdjobs.client.options import Duration, Options, check_options
+from qdjobs.client.tasks import OPTION_PREFIX, TaskOrPath, path_of
+from qdjobs.config import get_config
+from qdjobs.errors import InvalidJobError, JobError, UnknownTaskError, short_repr
+from qdjobs.schedule.rules import Rule, make_rule
+
+MAX_ENTRIES = 1000  # Redis serves no other client while a worker says that it serves them
+TABLE = 'PERIODIC'  # its name in the module
+_EXTENSION = 'qdjobs_schedule'  # the key of an application's entries in `app.extensions`
+_OF_ONE_JOB = ('job_id', 'job_at', 'job_delay', 'job_after', 'job_after_failure')
+
+P = ParamSpec('P')
+Overlap = Literal['skip', 'queue']
+
+
+@dataclass(frozen=True)
+class Periodic:
+    """A call of a task that is enqueued at each tick of a rule."""
+
+    rule: Rule
+    overlap: Overlap  # what to do at a tick while the job of the one before has not ended
+    path: str
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    options: Options
+
+
+@dataclass(frozen=True)
+class When:
+    """A rule and the options of its jobs: what is left to say is the call."""
+
+    rule: Rule
+    overlap: Overlap
+    options: Options
+
+    @overload
+    def run(self, task: str, /, *args: Any, **kwargs: Any) -> Periodic: ...
+    @overload
+    def run(self, task: Callable[P, object], /, *args: P.args, **kwargs: P.kwargs) -> Periodic: ...
+    def run(self, task: TaskOrPath, /, *args: Any, **kwargs: Any) -> Periodic:
+        """Return the entry that calls a task, a function or its dotted path, with these arguments.
+
+        Raises InvalidJobError if a function does not take them; of a path, a worker says so.
+        """
+        if options := [name for name in kwargs if name.startswith(OPTION_PREFIX)]:
+            raise InvalidJobError(f'{options[0]} is an option: pass it to every(…) or cron(…).')
+        if not isinstance(task, str):
+            require_callable(task, args, kwargs)
+        return Periodic(self.rule, self.overlap, path_of(task), args, kwargs, self.options)
+
+
+def every(interval: Duration, /, *, overlap: Overlap = 'skip', **options: Unpack[Options]) -> When:
+    """Return the rule of a tick every interval: seconds, or a string such as '15m' or '1h'.
+
+    `options` are those of each job. Raises InvalidJobError.
+    """
+    return make_when(interval, None, None, overlap, options)
+
+
+def cron(
+    line: str, /, *, timezone: str = 'UTC', overlap: Overlap = 'skip', **options: Unpack[Options]
+) -> When:
+    """Return the rule of a cron line, such as '0 3 * * *', on the wall clock of a time zone.
+
+    `options` are those of each job. Raises InvalidJobError.
+    """
+    return make_when(None, line, timezone, overlap, options)
+
+
+def make_when(
+    every: Duration | None,
+    cron: str | None,
+    timezone: str | None,
+    overlap: str,
+    options: Options,
+) -> When:
+    """Check all but the call. Raises InvalidJobError."""
+    rule = make_rule(every, cron, timezone)
+    if overlap not in get_args(Overlap):
+        raise InvalidJobError(
+            f"overlap must be 'skip' or 'queue', not {short_repr(overlap)}.", 'overlap'
+        )
+    check_options(options)
+    if unfit := [name for name in _OF_ONE_JOB if name in options]:
+        raise InvalidJobError(
+            f'{unfit[0]} is for a single job: a periodic one is due at each tick, under an id of '
+            'its own.',
+            unfit[0],
+        )
+    return When(rule, cast(Overlap, overlap), options)
+
+
+def require_callable(
+    function: Callable[..., object], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> None:
+    """Raise InvalidJobError unless a function takes these arguments, and needs no others."""
+    try:
+        inspect.signature(function).bind(*args, **kwargs)
+    except TypeError as error:
+        name = getattr(function, '__qualname__', short_repr(function))
+        raise InvalidJobError(
+            f'A tick would call {name} with what is given here: {error}.'
+        ) from None
+
+
+def attach(app: Flask, entries: Mapping[str, Periodic]) -> None:
+    """Give an application its entries. Others can be added to them later."""
+    app.extensions[_EXTENSION] = entries
+
+
+def read_schedule() -> dict[str, Periodic]:
+    """Return the entries of the current application, and of JOB_SCHEDULE, by name.
+
+    Raises InvalidJobError, or UnknownTaskError.
+    """
+    own: Mapping[str, Periodic] = {}
+    if has_app_context():
+        own = current_app.extensions.get(_EXTENSION, own)
+    module = get_config().schedule
+    table = _read_table(module) if module else {}
+    if twice := sorted(own.keys() & table.keys()):
+        raise InvalidJobError(
+            f'JOB_SCHEDULE: {module} has {twice[0]!r}, which the JobQueue has too: rename one.'
+        )
+    if len(own) + len(table) > MAX_ENTRIES:
+        raise InvalidJobError(f'There are more than {MAX_ENTRIES} periodic jobs.')
+    return {**own, **table}
+
+
+def _read_table(name: str) -> dict[str, Periodic]:
+    table = getattr(_import(name), TABLE, None)
+    if not isinstance(table, dict) or not all(isinstance(e, Periodic) for e in table.values()):
+        raise InvalidJobError(
+            f"JOB_SCHEDULE: {name} needs a dict {TABLE} = {{'cleanup': every('1h').run("
+            "'shop.tasks.cleanup')}, with every and cron of qdjobs.schedule."
+        )
+    for key in table:
+        try:
+            check_name(key)
+        except InvalidJobError as error:
+            raise InvalidJobError(f'JOB_SCHEDULE: {name}: {error}') from None
+    return table
+
+
+def _import(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except JobError as error:
+        raise InvalidJobError(f'JOB_SCHEDULE: {name}: {error}') from error
+    except (Exception, SystemExit) as error:
+        raise InvalidJobError(
+            f'JOB_SCHEDULE: importing {name} failed: {type(error).__name__}: {error}'
+        ) from error
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """A checked entry as plain data, for a process that cannot make its call."""
+
+    name: str
+    rule: Rule
+    overlap: Overlap
+    packed: Packed  # a job of it, whose id is another at each tick
+
+
+def make_plans() -> list[Plan]:
+    """Return what a worker enqueues.
+
+    The hook `before_enqueue` of the current application gets each call, once for all ticks. Raises
+    as `make_calls`, and what the hook raises.
+    """
+    schedule, plans = read_schedule(), []
+    for name, call in make_calls(schedule).items():
+        if (hooks := current_hooks()) is not None:
+            hooks.before_enqueue([call])
+        entry = schedule[name]
+        plans.append(Plan(name, entry.rule, entry.overlap, pack_calls([call])))
+    return plans
+
+
+def make_calls(schedule: Mapping[str, Periodic]) -> dict[str, Call]:
+    """Return the checked call of each entry. Imports the modules of their tasks.
+
+    Raises InvalidJobError or UnknownTaskError, which names the entry.
+    """
+    return {name: _make_call(name, entry) for name, entry in schedule.items()}
+
+
+def _make_call(name: str, entry: Periodic) -> Call:
+    try:
+        options = {**entry.options, 'job_id': name}
+        return call_from_python(entry.path, entry.args, entry.kwargs, options)
+    except UnknownTaskError as error:
+        raise UnknownTaskError(f'Periodic job {name!r}: {error}') from error
+    except InvalidJobError as error:
+        raise InvalidJobError(f'Periodic job {name!r}: {error}') from error

@@ -1,0 +1,166 @@
+"""When a periodic job is due: ticks, which every process computes alike from a rule and a time.
+
+A tick is in whole seconds since the epoch.
+"""
+
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta, tzinfo
+from difflib import get_close_matches
+from zoneinfo import ZoneInfo, available_timezones
+
+import msgspec
+
+from qdjobs.client.options import Duration, parse_duration
+from qdjobs.errors import InvalidJobError, short_repr
+
+_DAY = 86_400
+_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001  # of a wall clock, which knows no zone
+_SECOND = timedelta(seconds=1)
+
+# croniter's own: `R` is another time in each process, `H` needs an id.
+_HASHED = re.compile(r'[hr](\(.*|/.*)?', re.IGNORECASE)
+
+
+class Every(msgspec.Struct, frozen=True, tag=True):
+    """A tick every so many seconds, counted from the epoch: of an hour, each full hour in UTC."""
+
+    seconds: int
+
+    def latest(self, now: float) -> int:
+        """Return the last tick that is not after `now`."""
+        return int(now // self.seconds) * self.seconds
+
+    def following(self, now: float) -> int:
+        """Return the first tick after `now`."""
+        return self.latest(now) + self.seconds
+
+    @property
+    def zone(self) -> tzinfo:
+        """The time zone in which people read the ticks."""
+        return UTC
+
+    def __str__(self) -> str:
+        for unit, length in (('d', _DAY), ('h', 3600), ('m', 60)):
+            if self.seconds % length == 0:
+                return f'every {self.seconds // length}{unit}'
+        return f'every {self.seconds}s'
+
+
+class Cron(msgspec.Struct, frozen=True, tag=True):
+    """A tick whenever the wall clock of a time zone shows a time that a cron line matches.
+
+    A time that a change of the clock leaves out is later by what it leaves out: 2:30 becomes 3:30.
+    A time that the clock shows twice is a tick once, the first time; but twice if the line is for
+    every hour.
+    """
+
+    line: str
+    timezone: str
+
+    def latest(self, now: float) -> int:
+        """Return the last tick that is not after `now`."""
+        return max(tick for tick in self._near(now, is_ahead=False) if tick <= now)
+
+    def following(self, now: float) -> int:
+        """Return the first tick after `now`."""
+        return min(tick for tick in self._near(now, is_ahead=True) if tick > now)
+
+    @property
+    def zone(self) -> tzinfo:
+        """The time zone of the wall clock."""
+        return ZoneInfo(self.timezone)
+
+    def __str__(self) -> str:
+        return f'{self.line} {self.timezone}'
+
+    def _near(self, now: float, is_ahead: bool) -> Iterator[int]:
+        """Yield ticks, one of which is the nearest: by the clock of now, and by those around it.
+
+        That is so where a clock changes by an hour. croniter gets times without a zone, since what
+        it does at a change differs between its two directions.
+        """
+        from croniter import croniter  # most processes compute no tick
+
+        for shift in (-_DAY, 0, _DAY):
+            offset = datetime.fromtimestamp(now + shift, self.zone).utcoffset() or timedelta()
+            wall = _EPOCH + timedelta(seconds=int(now)) + offset
+            if is_ahead:
+                yield from self._moments(croniter(self.line, wall).get_next(datetime))
+            else:
+                yield from self._moments(croniter(self.line, wall + _SECOND).get_prev(datetime))
+
+    def _moments(self, wall: datetime) -> Iterator[int]:
+        """Yield when the wall clock shows a time."""
+        first, second = (
+            int(wall.replace(tzinfo=self.zone, fold=fold).timestamp()) for fold in (0, 1)
+        )
+        yield first
+        if second > first and self.line.split()[1] == '*':
+            yield second
+
+
+Rule = Every | Cron
+
+
+def make_rule(every: Duration | None, cron: str | None, timezone: str | None) -> Rule:
+    """Return the rule that one of `every` and `cron` means. Raises InvalidJobError."""
+    if every is not None and cron is not None:
+        raise InvalidJobError('every and cron exclude each other: pass one of them.', 'cron')
+    if cron is not None:
+        return _make_cron(cron, 'UTC' if timezone is None else timezone)
+    if every is None:
+        raise InvalidJobError("A periodic job needs every='1h' or cron='0 3 * * *'.", 'every')
+    if timezone is not None:
+        raise InvalidJobError(
+            'timezone goes with cron: every counts from the epoch, whatever a clock shows.',
+            'timezone',
+        )
+    seconds = parse_duration('every', every)
+    if seconds < 1 or seconds % 1:
+        raise InvalidJobError(
+            f'every must be whole seconds, at least one, not {short_repr(every)}.', 'every'
+        )
+    return Every(int(seconds))
+
+
+def _make_cron(line: str, timezone: str) -> Cron:
+    from croniter import CroniterBadDateError
+
+    _require_zone(timezone)
+    fields = line.split() if isinstance(line, str) else []
+    if len(fields) != 5 or any(map(_HASHED.fullmatch, fields)):
+        raise _wrong_line(line)
+    rule = Cron(' '.join(fields), timezone)
+    now = datetime.now(UTC).timestamp()
+    try:
+        rule.latest(now)
+        rule.following(now)
+    except CroniterBadDateError:
+        problem = f'cron={line!r} never matches: there is no such day.'
+        raise InvalidJobError(problem, 'cron') from None
+    except ValueError as error:
+        raise _wrong_line(line, f' ({error})') from None
+    return rule
+
+
+def _wrong_line(line: object, reason: str = '') -> InvalidJobError:
+    return InvalidJobError(
+        'cron must be a line of five fields (minute, hour, day, month, weekday), such as '
+        f"'0 3 * * *', not {short_repr(line)}{reason}.",
+        'cron',
+    )
+
+
+def _require_zone(name: str) -> None:
+    try:
+        ZoneInfo(name)
+    except (LookupError, ValueError, TypeError, OSError):  # by what kind of no name it is
+        known = available_timezones()
+        near = get_close_matches(str(name)[:100], known, n=1)
+        hint = f'Did you mean {near[0]!r}?' if near else 'Its form is that of Europe/Berlin.'
+        if not known:
+            hint = 'This machine has no time zones: pip install tzdata.'
+        raise InvalidJobError(
+            f'timezone must be an IANA name, not {short_repr(name)}. {hint}', 'timezone'
+        ) from None
