@@ -7,6 +7,7 @@ from flask.cli import with_appcontext
 
 from qdjobs.cli.changing import cancel, delete, enqueue, pause, resume, retry
 from qdjobs.cli.doctor import doctor
+from qdjobs.cli.outbox import outbox
 from qdjobs.cli.reading import list_, show, status, tasks, wait, workers
 from qdjobs.cli.text import plain
 from qdjobs.cli.worker import worker
@@ -35,6 +36,6 @@ def jobs() -> None:
 
 for _command in (
     enqueue, list_, show, status, wait, cancel, delete, retry, tasks, worker, workers, pause,
-    resume, doctor,
+    resume, outbox, doctor,
 ):  # fmt: skip
     jobs.add_command(_command)
