@@ -21,6 +21,7 @@ from qdjobs.client.hooks import Failure, Hooks
 from qdjobs.client.names import NamedTask, TaskNames, check_name
 from qdjobs.client.options import (
     After,
+    AfterFailure,
     Duration,
     Options,
     check_options,
@@ -220,6 +221,9 @@ class JobQueue:
         job_delay: Duration | None = None,
         job_at: datetime | None = None,
         job_after: After | None = None,
+        job_after_failure: AfterFailure | None = None,
+        job_on_success: str | None = None,
+        job_on_failure: str | None = None,
         job_id: str | None = None,
         job_result_ttl: Duration | None = None,
         job_meta: Mapping[str, Any] | None = None,

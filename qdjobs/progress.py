@@ -5,14 +5,16 @@ Outside a job these functions do nothing, so a task can be called like any funct
 
 import logging
 import time
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
 if TYPE_CHECKING:
     from rq.job import Job  # imported only in a job, so that importing a task stays fast
+
+    from qdjobs.client.status import Status
 
 _SAVE = (
     "if redis.call('EXISTS', KEYS[1]) == 1 then redis.call('HSET', KEYS[1], 'meta', ARGV[1]) end"
@@ -46,6 +48,18 @@ class CurrentJob:
     created_at: datetime  # distinguishes jobs that were enqueued under one id
     enqueued_at: datetime | None  # when it was put into its queue the last time
     meta: dict[str, Any]  # its job_meta
+    # Reads from Redis, or from what takes its place.
+    _read_parents: 'Callable[[], dict[str, Status]] | None' = field(default=None, repr=False)
+
+    def parents(self) -> 'Mapping[str, Status]':
+        """Return the status, with its result or error, of each job of `job_after`, by id.
+
+        In the order of `job_after`, in one round trip. One whose record has expired or was deleted
+        is missing. Raises QueueUnavailableError.
+        """
+        if self._read_parents is None:
+            raise RuntimeError('Only a job of a JobWorker can read its parents: start that worker.')
+        return self._read_parents()
 
 
 def current_job() -> CurrentJob | None:
@@ -68,6 +82,7 @@ def describe_job(job: 'Job') -> CurrentJob:
         created_at=job.created_at,
         enqueued_at=job.enqueued_at,
         meta=deepcopy(meta) if meta else {},  # a task changes nothing that others read
+        _read_parents=getattr(job, 'read_parents', None),
     )
 
 

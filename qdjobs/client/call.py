@@ -5,18 +5,19 @@ Each way resolves the task once, checks each argument once and parses the option
 
 from collections.abc import Iterable, Mapping
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Any
+from typing import Any, Literal
 from uuid import uuid4
 
 from qdjobs.client.options import JobOptions, parse_options, unknown_option
 from qdjobs.client.tasks import OPTION_PREFIX, Task, TaskOrPath, resolve_task
 from qdjobs.config import get_config
-from qdjobs.errors import InvalidJobError, short_repr
+from qdjobs.errors import InvalidJobError, UnknownTaskError, short_repr
 
 MAX_CALLS = 5000  # jobs in one batch: Redis serves no other client meanwhile
 MAX_PAIRS = 20_000  # of a job and one that it waits for, in one batch
+FOLLOWER_RETRIES = 3  # of a job that follows the end of another
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,36 @@ class Call:
     ) -> 'Call':
         """Return the call of checked arguments. Raises InvalidJobError as `Task.accept` does."""
         task.accept(args, kwargs)
+        for name in ('on_success', 'on_failure'):
+            if (path := getattr(options, name)) is not None:
+                _check_follower(path, f'job_{name}')
         return cls(task, args, kwargs, options, job_id, deepcopy(dict(options.meta)))
+
+
+def follower_call(call: Call, end: Literal['success', 'failure']) -> Call | None:
+    """Return the call of the task that is to follow an end of a job, or None if there is none."""
+    options = call.options
+    path = options.on_success if end == 'success' else options.on_failure
+    if path is None:
+        return None
+    given = {'job_queue': options.queue, 'job_max_retries': FOLLOWER_RETRIES}
+    follower = call_from_python(path, (call.id,), {}, given)
+    return replace(follower, id=f'{call.id}-on-{end}', meta=call.meta)
+
+
+def _check_follower(path: str, option: str) -> None:
+    """Check a task that is to follow the end of a job. Raises as `call_from_python`."""
+    try:
+        task = resolve_task(path)
+        task.accept(*task.pack(('7',), {}))
+    except UnknownTaskError as error:
+        raise UnknownTaskError(f'{option}: {error}') from error
+    except InvalidJobError as error:
+        raise InvalidJobError(
+            f'{option}: the task gets one argument, the id of the job that has ended, as in '
+            f'`def {path.rpartition(".")[2]}(ended_id: str)`. {error}',
+            option,
+        ) from error
 
 
 def call_from_python(

@@ -12,7 +12,7 @@ from qdjobs.client.enqueue import RECORD_ERRORS, load_fields
 from qdjobs.client.job import job_class
 from qdjobs.client.options import is_job_id
 from qdjobs.client.payload import PlainSerializer
-from qdjobs.client.redis import COUNT, LUA, Script, get_connection, redis_connection
+from qdjobs.client.redis import AFTER, COUNT, LUA, Script, get_connection, redis_connection
 from qdjobs.client.stand_in import stand_in
 from qdjobs.client.states import ENDED
 from qdjobs.client.status import read_text
@@ -21,9 +21,9 @@ from qdjobs.errors import InvalidJobError, JobNotFoundError
 
 CancelOutcome = Literal['canceled', 'stopping', 'finished', 'failed', 'stopped']
 
-_cancel = Script(LUA / 'cancel.lua', COUNT)
-_delete = Script(LUA / 'delete.lua')
-_retry = Script(LUA / 'retry.lua', COUNT)
+_cancel = Script(LUA / 'cancel.lua', COUNT, AFTER)
+_delete = Script(LUA / 'delete.lua', COUNT, AFTER)
+_retry = Script(LUA / 'retry.lua', COUNT, AFTER)
 
 
 def cancel_job(job_id: str) -> CancelOutcome:
@@ -90,7 +90,14 @@ def _delete_ended(job_id: str) -> str | None:
     if (other := stand_in()) is not None:
         return other.delete(job_id)
     with redis_connection() as connection:
-        return read_text(_delete(connection, [job_id])) or None
+        cursor = '0'
+        while (
+            reply := _delete(connection, [job_id, utcformat(datetime.now(UTC)), cursor])
+        ) is not None:
+            cursor = read_text(reply)
+            if not cursor.isdecimal():
+                return cursor
+        return None
 
 
 def retry_job(job_id: str) -> Job:

@@ -5,18 +5,20 @@ import math
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from datetime import datetime
+from datetime import UTC, datetime
 from itertools import islice
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
+from redis import Redis
 from rq.exceptions import NoSuchJobError
 from rq.job import Job, JobStatus
+from rq.utils import utcformat
 
-from qdjobs.client.call import Call, call_from_python, calls_from_python
+from qdjobs.client.call import Call, call_from_python, calls_from_python, follower_call
 from qdjobs.client.hooks import current_hooks
 from qdjobs.client.job import job_class
-from qdjobs.client.options import After, Duration, given_options, retry_delays
+from qdjobs.client.options import After, AfterFailure, Duration, given_options, retry_delays
 from qdjobs.client.payload import (
     MAX_DEPTH,
     PlainSerializer,
@@ -24,7 +26,15 @@ from qdjobs.client.payload import (
     dump_checked,
     require_size,
 )
-from qdjobs.client.redis import COUNT, LUA, Script, redis_connection
+from qdjobs.client.redis import (
+    ADD,
+    AFTER,
+    COUNT,
+    LUA,
+    Script,
+    get_connection,
+    redis_connection,
+)
 from qdjobs.client.signature import typed_enqueue
 from qdjobs.client.stand_in import stand_in
 from qdjobs.client.tasks import TaskOrPath
@@ -36,9 +46,19 @@ from qdjobs.progress import META
 RECORD_ERRORS = (NoSuchJobError, ValueError, TypeError, LookupError, AttributeError)
 MAX_BATCH = 60_000_000  # bytes that are sent in one step
 MAX_META = 10_000  # bytes of a job's metadata, which each of its statuses has
-_FIELDS_PER_JOB = ('data', 'description', 'retry_intervals')  # not shared by the jobs of a batch
+# Which lua/add.lua writes.
+_FIELDS_OF_SCRIPT = (
+    'data', 'description', 'retry_intervals', 'status', 'created_at', 'enqueued_at',
+)  # fmt: skip
+_AFTER_FAILURE = {
+    'wait': (),
+    'run': ('allow_dependency_failures', '1'),  # RQ's own field
+    'cancel': ('after_failure', 'cancel'),
+}
 
-_script = Script(LUA / 'enqueue.lua', COUNT)
+_ENDS: tuple[Literal['success', 'failure'], ...] = ('success', 'failure')
+
+_script = Script(LUA / 'enqueue.lua', COUNT, AFTER, ADD)
 
 
 @typed_enqueue
@@ -53,6 +73,9 @@ def enqueue_background_job(
     job_delay: Duration | None = None,
     job_at: datetime | None = None,
     job_after: After | None = None,
+    job_after_failure: AfterFailure | None = None,
+    job_on_success: str | None = None,
+    job_on_failure: str | None = None,
     job_id: str | None = None,
     job_result_ttl: Duration | None = None,
     job_meta: Mapping[str, Any] | None = None,
@@ -86,6 +109,9 @@ def enqueue_background_jobs(
     job_delay: Duration | None = None,
     job_at: datetime | None = None,
     job_after: After | None = None,
+    job_after_failure: AfterFailure | None = None,
+    job_on_success: str | None = None,
+    job_on_failure: str | None = None,
     job_id: str | None = None,
     job_result_ttl: Duration | None = None,
     job_meta: Mapping[str, Any] | None = None,
@@ -114,38 +140,39 @@ def _enqueue(calls: Sequence[Call], repeat_id: str) -> list[Job]:
         return _send(calls, repeat_id)
 
 
+class AddRequest(msgspec.Struct, frozen=True):
+    """What the jobs of one step share, for `add_jobs` of lua/add.lua."""
+
+    queue: str
+    score: str  # the time at which they are due, in seconds since 1970; '' for now
+    created_at: str  # in RQ's format; '' for the time at which they are added
+    shared: Sequence[str]  # fields of every job: name, value, name, value …; the first is `task`
+    ids: Sequence[str]
+    descriptions: Sequence[str]
+    delays: Sequence[str | None]  # before retries, in JSON
+    fields: Sequence[str]  # those whose values are sent apart from the request
+    parents: Sequence[str]  # the jobs that must have ended first
+    after_failure: str
+
+
+class Packed(msgspec.Struct, frozen=True):
+    """Checked calls as a script reads them: an AddRequest, and the values of its fields.
+
+    First the first field of each job, then the second. A value may be empty.
+    """
+
+    request: bytes
+    values: Sequence[bytes]
+
+
 def _send(calls: Sequence[Call], repeat_id: str) -> list[Job]:
-    task, options = calls[0].task, calls[0].options
-    metas = [_pack_meta(call) for call in calls] if any(call.meta for call in calls) else []
-    config = get_config()
-    payloads = [_pack(call, config.max_arguments) for call in calls]
-    if sum(map(len, payloads)) > MAX_BATCH:
-        raise InvalidJobError(
-            f'The arguments of the batch have more than {MAX_BATCH // 1_000_000} MB: make several '
-            'batches of it.'
-        )
     if (other := stand_in()) is not None:
-        return other.enqueue(calls, payloads, metas)
+        return other.enqueue(calls, pack_arguments(calls), pack_metas(calls))
+    jobs, packed = _pack(calls)
     with redis_connection(repeat_id) as connection:
-        kind = job_class(config.key_prefix)
-        jobs = [make_job(kind(call.id, connection), call) for call in calls]
-        shared = ['task', task.path]
-        # No job has its data yet, which `to_dict` would compress.
-        for field, value in jobs[0].to_dict().items():
-            if field not in _FIELDS_PER_JOB and value != '':
-                shared += (field, str(value) if type(value) is int else value)
-        score = '' if options.start_at is None else str(math.ceil(options.start_at.timestamp()))
-        ids, descriptions = [job.id for job in jobs], [job.description for job in jobs]
-        # Delays are random for each job: jobs enqueued together must not be retried together.
-        delays = [json.dumps(job.retry_intervals) if job.retry_intervals else None for job in jobs]
-        shape = (options.queue, score, shared, ids, descriptions, delays, options.after)
-        request = msgspec.msgpack.encode(shape)
-        for job, payload in zip(jobs, payloads, strict=True):
-            job.data = payload
-        data = [zlib.compress(payload) for payload in payloads]
-        replies = _script(connection, [request, *data, *metas])
+        replies = send_packed(connection, packed)
     if isinstance(replies, bytes):
-        raise no_such_parent(replies.decode())
+        raise _refusal(replies.decode())
     for job, existing in zip(jobs, replies, strict=True):
         if existing == 1:
             job._status, job.enqueued_at = JobStatus.DEFERRED, None
@@ -154,11 +181,132 @@ def _send(calls: Sequence[Call], repeat_id: str) -> list[Job]:
     return jobs
 
 
+def send_packed(connection: Redis, packed: Packed, once_for: int = 0) -> Any:
+    """Add jobs in one atomic step, and return the reply of `add_jobs`. Raises RedisError.
+
+    Within `once_for` seconds, unless that is 0, an id is added once, whatever becomes of its job.
+    """
+    moment = utcformat(datetime.now(UTC))
+    return _script(connection, [moment, once_for, packed.request, *packed.values])
+
+
+def pack_calls(calls: Sequence[Call]) -> Packed:
+    """Return calls of one task with the same options in a form that can be sent later."""
+    return _pack(calls)[1]
+
+
+def pack_template(call: Call) -> tuple[AddRequest, bytes]:
+    """Return what a script needs to add jobs of a call later, except their ids, and the data."""
+    [job] = _make_jobs([call])
+    [payload] = pack_arguments([call])
+    return _request([call], [job], created_at=''), zlib.compress(payload)
+
+
+def _pack(calls: Sequence[Call]) -> tuple[list[Job], Packed]:
+    payloads = pack_arguments(calls)
+    metas, fields = pack_metas(calls), ['data']
+    values = [zlib.compress(payload) for payload in payloads]
+    if metas:
+        fields.append('meta')
+        values += metas
+    templates, follower_fields, follower_values = _pack_followers(calls, metas)
+    jobs = _make_jobs(calls)
+    created_at = utcformat(jobs[0].created_at)
+    request = _request(calls, jobs, created_at, templates, [*fields, *follower_fields])
+    for job, payload in zip(jobs, payloads, strict=True):
+        job.data = payload
+    return jobs, Packed(msgspec.msgpack.encode(request), [*values, *follower_values])
+
+
+def _make_jobs(calls: Sequence[Call]) -> list[Job]:
+    kind, connection = job_class(get_config().key_prefix), get_connection()
+    return [make_job(kind(call.id, connection), call) for call in calls]
+
+
+def _request(
+    calls: Sequence[Call],
+    jobs: Sequence[Job],
+    created_at: str,
+    templates: Sequence[str] = (),
+    fields: Sequence[str] = ('data', 'meta'),
+) -> AddRequest:
+    options = calls[0].options
+    shared = ['task', calls[0].task.path, *templates]
+    # No job needs its data here, which `to_dict` would compress.
+    for field, value in jobs[0].to_dict(include_meta=False, include_result=False).items():
+        if field not in _FIELDS_OF_SCRIPT and value != '':
+            shared += (field, str(value) if type(value) is int else value)
+    if options.after:
+        shared += ('dependency_ids', json.dumps(options.after))
+        shared += _AFTER_FAILURE[options.after_failure]
+    return AddRequest(
+        queue=options.queue,
+        score='' if options.start_at is None else str(math.ceil(options.start_at.timestamp())),
+        created_at=created_at,
+        shared=shared,
+        ids=[job.id for job in jobs],
+        descriptions=[job.description or '' for job in jobs],
+        # Delays are random for each job: jobs enqueued together must not be retried together.
+        delays=[json.dumps(job.retry_intervals) if job.retry_intervals else None for job in jobs],
+        fields=fields,
+        parents=options.after,
+        after_failure=options.after_failure,
+    )
+
+
+def _pack_followers(
+    calls: Sequence[Call], metas: Sequence[bytes]
+) -> tuple[list[str], list[str], list[bytes]]:
+    """Return the shared fields, the names of the others, and their values, for what is to follow.
+
+    The script that ends a job has all that it needs to add the job of its `job_on_success` or
+    `job_on_failure`.
+    """
+    shared: list[str] = []
+    fields: list[str] = []
+    values: list[bytes] = []
+    options = calls[0].options
+    for end in _ENDS if options.on_success or options.on_failure else ():
+        followers = [call for each in calls if (call := follower_call(each, end)) is not None]
+        if followers:
+            template = pack_template(followers[0])[0]
+            shared += (f'on_{end}', msgspec.json.encode(template).decode())
+            fields.append(f'on_{end}_data')
+            values += map(zlib.compress, pack_arguments(followers))
+    if fields and metas:
+        fields.append('follower_meta')
+        values += metas
+    return shared, fields, values
+
+
+def _refusal(reply: str) -> InvalidJobError:
+    """Return the error for the parents of jobs that the script has refused."""
+    problem, _, job_id = reply.partition(' ')
+    if problem == 'missing':
+        return no_such_parent(job_id)
+    if problem == 'cycle':
+        return in_a_cycle(job_id)
+    return InvalidJobError(
+        f'job_after: whether job {job_id!r} would wait for itself is hard to say: too many jobs '
+        'wait for one another. Enqueue it under a new job_id.',
+        'job_after',
+    )
+
+
 def no_such_parent(job_id: str) -> InvalidJobError:
     """Return the error for a job in `job_after` that does not exist."""
     return InvalidJobError(
         f'job_after: there is no job {job_id!r}. It may have ended so long ago that its record has '
         'expired.',
+        'job_after',
+    )
+
+
+def in_a_cycle(job_id: str) -> InvalidJobError:
+    """Return the error for a job that would wait for itself."""
+    return InvalidJobError(
+        f'job_after: job {job_id!r} would wait for itself, since what it is to wait for waits for '
+        'it. Enqueue it under a new job_id.',
         'job_after',
     )
 
@@ -189,15 +337,31 @@ def make_job(job: Job, call: Call) -> Job:
     return job
 
 
-def _pack(call: Call, limit: int) -> bytes:
+def pack_arguments(calls: Sequence[Call]) -> list[bytes]:
+    """Return the payload of each call. Raises InvalidJobError."""
+    limit = get_config().max_arguments
+    payloads = [_pack_call(call, limit) for call in calls]
+    if sum(map(len, payloads)) > MAX_BATCH:
+        raise InvalidJobError(
+            f'The arguments of the batch have more than {MAX_BATCH // 1_000_000} MB: make several '
+            'batches of it.'
+        )
+    return payloads
+
+
+def _pack_call(call: Call, limit: int) -> bytes:
     data = dump_checked((call.task.path, None, call.args, call.kwargs))
     advice = f"JOB_MAX_ARGUMENTS ({limit} MB): write them to a file, and pass the file's name"
     require_size(data, limit, f'The arguments of {call.task.path} have', advice)
     return data
 
 
+def pack_metas(calls: Sequence[Call]) -> list[bytes]:
+    """Return RQ's metadata of each job; an empty list if none has any. Raises InvalidJobError."""
+    return [_pack_meta(call) for call in calls] if any(call.meta for call in calls) else []
+
+
 def _pack_meta(call: Call) -> bytes:
-    """Return RQ's metadata of a new job."""
     check_plain(call.meta, 'job_meta', MAX_DEPTH - 1)
     data = dump_checked({META: call.meta})
     if len(data) > MAX_META:

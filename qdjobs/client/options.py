@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Protocol, TypedDict
+from typing import Any, Literal, Protocol, TypedDict, cast, get_args
 
 from qdjobs.client.payload import MAX_DEPTH, check_plain
 from qdjobs.config import MAX_DURATION, QUEUES, JobConfig
@@ -33,6 +33,7 @@ class HasId(Protocol):
 
 
 After = str | HasId | Sequence[str | HasId]
+AfterFailure = Literal['wait', 'run', 'cancel']
 
 
 class Options(TypedDict, total=False):
@@ -45,6 +46,9 @@ class Options(TypedDict, total=False):
     job_delay: Duration
     job_at: datetime
     job_after: After
+    job_after_failure: AfterFailure
+    job_on_success: str
+    job_on_failure: str
     job_id: str
     job_result_ttl: Duration
     job_meta: Mapping[str, Any]
@@ -63,6 +67,9 @@ class JobOptions:
     retry_delay: float  # before the first retry
     start_at: datetime | None  # aware, or None for now
     after: tuple[str, ...]  # the jobs that must finish first
+    after_failure: AfterFailure  # what to do if one of them ends otherwise
+    on_success: str | None  # the dotted path of a task that is enqueued once the job has finished
+    on_failure: str | None  # the same, once it has failed
     job_id: str | None
     result_ttl: int
     failure_ttl: int
@@ -108,6 +115,9 @@ def parse_options(given: Mapping[str, Any], config: JobConfig | None) -> JobOpti
         retry_delay=parse_duration('job_retry_delay', given.get('job_retry_delay', 10)),
         start_at=_start_at(given),
         after=_after(given),
+        after_failure=_after_failure(given.get('job_after_failure', 'wait')),
+        on_success=_task_path('job_on_success', given.get('job_on_success')),
+        on_failure=_task_path('job_on_failure', given.get('job_on_failure')),
         job_id=_job_id(given.get('job_id')),
         result_ttl=result_ttl,
         # A long result_ttl keeps failures as long; a short one does not shorten their lifetime.
@@ -205,6 +215,24 @@ def _after(given: Mapping[str, Any]) -> tuple[str, ...]:
     if given.get('job_id') in ids:
         raise InvalidJobError('job_after has the job_id of the job itself.', 'job_after')
     return tuple(dict.fromkeys(map(str, ids)))
+
+
+def _after_failure(value: Any) -> AfterFailure:
+    known = get_args(AfterFailure)
+    if not isinstance(value, str) or value not in known:
+        raise InvalidJobError(
+            f'job_after_failure must be one of {", ".join(known)}, not {short_repr(value)}.',
+            'job_after_failure',
+        )
+    return cast(AfterFailure, value)
+
+
+def _task_path(option: str, value: Any) -> str | None:
+    if value is not None and not isinstance(value, str):
+        raise InvalidJobError(
+            f'{option} must be the dotted path of a task, not {short_repr(value)}.', option
+        )
+    return value
 
 
 def _meta(meta: Any) -> Mapping[str, Any]:

@@ -30,7 +30,8 @@ from qdjobs.config import get_config
 from qdjobs.errors import QueueUnavailableError
 
 LUA = Path(__file__).with_name('lua')
-COUNT = LUA / 'count.lua'  # for the scripts that count jobs
+# Functions for the scripts that count jobs, let jobs wait for others, or add jobs.
+COUNT, AFTER, ADD = (LUA / f'{name}.lua' for name in ('count', 'after', 'add'))
 
 _COMMON = LUA / 'common.lua'
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, ParamSpec, Protocol, TypeVar, overload
 
-from qdjobs.client.options import After, Duration
+from qdjobs.client.options import After, AfterFailure, Duration
 
 Function = Callable[..., object]
 
@@ -36,6 +36,9 @@ class Enqueue(Protocol[R_co]):
         job_delay: Duration | None = None,
         job_at: datetime | None = None,
         job_after: After | None = None,
+        job_after_failure: AfterFailure | None = None,
+        job_on_success: str | None = None,
+        job_on_failure: str | None = None,
         job_id: str | None = None,
         job_result_ttl: Duration | None = None,
         job_meta: Mapping[str, Any] | None = None,
@@ -68,6 +71,18 @@ class Enqueue(Protocol[R_co]):
     @overload
     def __call__(
         self, task: Function, /, *args: Any, job_after: After | None, **kwargs: Any
+    ) -> R_co: ...
+    @overload
+    def __call__(
+        self, task: Function, /, *args: Any, job_after_failure: AfterFailure | None, **kwargs: Any
+    ) -> R_co: ...
+    @overload
+    def __call__(
+        self, task: Function, /, *args: Any, job_on_success: str | None, **kwargs: Any
+    ) -> R_co: ...
+    @overload
+    def __call__(
+        self, task: Function, /, *args: Any, job_on_failure: str | None, **kwargs: Any
     ) -> R_co: ...
     @overload
     def __call__(

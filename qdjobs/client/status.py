@@ -27,7 +27,9 @@ StatusName = Literal[
 STATUSES: tuple[StatusName, ...] = get_args(StatusName)
 
 # The fields of a job's hash that read_statuses.lua returns, in its order.
-STATUS_FIELDS = ('status', 'origin', 'created_at', 'started_at', 'ended_at', 'meta', 'task')
+STATUS_FIELDS = (
+    'status', 'origin', 'created_at', 'started_at', 'ended_at', 'meta', 'task', 'blocked_by',
+)  # fmt: skip
 
 _BATCH = 1000  # jobs read in one round trip; between two, Redis can serve other clients
 _MAX_TRACEBACK = 1024 * 1024  # bytes of a decompressed traceback
@@ -49,7 +51,10 @@ class Attempt(TypedDict):
 
 
 class Status(TypedDict):
-    """The status of a job as callers see it. Times are aware UTC datetimes, or None."""
+    """The status of a job as callers see it. Times are aware UTC datetimes, or None.
+
+    `waits_for` has ids of jobs that a deferred one waits for: up to 100, and fewer in a list.
+    """
 
     id: str
     status: StatusName
@@ -60,6 +65,7 @@ class Status(TypedDict):
     progress: Progress | None
     meta: dict[str, Any]
     attempts: list[Attempt]
+    waits_for: list[str]
     created_at: datetime | None
     started_at: datetime | None
     ended_at: datetime | None
@@ -123,7 +129,7 @@ def read_statuses(job_ids: Sequence[str], results: bool = True) -> list[Status |
 
 def make_status(job_id: str, reply: Sequence[Any]) -> Status:
     """Return the status of a job from its reply of `read_records`."""
-    values, data, outcomes = reply
+    values, data, outcomes, awaited = reply
     fields = dict(zip(STATUS_FIELDS, values, strict=True))
     meta = _metadata(fields['meta'])
     state = _state(read_text(fields['status']))
@@ -134,6 +140,9 @@ def make_status(job_id: str, reply: Sequence[Any]) -> Status:
         state = 'finished' if error is None else 'failed'
     elif state in ('failed', 'stopped'):
         error = _error(latest)
+    elif state == 'canceled' and fields['blocked_by']:
+        blocked_by = read_text(fields['blocked_by'])
+        error = f'Canceled: job {blocked_by!r}, which had to finish first, has not.'
     return Status(
         id=job_id,
         status=state,
@@ -144,6 +153,7 @@ def make_status(job_id: str, reply: Sequence[Any]) -> Status:
         progress=_progress(_part(meta, 'progress')),
         meta=_public(_part(meta, META) or {}),
         attempts=_attempts(outcomes),
+        waits_for=[read_text(job_id) for job_id in awaited],
         created_at=parse_moment(fields['created_at']),
         started_at=parse_moment(fields['started_at']),
         ended_at=parse_moment(fields['ended_at']),

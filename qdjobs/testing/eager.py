@@ -7,6 +7,8 @@ from datetime import UTC, datetime
 
 from rq.utils import utcformat
 
+from qdjobs.client.call import Call, follower_call
+from qdjobs.client.enqueue import pack_arguments, pack_metas
 from qdjobs.client.stand_in import using
 from qdjobs.client.states import ENDED
 from qdjobs.testing.attempt import WORKER, resolving_anew, run_attempt
@@ -45,10 +47,15 @@ class EagerMemory(Memory):
             )
         if self._raising and raised is not None:
             raise raised
-        for other in list(self.records.values()):
-            if other.state == 'deferred' and not self.waits(other):
-                other.write(status='queued')
-                self.added(other)
+        if record.state == 'finished':
+            self._follow(follower_call(record.call, 'success'))
+        elif record.state == 'failed':
+            self._follow(follower_call(record.call, 'failure'))
+        self.settle()
+
+    def _follow(self, call: Call | None) -> None:
+        if call is not None:
+            self.enqueue([call], pack_arguments([call]), pack_metas([call]))
 
 
 @contextmanager

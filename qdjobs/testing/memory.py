@@ -1,5 +1,6 @@
 """Jobs that are kept in this process, in the form in which Redis keeps them."""
 
+import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -79,10 +80,10 @@ class Record:
         self.outcomes.insert(0, (f'{time.time_ns() // 1_000_000}-0'.encode(), entry))
         del self.outcomes[MAX_OUTCOMES:]
 
-    def status(self) -> Status:
+    def status(self, waits_for: Sequence[bytes] = ()) -> Status:
         """Return the status, as it is read from Redis."""
         values = [self.fields.get(name.encode()) for name in STATUS_FIELDS]
-        return make_status(self.call.id, (values, None, self.outcomes))
+        return make_status(self.call.id, (values, None, self.outcomes, waits_for))
 
 
 class Memory:
@@ -112,11 +113,14 @@ class Memory:
         _, _, *arguments = PlainSerializer.loads(payload)
         record = Record(call, (arguments[0], arguments[1]), job.created_at)
         record.write(**{name: value for name, value in job.to_dict().items() if value != ''})
-        record.write(task=call.task.path, **({'meta': meta} if meta else {}))
+        record.write(task=call.task.path, dependency_ids=json.dumps(call.options.after))
+        if meta:
+            record.write(meta=meta)
         self.history.append(record)
         self.records[call.id] = record
-        if self.waits(record):
+        if self._unmet(record):
             record.write(status='deferred')
+            self.settle()
         else:
             self.added(record)
         return record
@@ -124,17 +128,44 @@ class Memory:
     def added(self, record: Record) -> None:
         """Called for each job that could run."""
 
-    def waits(self, record: Record) -> bool:
-        """Return whether a job has to wait for others."""
-        parents = [self.records.get(job_id) for job_id in record.call.options.after]
-        return any(parent is not None and parent.state != 'finished' for parent in parents)
+    def settle(self) -> None:
+        """Queue or cancel the jobs that wait for ended ones, as lua/after.lua does."""
+        for record in list(self.records.values()):
+            if record.state != 'deferred':
+                continue
+            unmet = self._unmet(record)
+            if not unmet:
+                record.write(status='queued')
+                self.added(record)
+            elif record.call.options.after_failure == 'cancel':
+                for parent in unmet:
+                    if self.records[parent].state in ENDED:
+                        self._cancel(record, blocked_by=parent)
+                        break
+
+    def _unmet(self, record: Record) -> list[str]:
+        """Return the ids of the jobs that a job still has to wait for."""
+        met = ENDED if record.call.options.after_failure == 'run' else ('finished',)
+        return [
+            job_id
+            for job_id in record.call.options.after
+            if job_id in self.records and self.records[job_id].state not in met
+        ]
+
+    def _cancel(self, record: Record, **fields: str) -> None:
+        record.write(status='canceled', ended_at=utcformat(datetime.now(UTC)), **fields)
+        self.settle()
+
+    def _status_of(self, record: Record) -> Status:
+        awaited = self._unmet(record) if record.state == 'deferred' else []
+        return record.status([job_id.encode() for job_id in awaited])
 
     def read_statuses(self, job_ids: Sequence[str]) -> list[Status | None]:
         found = [self.records.get(job_id) for job_id in job_ids]
-        return [None if record is None else record.status() for record in found]
+        return [None if record is None else self._status_of(record) for record in found]
 
     def read_page(self, statuses: Sequence[str], queues: Sequence[str], limit: int) -> list[Status]:
-        all_jobs = [record.status() for record in list(self.records.values())]
+        all_jobs = [self._status_of(record) for record in list(self.records.values())]
         wanted = [job for job in all_jobs if job['status'] in statuses and job['queue'] in queues]
         return sorted(wanted, key=lambda job: statuses.index(job['status']))[:limit]
 
@@ -142,12 +173,16 @@ class Memory:
         record = self._find(job_id)
         # In eager_jobs a job can be `started`, for itself and for other threads; it runs on.
         if record.state != 'started' and record.state not in ENDED:
-            record.write(status='canceled', ended_at=utcformat(datetime.now(UTC)))
+            self._cancel(record)
         return record.state
 
     def delete(self, job_id: str) -> str:
         if (state := self._find(job_id).state) not in ENDED:
             return state
+        for record in list(self.records.values()) if state != 'finished' else []:
+            waits = record.state == 'deferred' and record.call.options.after_failure == 'wait'
+            if waits and job_id in record.call.options.after:
+                self._cancel(record, blocked_by=job_id)
         del self.records[job_id]
         return 'deleted'
 
@@ -156,13 +191,15 @@ class Memory:
         if record.state not in ENDED or record.state == 'finished':
             raise InvalidJobError(f'Job {job_id!r} is {record.state}, and cannot be tried again.')
         record.outcomes.clear()
-        waits = self.waits(record)
+        waits = bool(self._unmet(record))
         record.write(
             status='deferred' if waits else 'queued',
             ended_at='',
             retries_left=record.call.options.max_retries,
         )
-        if not waits:
+        if waits:
+            self.settle()
+        else:
             self.added(record)
         return self._job_of(record)
 

@@ -24,7 +24,7 @@ from rq.defaults import RQ_KEY_PREFIX
 from rq.utils import utcformat
 
 from qdjobs.client.counts import LUA_BUCKETS
-from qdjobs.client.redis import COUNT, Script
+from qdjobs.client.redis import ADD, AFTER, COUNT, Script
 
 PENDING_DEPENDENTS = f'{RQ_KEY_PREFIX}:pending-dependents'
 LEASES = f'{RQ_KEY_PREFIX}:leases'
@@ -43,6 +43,8 @@ def _script(name: str, *preambles: str) -> Script:
     return Script(
         _LUA / f'{name}.lua',
         COUNT,
+        AFTER,
+        ADD,
         *(_LUA / f'{each}.lua' for each in preambles),
         constants=f"local STOPPED = '{pack_error(STOPPED)}'\n{LUA_BUCKETS}",
         # What a worker does for a job must work when Redis is full: it frees memory.
@@ -54,7 +56,8 @@ _claim = _script('claim', 'run', 'claim_next')
 _end = _script('end', 'run', 'claim_next')
 _renew = _script('renew', 'run')
 _recover = _script('recover', 'run')
-_dependents = _script('dependents', 'run')
+_dependents = _script('dependents')
+_deferred = _script('deferred')
 _persist_waiting = _script('persist_waiting')
 _presence = _script('presence')
 
@@ -212,6 +215,11 @@ def enqueue_dependents(
     """
     reply = _dependents(connection, [parent, _now()[0], cursor, limit])
     return reply[0].decode(), [job_id.decode() for job_id in reply[1]]
+
+
+def settle_deferred(connection: Redis, queue: str, first: int, last: int) -> int:
+    """Queue deferred jobs in a range of indexes that nothing keeps; return how many it has."""
+    return int(_deferred(connection, [_now()[0], queue, first, last]))
 
 
 def persist_waiting(connection: Redis, queue: str, first: int, last: int) -> int:

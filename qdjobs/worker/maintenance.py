@@ -24,6 +24,7 @@ from qdjobs.worker.lease import (
     late_leases,
     persist_waiting,
     recover,
+    settle_deferred,
 )
 from qdjobs.worker.runner import FollowUp
 from qdjobs.worker.successors import (
@@ -33,6 +34,7 @@ from qdjobs.worker.successors import (
     rate_limit_of,
 )
 
+DEFERRED_PAGE = 100  # deferred jobs that one round checks
 PAGE = 1000  # waiting jobs that one round checks: at each end of a queue, and in between
 RECOVERED_AT_ONCE = 100  # leases in one step
 LATE_LEASES = 1000  # leases that one round looks at
@@ -112,6 +114,7 @@ class Maintenance:
         self._recovery = Recovery(connection, config, report)
         self._next_round = 0.0  # on the monotonic clock
         self._positions: dict[str, int] = {}  # by queue: the first index of the next page
+        self._deferred: dict[str, int] = {}  # the same for its deferred jobs
 
     def run_if_due(self) -> None:
         """Do one round if it is due. Logs all errors: they must not end the worker."""
@@ -135,6 +138,7 @@ class Maintenance:
         for queue in self._queues:
             self._persist_waiting(queue.name)
             self._enqueue_rate_limited(queue)
+            self._settle_deferred(queue.name)
         self._enqueue_pending_dependents()
 
     def _persist_waiting(self, queue: str) -> None:
@@ -145,6 +149,12 @@ class Maintenance:
         position = self._positions.get(queue, PAGE)
         seen = persist_waiting(self._connection, queue, position, position + PAGE - 1)
         self._positions[queue] = position + PAGE if seen else PAGE
+
+    def _settle_deferred(self, queue: str) -> None:
+        """Queue jobs whose parents RQ's tools have deleted; nobody else would."""
+        first = self._deferred.get(queue, 0)
+        seen = settle_deferred(self._connection, queue, first, first + DEFERRED_PAGE - 1)
+        self._deferred[queue] = first + DEFERRED_PAGE if seen == DEFERRED_PAGE else 0
 
     def _enqueue_rate_limited(self, queue: Queue) -> None:
         """Enqueue due jobs under RQ's rate limit, which `claim_job` skips, with RQ's code."""

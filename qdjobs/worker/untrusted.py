@@ -19,6 +19,7 @@ from rq.timeouts import UnixSignalDeathPenalty
 
 from qdjobs.client.payload import PlainSerializer, check_plain, decompress
 from qdjobs.client.redis import redis_key
+from qdjobs.client.status import Status, read_statuses
 from qdjobs.client.tasks import check_call, resolve_function
 from qdjobs.config import get_config
 from qdjobs.errors import InvalidJobError
@@ -56,6 +57,11 @@ class CheckedJob(Job):
             self.raised = error
             raise
         return result
+
+    def read_parents(self) -> dict[str, Status]:
+        """Return the status of each job that this one has waited for. Raises as `read_statuses`."""
+        found = read_statuses(self._dependency_ids)
+        return {status['id']: status for status in found if status is not None}
 
     @property
     def func(self) -> Callable[..., Any]:

@@ -29,15 +29,35 @@ local function forget_run(id, origin)
   redis.call('PERSIST', job_key(id) .. ':dependents')
 end
 
--- Whether the jobs that a job depends on allow it to run, by RQ's rules: a parent whose record has
--- expired does.
-local function dependencies_are_met(id)
-  local allows = redis.call('HGET', job_key(id), 'allow_dependency_failures')
-  for _, parent in ipairs(redis.call('SMEMBERS', rq .. 'job::' .. id .. ':dependencies')) do
-    local status = redis.call('HGET', job_key(parent), 'status')
-    if status and status ~= 'finished' and not (status == 'failed' and allows == '1') then
-      return false
+local function dependencies_of(id) return rq .. 'job::' .. id .. ':dependencies' end
+local function dependents_of(id) return job_key(id) .. ':dependents' end
+
+-- Returns what a job does if a job that it waits for has ended, but not finished: 'run', 'cancel', or
+-- 'wait' until that one is retried.
+local function after_failure(id)
+  local found = redis.call('HMGET', job_key(id), 'after_failure', 'allow_dependency_failures')
+  return found[1] or (found[2] == '1' and 'run') or 'wait'
+end
+
+-- Whether a job may run, as far as a job in this state is concerned. One without a record has finished
+-- and expired: those that have not finished are kept while others wait for them.
+local function is_met(status, rule)
+  return not status or status == 'finished' or (rule == 'run' and ENDED[status])
+end
+
+-- Returns the jobs that a job still waits for, up to a limit.
+local function unmet_dependencies(id, limit)
+  local rule, unmet = after_failure(id), {}
+  local cursor = '0'
+  repeat  -- in pages, of which the first mostly has one: those that have ended are removed
+    local page = redis.call('SSCAN', dependencies_of(id), cursor, 'COUNT', 20)
+    for _, parent in ipairs(page[2]) do
+      if #unmet == limit then return unmet end
+      if not is_met(redis.call('HGET', job_key(parent), 'status'), rule) then
+        unmet[#unmet + 1] = parent
+      end
     end
-  end
-  return true
+    cursor = page[1]
+  until cursor == '0'
+  return unmet
 end

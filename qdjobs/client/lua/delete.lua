@@ -1,15 +1,19 @@
--- Deletes a job in a terminal state.
--- ARGV: prefix, job id.
--- Returns nil if the job does not exist; 'deleted'; else its status (unchanged).
+-- Deletes a job in a terminal state, once the jobs that wait for it are settled.
+-- ARGV: prefix, job id, time (RQ's format), cursor ('0' at first).
+-- Returns nil if the job does not exist; 'deleted'; a cursor, with which to call again; else its status
+-- (unchanged).
 local id, job = ARGV[2], job_key(ARGV[2])
 local found = redis.call('HMGET', job, 'status', 'origin')
 local status, origin = found[1], found[2] or ''
 if not status then return nil end
--- Dependents that are not enqueued yet need the record.
-local awaited = redis.call('ZSCORE', rq .. 'pending-dependents', id)
 -- RQ's own tools can set a terminal state while the job still runs.
-local runs = redis.call('EXISTS', key('executions', id)) == 1
-if not ENDED[status] or awaited or runs then return status end
+if not ENDED[status] or redis.call('EXISTS', key('executions', id)) == 1 then return status end
+if redis.call('EXISTS', dependents_of(id)) == 1 then
+  local cursor, limited = settle_dependents(id, ARGV[3], ARGV[4], SETTLED_AT_ONCE, true)
+  if #limited > 0 then return status end
+  if cursor ~= '0' then return cursor end
+end
 forget_run(id, origin)
-redis.call('DEL', job, job .. ':dependents', rq .. 'job::' .. id .. ':dependencies')
+redis.call('DEL', job, dependents_of(id), dependencies_of(id))
+redis.call('ZREM', PENDING, id)
 return 'deleted'

@@ -1,9 +1,13 @@
 -- Reads what the status of jobs consists of. Changes nothing.
 -- ARGV: prefix, 1 to include results, job ids.
 -- Returns for each job nil, or {values of FIELDS, `data` if the hash does not name the task, the
--- last outcomes, newest first}. FIELDS are STATUS_FIELDS in status.py. A return value is included
+-- last outcomes, newest first, ids of jobs that it still waits for}. FIELDS are STATUS_FIELDS in status.py. A return value is included
 -- only if it is the job's result. A key of the wrong type affects its own job only.
-local FIELDS = {'status', 'origin', 'created_at', 'started_at', 'ended_at', 'meta', 'task'}
+local FIELDS = {'status', 'origin', 'created_at', 'started_at', 'ended_at', 'meta', 'task',
+                'blocked_by'}
+local TASK = 7  -- its index
+local MAX_AWAITED, MAX_LISTED = 100, 1000  -- ids for one job, and for all together
+local listed = 0
 
 local function outcomes(id, status)
   local reply = {}
@@ -21,13 +25,21 @@ local function outcomes(id, status)
   return reply
 end
 
+local function awaited_by(id, status)
+  if status ~= 'deferred' or listed >= MAX_LISTED then return {} end
+  local ids = unmet_dependencies(id, MAX_AWAITED)
+  listed = listed + #ids
+  return ids
+end
+
 local reply = {}
 for i = 3, #ARGV do
   local values = redis.pcall('HMGET', job_key(ARGV[i]), unpack(FIELDS))
   reply[i - 2] = false
   if values[1] then
-    local data = not values[#FIELDS] and redis.call('HGET', job_key(ARGV[i]), 'data')
-    reply[i - 2] = {values, data, outcomes(ARGV[i], values[1])}
+    local data = not values[TASK] and redis.call('HGET', job_key(ARGV[i]), 'data')
+    reply[i - 2] = {values, data, outcomes(ARGV[i], values[1]),
+                    awaited_by(ARGV[i], values[1])}
   end
 end
 return reply

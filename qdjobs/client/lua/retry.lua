@@ -10,12 +10,9 @@ if not status then return nil end
 if not ENDED[status] or status == 'finished' then return {status} end
 if found[4] then return {'limited'} end
 local decoded, delays = pcall(cjson.decode, intervals or '')
-local is_deferred = not dependencies_are_met(id)
+local is_deferred = #unmet_dependencies(id, 1) > 0
 if is_deferred then
-  redis.call('ZADD', key('deferred', origin), '+inf', id)
-  for _, parent in ipairs(redis.call('SMEMBERS', rq .. 'job::' .. id .. ':dependencies')) do
-    redis.call('SADD', job_key(parent) .. ':dependents', id)
-  end
+  defer(id, origin, redis.call('SMEMBERS', dependencies_of(id)))
 else
   redis.call('RPUSH', key('queue', origin), id)
   wake_up(origin)
@@ -23,10 +20,10 @@ end
 redis.call('SADD', rq .. 'queues', key('queue', origin))
 forget_run(id, origin)
 redis.call('PERSIST', job)
-redis.call('PERSIST', rq .. 'job::' .. id .. ':dependencies')
+redis.call('PERSIST', dependencies_of(id))
 redis.call('HDEL', job, 'started_at', 'ended_at', 'last_heartbeat', 'worker_name', 'result',
            'exc_info', 'number_of_retries', 'worker_deaths', 'lost_run', 'unknown_since',
-           'kept_until', 'stop_requested', 'due_at')
+           'kept_until', 'stop_requested', 'due_at', 'blocked_by')
 redis.call('HSET', job, 'status', is_deferred and 'deferred' or 'queued', 'enqueued_at', ARGV[3])
 if decoded then redis.call('HSET', job, 'retries_left', #delays) end
 pcall(count_jobs, 'enqueued', origin, found[5], 1)

@@ -57,14 +57,15 @@ local function make_waiting(run, ending)
   end
 end
 
--- Puts a job that was due, or has waited for other jobs, into its queue.
-local function enqueue_waiting(id, queue, moment, ttl, at_front)
-  redis.call('HSET', job_key(id), 'status', 'queued', 'enqueued_at', moment)
-  redis.call('PERSIST', job_key(id))
-  if ttl then redis.pcall('EXPIRE', job_key(id), ttl) end  -- it may be no number
-  redis.call('SADD', rq .. 'queues', key('queue', queue))
-  redis.call(at_front and 'LPUSH' or 'RPUSH', key('queue', queue), id)
-  wake_up(queue)
+-- Adds the job that a job wants to follow its end, unless that waits or runs from an earlier end.
+-- `name` is that of the fields which have it, or false.
+local function add_follower(run, moment, packed, name)
+  if not packed or not name then return end
+  local request = cjson.decode(packed)
+  local found = redis.call('HMGET', job_key(run.id), name .. '_data', 'follower_meta')
+  request.ids = {run.id .. '-' .. string.gsub(name, '_', '-')}
+  request.descriptions = {request.shared[2] .. "('" .. run.id .. "')"}
+  add_jobs(request, {found[1], found[2] or ''}, moment, 0)
 end
 
 -- Returns the seconds to keep an ended job, whatever its record says; negative: for ever.
@@ -74,13 +75,11 @@ local function ttl_of(text)
   return math.floor(math.max(-1, math.min(ttl, MAX_TTL)))
 end
 
--- Registers an ended job, and lets its record expire. While jobs that wait for it are not enqueued,
--- which `dependents` does, a note in `pending-dependents` keeps the record. Returns whether there
--- are such jobs.
+-- Registers an ended job, and lets its record expire. While jobs that wait for it are not settled,
+-- which `dependents` does, a note in PENDING keeps the record. Returns whether there are such jobs.
 local function make_terminal(run, ending, ttl)
-  local job, results = job_key(run.id), key('results', run.id)
-  local has_dependents = redis.call('EXISTS', job .. ':dependents') == 1
-  local dependencies = rq .. 'job::' .. run.id .. ':dependencies'
+  local job, results, dependencies = job_key(run.id), key('results', run.id), dependencies_of(run.id)
+  local has_dependents = redis.call('EXISTS', dependents_of(run.id)) == 1
   if ttl == 0 and not has_dependents then
     redis.call('DEL', job, results, dependencies)
     return false
@@ -97,8 +96,8 @@ local function make_terminal(run, ending, ttl)
     for _, name in ipairs({job, results, dependencies}) do redis.call('EXPIRE', name, ttl) end
   end
   if has_dependents then
-    redis.call('PERSIST', job .. ':dependents')
-    redis.call('ZADD', rq .. 'pending-dependents', clock(), run.id)
+    redis.call('PERSIST', dependents_of(run.id))
+    redis.call('ZADD', PENDING, clock(), run.id)
   end
   return has_dependents
 end
@@ -180,7 +179,8 @@ end
 local function end_run(run, ending)
   local job = job_key(run.id)
   local found = redis.pcall('HMGET', job, 'status', 'stop_requested', 'failure_ttl',
-                            'worker_deaths', 'unknown_since', 'task', 'due_at')
+                            'worker_deaths', 'unknown_since', 'task', 'due_at', 'on_success',
+                            'on_failure')
   if found.err then  -- another tool has put something else there
     forget_execution(run)
     return 'lost', false
@@ -188,7 +188,7 @@ local function end_run(run, ending)
   if not redis.call('ZSCORE', rq .. 'leases', member_of(run)) then
     forget_death(run)
     if not has_recorded(run) then return 'lost', false end
-    return found[1] or 'lost', redis.call('ZSCORE', rq .. 'pending-dependents', run.id) ~= false
+    return found[1] or 'lost', redis.call('ZSCORE', PENDING, run.id) ~= false
   end
   if not forget_execution(run) or found[1] ~= 'started' then return 'lost', false end
   if found[2] == '1' and not ENDED[ending.status] then
@@ -209,5 +209,7 @@ local function end_run(run, ending)
     make_waiting(run, ending)
     return ending.status, false
   end
+  pcall(add_follower, run, ending.moment, found[8], ending.status == 'finished' and 'on_success')
+  pcall(add_follower, run, ending.moment, found[9], ending.status == 'failed' and 'on_failure')
   return ending.status, make_terminal(run, ending, ttl_of(ending.ttl or found[3]))
 end

@@ -1,0 +1,127 @@
+-- Prepended to the scripts that queue or cancel jobs which wait for others, after count.lua.
+-- docs/workflows.md has the rules.
+
+-- Ended jobs for which others wait, and when to look at these. Such a job is kept beyond its time, which
+-- is `kept_until`.
+local PENDING = rq .. 'pending-dependents'
+local SETTLED_AT_ONCE = 1000  -- jobs: Redis serves no other client meanwhile
+
+-- Puts a job that was due, or has waited for other jobs, into its queue.
+local function enqueue_waiting(id, queue, moment, ttl, at_front)
+  redis.call('HSET', job_key(id), 'status', 'queued', 'enqueued_at', moment)
+  redis.call('PERSIST', job_key(id))
+  if ttl then redis.pcall('EXPIRE', job_key(id), ttl) end  -- it may be no number
+  redis.call('SADD', rq .. 'queues', key('queue', queue))
+  redis.call(at_front and 'LPUSH' or 'RPUSH', key('queue', queue), id)
+  wake_up(queue)
+end
+
+-- Lets an ended job be kept until those that wait for it have been looked at.
+local function keep_for_dependents(id, expiry)
+  redis.call('HSET', job_key(id), 'kept_until', expiry)
+  for _, name in ipairs({job_key(id), key('results', id), dependencies_of(id), dependents_of(id)}) do
+    redis.pcall('PERSIST', name)
+  end
+  redis.call('ZADD', PENDING, 0, id)
+end
+
+-- Has a job wait for others, of which some may have ended.
+local function defer(id, queue, parents)
+  redis.call('ZADD', key('deferred', queue), '+inf', id)
+  redis.call('SADD', dependencies_of(id), unpack(parents))
+  for _, parent in ipairs(parents) do
+    local status, ttl = redis.call('HGET', job_key(parent), 'status'), 0
+    if status then
+      redis.call('SADD', dependents_of(parent), id)
+      ttl = redis.call('TTL', job_key(parent))
+    end
+    if ENDED[status] and status ~= 'finished' then
+      if ttl > 0 then keep_for_dependents(parent, now() + ttl) end
+      redis.call('ZADD', PENDING, 0, parent)
+    elseif ttl > 0 then
+      redis.call('EXPIRE', dependents_of(parent), ttl)
+    end
+  end
+end
+
+-- Cancels a job that is in no queue.
+local function cancel_waiting(id, queue, task, moment, ttl)
+  for _, registry in ipairs({'scheduled', 'deferred', 'ready'}) do
+    redis.call('ZREM', key(registry, queue), id)
+  end
+  redis.call('HSET', job_key(id), 'status', 'canceled', 'ended_at', moment)
+  if redis.call('EXISTS', dependents_of(id)) == 1 then
+    keep_for_dependents(id, now() + ttl)
+  else  -- the results are those of attempts before it was cancelled
+    for _, name in ipairs({job_key(id), key('results', id), dependencies_of(id)}) do
+      redis.call('EXPIRE', name, ttl)
+    end
+  end
+  -- RQ never cleans this registry and sets no expiry on jobs that it cancels: do both here.
+  local registry = key('canceled', queue)
+  for _, old in ipairs(redis.call('ZRANGEBYSCORE', registry, 0, now(), 'LIMIT', 0, 100)) do
+    local found = redis.call('HMGET', job_key(old), 'status', 'kept_until')
+    if found[1] == 'canceled' and not found[2] and redis.call('TTL', job_key(old)) == -1 then
+      redis.call('EXPIRE', job_key(old), ttl)
+      redis.call('ZADD', registry, now() + ttl, old)
+    else
+      redis.call('ZREM', registry, old)
+    end
+  end
+  redis.call('ZADD', registry, now() + ttl, id)
+  pcall(count_jobs, 'canceled', queue, task, 1)
+end
+
+-- Queues or cancels a job that waits for one that has ended, if it is time to. `is_final`: that one
+-- will not be retried. Returns whether it still waits; with 'limited' the caller must enqueue it.
+local function settle(id, parent, status, is_final, moment)
+  local found = redis.call('HMGET', job_key(id), 'status', 'origin', 'enqueue_at_front', 'ttl',
+                           'rate_limit_key', 'task', 'result_ttl')
+  if found[1] ~= 'deferred' then return false end
+  local queue, rule = found[2] or '', after_failure(id)
+  if is_met(status, rule) then redis.call('SREM', dependencies_of(id), parent) end
+  if #unmet_dependencies(id, 1) == 0 then
+    if found[5] then return 'limited' end
+    redis.call('ZREM', key('deferred', queue), id)
+    enqueue_waiting(id, queue, moment, found[4], found[3] == '1')
+    return false
+  end
+  if is_met(status, rule) or (rule == 'wait' and not is_final) then return true end
+  redis.call('HSET', job_key(id), 'blocked_by', parent)
+  cancel_waiting(id, queue, found[6], moment, tonumber(found[7]) or 86400)
+  return false
+end
+
+-- Settles about `count` of the jobs that wait for an ended one. Safe to repeat.
+-- Returns the next cursor, and the ids of those under RQ's rate limit, which the caller must enqueue.
+-- After the last, a note in PENDING is left only if some wait until the ended one is retried.
+local function settle_dependents(parent, moment, cursor, count, is_deleted)
+  local found = redis.call('HMGET', job_key(parent), 'status', 'kept_until')
+  local status, kept_until, limited = found[1], tonumber(found[2]), {}
+  if status and not ENDED[status] then  -- it is retried, and its next end makes a new note
+    redis.call('ZREM', PENDING, parent)
+    return '0', limited
+  end
+  local is_final = is_deleted or (kept_until ~= nil and kept_until <= now())
+  local page = redis.call('SSCAN', dependents_of(parent), cursor, 'COUNT', count)
+  for _, id in ipairs(page[2]) do
+    local waits = settle(id, parent, status, is_final, moment)
+    if waits == 'limited' then limited[#limited + 1] = id end
+    if not waits then redis.call('SREM', dependents_of(parent), id) end
+  end
+  if page[1] ~= '0' or #limited > 0 then return page[1], limited end
+  local are_waiting = redis.call('EXISTS', dependents_of(parent)) == 1
+  if are_waiting and status ~= 'finished' and kept_until and not is_final then
+    redis.call('ZADD', PENDING, kept_until, parent)
+    return '0', limited
+  end
+  redis.call('ZREM', PENDING, parent)
+  if kept_until then
+    redis.call('HDEL', job_key(parent), 'kept_until')
+    for _, name in ipairs({job_key(parent), dependents_of(parent), key('results', parent),
+                           dependencies_of(parent)}) do
+      redis.call('EXPIREAT', name, math.floor(kept_until))
+    end
+  end
+  return '0', limited
+end
