@@ -275,7 +275,8 @@ def resolve_function(path: str) -> types.FunctionType:
 def require_allowed(path: str, allowed: tuple[str, ...]) -> None:
     """Raise UnknownTaskError unless the path is in an allowed module. Imports nothing."""
     module_name = path.rpartition('.')[0]
-    if path not in _OWN and not any(module_name == top or module_name.startswith(f'{top}.') for top in allowed):
+    is_in = (module_name == top or module_name.startswith(f'{top}.') for top in allowed)
+    if path not in _OWN and not any(is_in):
         message = (
             f'{path!r} is outside the allowed task modules ({", ".join(allowed)}): '
             'define the task there, or add its module to JOB_TASK_MODULES.'

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from sqlalchemy import event
+from sqlalchemy import Connection, Engine, event
 from sqlalchemy.orm import Session, SessionTransaction
 
 from qdjobs.client.call import Call
@@ -18,7 +18,7 @@ _PAUSE = 1.0  # seconds after a failed attempt, in which there is no other
 
 log = logging.getLogger(__name__)
 
-OnCommit = Callable[[list[Call]], None]
+OnCommit = Callable[[list[Call], Engine | Connection], None]
 
 
 @dataclass
@@ -26,19 +26,22 @@ class _Pending:
     """What a session has added to an outbox in its transaction."""
 
     on_commit: OnCommit
+    bind: Engine | Connection  # of the session
     calls: list[Call] = field(default_factory=list)
     is_committed: bool = False
 
 
-def note_added(session: Session, call: Call, on_commit: OnCommit) -> None:
-    """Have `on_commit` called with this call and its like once the session has committed.
+def note_added(
+    session: Session, bind: Engine | Connection, call: Call, on_commit: OnCommit
+) -> None:
+    """Have `on_commit` called with this call, and with `bind`, once the session has committed.
 
     A savepoint that is rolled back takes no call away: the table says which rows there are.
     """
     _listen()
     pending = session.info.get(_KEY)
     if pending is None:
-        pending = session.info[_KEY] = _Pending(on_commit)
+        pending = session.info[_KEY] = _Pending(on_commit, bind)
     pending.calls.append(call)
 
 
@@ -61,7 +64,7 @@ def _ended(session: Session, transaction: SessionTransaction) -> None:
         return
     pending: _Pending = session.info.pop(_KEY)
     if pending.is_committed:
-        pending.on_commit(pending.calls)
+        pending.on_commit(pending.calls, pending.bind)
 
 
 class RelayThread:

@@ -9,8 +9,10 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import msgspec
-from flask import Flask, current_app
-from sqlalchemy import Connection, MetaData, delete, inspect, select, update
+from flask import Flask, has_app_context
+from flask.globals import app_ctx
+from redis.exceptions import ResponseError
+from sqlalchemy import Connection, Engine, MetaData, delete, inspect, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, scoped_session
@@ -115,12 +117,12 @@ class JobOutbox:
         dialect = postgresql if self.engine.dialect.name == 'postgresql' else sqlite
         # A job of this id that waits is the same job, as in Redis.
         session.execute(dialect.insert(self.table).values(row).on_conflict_do_nothing())
-        note_added(session, call, self._committed)
+        note_added(session, session.get_bind(clause=self.table), call, self._committed)
 
-    def _committed(self, calls: Sequence[Call]) -> None:
+    def _committed(self, calls: Sequence[Call], bind: Engine | Connection) -> None:
         """Have the rows relayed, of which a session has just committed some."""
         if stand_in() is not None:
-            self._hand_over(calls)
+            self._hand_over(calls, bind)
         elif self._is_private:
             try:
                 self.relay()
@@ -129,15 +131,19 @@ class JobOutbox:
         else:
             self._thread.wake()
 
-    def _hand_over(self, calls: Sequence[Call]) -> None:
-        """Hand committed calls to what takes the place of Redis in a test."""
+    def _hand_over(self, calls: Sequence[Call], bind: Engine | Connection) -> None:
+        """Hand committed calls to what takes the place of Redis in a test.
+
+        The session can be bound to a connection with a transaction that the test rolls back.
+        """
         column = self.table.c.job_id
         by_id = {call.id: call for call in calls}
-        with self.engine.begin() as connection:
-            there = connection.scalars(
+        with Session(bind) as session:
+            there = session.scalars(
                 select(column).where(column.in_(by_id)).order_by(self.table.c.seq)
             ).all()
-            connection.execute(delete(self.table).where(column.in_(there)))
+            session.execute(delete(self.table).where(column.in_(there)))
+            session.commit()
         for job_id in there:
             batch = [by_id[job_id]]
             if (other := stand_in()) is not None:
@@ -165,9 +171,20 @@ class JobOutbox:
         return total
 
     def _relay_once(self) -> int:
+        """Relay some rows of each queue. Returns of how many."""
         with self.engine.connect() as connection:
             queues = read_queues(connection, self.table)
-        return sum(relay_queue(self.engine, self.table, queue) for queue in queues)
+        done, failure = 0, None
+        for queue in queues:
+            try:
+                done += relay_queue(self.engine, self.table, queue)
+            except QueueUnavailableError as error:
+                if not isinstance(error.__cause__, ResponseError):
+                    raise
+                failure = error  # Redis answers: the next queue may be well
+        if failure is not None and not done:
+            raise failure
+        return done
 
     def _forgive(self) -> None:
         error = self.table.c.error
@@ -222,7 +239,7 @@ class JobOutbox:
 
     def _context(self) -> AbstractContextManager[object]:
         """Have the configuration and the hooks of the outbox's application count."""
-        if self.app is None or (current_app and current_app._get_current_object() is self.app):
+        if self.app is None or _is_current(self.app):
             return nullcontext()
         return self.app.app_context()
 
@@ -235,3 +252,7 @@ class JobOutbox:
             raise QueueUnavailableError(
                 f'The database of the outbox does not answer or does not accept: {reason}'
             ) from error
+
+
+def _is_current(app: Flask) -> bool:
+    return has_app_context() and app_ctx.app is app

@@ -12,6 +12,9 @@ from sqlalchemy import Connection, Table, case, func, select
 from qdjobs.client.outboxes import Waiting, WaitingQueue
 from qdjobs.client.status import STATUS_FIELDS, Status, make_status
 from qdjobs.errors import QueueUnavailableError
+from qdjobs.outbox.table import OutboxRow
+
+_BATCH = 1000  # parameters of one statement
 
 T = TypeVar('T')
 
@@ -19,22 +22,26 @@ T = TypeVar('T')
 def read_statuses(
     connection: Connection, table: Table, job_ids: Sequence[str]
 ) -> dict[str, Status]:
-    """Return the status of each job that is in the outbox: `queued`, even if it is to be delayed."""
+    """Return the status of each job in the outbox: `queued`, even if it is to be delayed."""
     columns = table.c.job_id, table.c.task, table.c.queue, table.c.meta, table.c.created_at
     found = {}
-    for job_id, task, queue, meta, created_at in connection.execute(
-        select(*columns).where(table.c.job_id.in_(job_ids))
-    ):
-        fields = {
-            'status': b'queued',
-            'task': task.encode(),
-            'origin': queue.encode(),
-            'meta': meta,
-            'created_at': utcformat(_aware(created_at)).encode(),
-        }
-        values = [fields.get(name) for name in STATUS_FIELDS]
-        found[job_id] = make_status(job_id, (values, None, ()))
+    for start in range(0, len(job_ids), _BATCH):
+        mine = table.c.job_id.in_(job_ids[start : start + _BATCH])
+        for row in connection.execute(select(*columns).where(mine)):
+            found[row.job_id] = _make_status(row)
     return found
+
+
+def _make_status(row: OutboxRow) -> Status:
+    fields = {
+        'status': b'queued',
+        'task': row.task.encode(),
+        'origin': row.queue.encode(),
+        'meta': row.meta,
+        'created_at': utcformat(_aware(row.created_at)).encode(),
+    }
+    values = [fields.get(name) for name in STATUS_FIELDS]
+    return make_status(row.job_id, (values, None, (), ()))
 
 
 def read_waiting(connection: Connection, table: Table) -> Waiting:

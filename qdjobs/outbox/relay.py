@@ -18,11 +18,12 @@ from typing import Any
 
 import msgspec
 from redis.exceptions import ResponseError
-from sqlalchemy import Connection, Engine, Row, Select, Table, delete, func, select, update
+from sqlalchemy import Connection, Engine, Select, Table, delete, func, select, update
 
 from qdjobs.client.enqueue import no_such_parent
 from qdjobs.errors import InvalidJobError, QueueUnavailableError
 from qdjobs.outbox.sending import MissingParent, forget_rows, send_row
+from qdjobs.outbox.table import OutboxRow
 
 MAX_ROWS = 100  # of one transaction
 MAX_BYTES = 10_000_000  # of their data, unless the first row alone has more
@@ -37,7 +38,7 @@ log = logging.getLogger(__name__)
 class _Outcome:
     """What became of the rows of a batch."""
 
-    sent: list[Row[Any]] = field(default_factory=list)
+    sent: list[OutboxRow] = field(default_factory=list)
     refused: dict[int, str] = field(default_factory=dict)  # why, by their numbers
     orphan: tuple[int, str] | None = None  # a row, and the job that it waits for, which is missing
     outage: QueueUnavailableError | None = None
@@ -72,34 +73,37 @@ def read_queues(connection: Connection, table: Table) -> list[str]:
 @contextmanager
 def _take_locked(
     engine: Engine, table: Table, queue: str
-) -> Iterator[tuple[Sequence[Row[Any]], _Outcome]]:
+) -> Iterator[tuple[Sequence[OutboxRow], _Outcome]]:
     """Lock the next rows of a queue for the block; none if another relay has locked the first."""
+    outcome = _Outcome()
+    # Each statement must see what was committed before it.
+    reading = engine.execution_options(isolation_level='READ COMMITTED')
+    with reading.begin() as connection:
+        yield _lock_next(connection, table, queue), outcome
+        _write(connection, table, outcome)
+
+
+def _lock_next(connection: Connection, table: Table, queue: str) -> Sequence[OutboxRow]:
     seq = table.c.seq
     first = _ready(select(func.min(seq)), table, queue).scalar_subquery()
-    # Later statements must see what was committed since the lock.
-    with engine.connect().execution_options(isolation_level='READ COMMITTED') as connection:
-        with connection.begin():
-            # Nothing but the first row is tried: whoever fails here leaves the queue, and must not
-            # hold for an instant what another relay is about to look for.
-            head = select(seq).where(seq == first).with_for_update(skip_locked=True)
-            rows: Sequence[Row[Any]] = []
-            outcome = _Outcome()
-            if connection.scalar(head) is not None:
-                next_rows = _next_rows(table, queue)
-                locked = connection.execute(next_rows.with_for_update(skip_locked=True)).all()
-                # A row whose transaction was committed late can be before those of another relay,
-                # which are skipped: what is after them has to wait.
-                there = connection.execute(next_rows).all()
-                own = takewhile(lambda pair: pair[0] == pair[1], zip(locked, there, strict=False))
-                rows = _read(connection, table, [row for row, _ in own])
-            yield rows, outcome
-            _write(connection, table, outcome)
+    # No row but the first is tried: whoever fails here leaves the queue to the other relay, and
+    # must not hold for an instant what that one looks for next.
+    head = select(seq).where(seq == first).with_for_update(skip_locked=True)
+    if connection.scalar(head) is None:
+        return ()
+    query = _next_rows(table, queue)
+    locked = connection.execute(query.with_for_update(skip_locked=True)).all()
+    # The first row can be one that was committed late, before those that another relay has locked:
+    # what comes after these has to wait for them.
+    present = connection.execute(query).all()
+    own = takewhile(lambda pair: pair[0] == pair[1], zip(locked, present, strict=False))
+    return _read(connection, table, [row for row, _ in own])
 
 
 @contextmanager
 def _take_unlocked(
     engine: Engine, table: Table, queue: str
-) -> Iterator[tuple[Sequence[Row[Any]], _Outcome]]:
+) -> Iterator[tuple[Sequence[OutboxRow], _Outcome]]:
     """Read the next rows of a queue; after the block, write what became of them."""
     outcome = _Outcome()
     with engine.connect() as connection:
@@ -120,7 +124,7 @@ def _next_rows(table: Table, queue: str) -> Select[Any]:
     return _ready(columns, table, queue).order_by(table.c.seq).limit(MAX_ROWS)
 
 
-def _read(connection: Connection, table: Table, rows: Sequence[Row[Any]]) -> Sequence[Row[Any]]:
+def _read(connection: Connection, table: Table, rows: Sequence[OutboxRow]) -> Sequence[OutboxRow]:
     """Read the first of these rows, as many as are sent at once."""
     totals = accumulate(size for _, size in rows)
     seqs = [seq for (seq, _), total in zip(rows, totals, strict=True) if total <= MAX_BYTES]
@@ -128,7 +132,7 @@ def _read(connection: Connection, table: Table, rows: Sequence[Row[Any]]) -> Seq
     return connection.execute(select(table).where(wanted).order_by(table.c.seq)).all()
 
 
-def _send(row: Row[Any], outcome: _Outcome) -> bool:
+def _send(row: OutboxRow, outcome: _Outcome) -> bool:
     """Send a row. Returns whether the next one of its queue can be sent."""
     try:
         send_row(row)

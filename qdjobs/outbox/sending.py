@@ -5,13 +5,12 @@ Redis has a marker of each row, in `rq:added:<job id>`, which the script that en
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
 
 import msgspec
-from sqlalchemy import Row
 
 from qdjobs.client.enqueue import Packed, refusal, send_packed
 from qdjobs.client.redis import redis_connection, redis_key
+from qdjobs.outbox.table import OutboxRow
 
 # Seconds that a marker is kept. Long for a relay that has died before it has deleted the row; once
 # that is deleted, only another relay can have it that has read it before and was slow.
@@ -32,7 +31,7 @@ def marker_of(created_at: datetime) -> str:
     return created_at.strftime('%Y%m%d%H%M%S%f')  # UTC, with or without its zone
 
 
-def send_row(row: Row[Any]) -> None:
+def send_row(row: OutboxRow) -> None:
     """Make a job of a row, unless that has happened before.
 
     Raises MissingParent, InvalidJobError if it cannot become one, QueueUnavailableError.
@@ -45,8 +44,8 @@ def send_row(row: Row[Any]) -> None:
         raise MissingParent(job_id) if problem == 'missing' else refusal(reply.decode())
 
 
-def forget_rows(rows: Sequence[Row[Any]]) -> None:
-    """Let the markers of deleted rows expire soon: there is one for each job of a week otherwise."""
+def forget_rows(rows: Sequence[OutboxRow]) -> None:
+    """Let the markers of deleted rows expire soon: otherwise each job of a week has one."""
     with redis_connection() as connection, connection.pipeline(transaction=False) as pipeline:
         for row in rows:
             pipeline.expire(redis_key('added', row.job_id), KEPT_AFTERWARDS)

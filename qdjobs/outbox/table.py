@@ -1,5 +1,7 @@
 """The table of an outbox."""
 
+from typing import Any
+
 from sqlalchemy import (
     BigInteger,
     Column,
@@ -14,6 +16,8 @@ from sqlalchemy import (
 )
 
 NAME = 'qdjobs_outbox'
+
+OutboxRow = Any  # a Row, whose parameters differ between SQLAlchemy 2.0 and 2.1
 
 
 def outbox_table(metadata: MetaData) -> Table:
