@@ -18,6 +18,7 @@ from sqlalchemy.exc import OperationalError
 
 from qdjobs.outbox import JobOutbox
 from qdjobs.server import HOST, free_port
+from tests.support.outages import standing
 
 _INITDB = shutil.which('initdb') or next(
     map(str, sorted(Path('/usr/lib/postgresql').glob('*/bin/initdb'), reverse=True)), None
@@ -47,10 +48,6 @@ class PostgresServer:
     @property
     def url(self) -> str:
         return f'postgresql+psycopg://tests@{HOST}:{self._port}/postgres'
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
 
     def start(self) -> None:
         settings = [
@@ -85,6 +82,13 @@ class PostgresServer:
             else:
                 engine.dispose()
                 return
+
+    @contextmanager
+    def standing(self) -> Iterator[None]:
+        """All of its processes stand still for the time of the block."""
+        children = Path(f'/proc/{self._process.pid}/task/{self._process.pid}/children')
+        with standing(self._process.pid, *map(int, children.read_text().split())):
+            yield
 
     def stop(self) -> None:
         """Stop it at once, with every transaction that is open."""

@@ -1,6 +1,7 @@
 """A job is there if its transaction is committed, and only then."""
 
 import os
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +14,6 @@ from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 from qdjobs import Call, InvalidJobError, JobQueue, UnknownTaskError, get_job_status
 from qdjobs.outbox import JobOutbox
-from tests.support.databases import ending_relays
 from tests.support.processes import eventually
 from tests.support.tasks import add
 
@@ -99,18 +99,18 @@ def test_a_job_of_the_same_id_is_added_once(
 def test_a_child_process_relays_by_itself(
     outbox: JobOutbox, sessions: Sessions, queued: Queued
 ) -> None:
+    woken = threading.Event()
+    outbox._thread._relay = woken.set  # no connection is open and no lock is held when it forks
     with sessions.begin() as session:
         outbox.enqueue(session, ADD, 1)
-    eventually(lambda: len(queued()) == 1)
-    with ending_relays(outbox):
-        pass  # whoever forks while a thread has a lock has it for ever
-    outbox.engine.dispose()  # as everyone does who forks
+    assert woken.wait(60)
+    outbox.engine.dispose()
     if (child := os.fork()) == 0:
         try:
             outbox._thread._relay = outbox.relay
             with sessions.begin() as session:
                 outbox.enqueue(session, ADD, 2)
-            eventually(lambda: len(queued()) == 2, 20)
+            eventually(lambda: len(queued()) == 2)
         finally:
             os._exit(0)
     os.waitpid(child, 0)
