@@ -27,9 +27,10 @@ _USER = 'postgres' if os.geteuid() == 0 else None  # PostgreSQL refuses to run a
 
 
 class PostgresServer:
-    """A PostgreSQL in a folder of its own, without what makes it durable."""
+    """A PostgreSQL in a folder of its own; without what makes it durable, unless that is wanted."""
 
-    def __init__(self, initdb: str) -> None:
+    def __init__(self, initdb: str, durable: bool = False) -> None:
+        self._durable = durable
         self._folder = Path(tempfile.mkdtemp(prefix='qdjobs-postgresql-'))
         if _USER:
             shutil.chown(self._folder, _USER)
@@ -54,11 +55,10 @@ class PostgresServer:
             f'port={self._port}',
             f'listen_addresses={HOST}',
             f'unix_socket_directories={self._folder}',
-            'fsync=off',
-            'synchronous_commit=off',
-            'full_page_writes=off',
             'max_connections=200',
         ]
+        if not self._durable:
+            settings += ['fsync=off', 'synchronous_commit=off', 'full_page_writes=off']
         command = [str(self._bin / 'postgres'), '-D', str(self._folder / 'data')]
         with (self._folder / 'log').open('ab') as log:
             self._process = subprocess.Popen(
@@ -118,8 +118,8 @@ def report_missing_postgresql(reporter: pytest.TerminalReporter) -> None:
 
 
 @contextmanager
-def running_postgresql() -> Iterator[PostgresServer]:
-    server = PostgresServer(require_initdb(_INITDB))
+def running_postgresql(durable: bool = False) -> Iterator[PostgresServer]:
+    server = PostgresServer(require_initdb(_INITDB), durable)
     try:
         yield server
     finally:
