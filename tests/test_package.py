@@ -112,6 +112,7 @@ def test_every_module_that_needs_no_extra_is_imported(python: Path, tmp_path: Pa
     assert sorted(done.stdout.splitlines()) == [
         'qdjobs.integrations.opentelemetry opentelemetry',
         'qdjobs.integrations.sentry sentry_sdk',
+        'qdjobs.outbox sqlalchemy',
         'qdjobs.testing.pytest_plugin pytest',
         'qdjobs.web.dashboard.views rq_dashboard',
         'qdjobs.web.metrics prometheus_client',

@@ -65,6 +65,7 @@ def _rows(status: Status) -> list[tuple[str, str | None]]:
         ('created', _moment(status['created_at'])),
         ('started', _moment(status['started_at'])),
         ('ended', _moment(status['ended_at'])),
+        ('waits for', ' '.join(status['waits_for'])),
         ('progress', _progress(status)),
         ('result', to_json(status['result']) if status['status'] == 'finished' else None),
         ('error', status['error']),

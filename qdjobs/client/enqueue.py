@@ -200,7 +200,8 @@ def pack_template(call: Call) -> tuple[AddRequest, bytes]:
     """Return what a script needs to add jobs of a call later, except their ids, and the data."""
     [job] = _make_jobs([call])
     [payload] = pack_arguments([call])
-    return _request([call], [job], created_at=''), zlib.compress(payload)
+    request = msgspec.structs.replace(_request([call], [job]), created_at='')
+    return request, zlib.compress(payload)
 
 
 def _pack(calls: Sequence[Call]) -> tuple[list[Job], Packed]:
@@ -212,8 +213,7 @@ def _pack(calls: Sequence[Call]) -> tuple[list[Job], Packed]:
         values += metas
     templates, follower_fields, follower_values = _pack_followers(calls, metas)
     jobs = _make_jobs(calls)
-    created_at = utcformat(jobs[0].created_at)
-    request = _request(calls, jobs, created_at, templates, [*fields, *follower_fields])
+    request = _request(calls, jobs, templates, [*fields, *follower_fields])
     for job, payload in zip(jobs, payloads, strict=True):
         job.data = payload
     return jobs, Packed(msgspec.msgpack.encode(request), [*values, *follower_values])
@@ -227,14 +227,14 @@ def _make_jobs(calls: Sequence[Call]) -> list[Job]:
 def _request(
     calls: Sequence[Call],
     jobs: Sequence[Job],
-    created_at: str,
     templates: Sequence[str] = (),
     fields: Sequence[str] = ('data', 'meta'),
 ) -> AddRequest:
     options = calls[0].options
     shared = ['task', calls[0].task.path, *templates]
     # No job needs its data here, which `to_dict` would compress.
-    for field, value in jobs[0].to_dict(include_meta=False, include_result=False).items():
+    record = jobs[0].to_dict(include_meta=False, include_result=False)
+    for field, value in record.items():
         if field not in _FIELDS_OF_SCRIPT and value != '':
             shared += (field, str(value) if type(value) is int else value)
     if options.after:
@@ -243,7 +243,7 @@ def _request(
     return AddRequest(
         queue=options.queue,
         score='' if options.start_at is None else str(math.ceil(options.start_at.timestamp())),
-        created_at=created_at,
+        created_at=record['created_at'],
         shared=shared,
         ids=[job.id for job in jobs],
         descriptions=[job.description or '' for job in jobs],

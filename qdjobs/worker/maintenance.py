@@ -167,13 +167,18 @@ class Maintenance:
         """Enqueue dependents of ended jobs whose worker died, or lost Redis, before it did so."""
         old = time.time() - self._config.tidy_interval
         deadline = time.monotonic() + self._config.lease / 6  # this worker may run a job meanwhile
-        found: Any = self._connection.zrangebyscore(PENDING_DEPENDENTS, 0, old)
-        for member in found:
-            try:
+        # What is cancelled here can have dependents of its own.
+        while found := self._pending(old):
+            for member in found:
                 left = deadline - time.monotonic()
                 if left <= 0:
                     return
-                enqueue_all_dependents(self._connection, member, left)
-            except ResponseError as error:  # its key has another type: nothing can be enqueued
-                log.error('Dependents of job %r cannot be enqueued: %s', member, error)
-                self._connection.zrem(PENDING_DEPENDENTS, member)
+                try:
+                    enqueue_all_dependents(self._connection, member, left)
+                except ResponseError as error:  # its key has another type: nothing can be enqueued
+                    log.error('Dependents of job %r cannot be enqueued: %s', member, error)
+                    self._connection.zrem(PENDING_DEPENDENTS, member)
+
+    def _pending(self, latest: float) -> list[str]:
+        found: Any = self._connection.zrangebyscore(PENDING_DEPENDENTS, 0, latest, 0, PAGE)
+        return [member.decode(errors='replace') for member in found]

@@ -41,40 +41,37 @@ local function check_parents(request)
   return nil, waits
 end
 
-local function write_job(request, values, n, moment)
-  local id, fields = request.ids[n], {}
-  redis.call('DEL', job_key(id), dependencies_of(id))
-  redis.call('HSET', job_key(id), 'description', request.descriptions[n], 'created_at',
-             request.created_at == '' and moment or request.created_at, unpack(request.shared))
-  for group, name in ipairs(request.fields) do
-    local value = values[(group - 1) * #request.ids + n]
-    if value ~= '' then
+-- Puts a job where it waits. First of all: if the key has another type, the script fails here.
+local function place_job(request, id, state)
+  -- First what needs memory: a full Redis refuses a script whose first write does.
+  redis.call('SADD', rq .. 'queues', key('queue', request.queue))
+  if state == 'queued' then
+    redis.call('RPUSH', key('queue', request.queue), id)
+  elseif state == 'scheduled' then
+    redis.call('ZADD', key('scheduled', request.queue), request.score, id)
+  else
+    redis.call('ZADD', key('deferred', request.queue), '+inf', id)
+  end
+end
+
+local function write_job(request, values, n, state, moment)
+  local id, created_at = request.ids[n], request.created_at
+  local fields = {'status', state, 'description', request.descriptions[n], 'created_at',
+                  created_at == '' and moment or created_at}
+  local function add(name, value)
+    if value and value ~= '' then
       fields[#fields + 1] = name
       fields[#fields + 1] = value
     end
   end
-  if request.delays[n] then
-    fields[#fields + 1] = 'retry_intervals'
-    fields[#fields + 1] = request.delays[n]
+  for i = 1, #request.shared, 2 do add(request.shared[i], request.shared[i + 1]) end
+  for group, name in ipairs(request.fields) do
+    add(name, values[(group - 1) * #request.ids + n])
   end
+  add('retry_intervals', request.delays[n])
+  if state == 'queued' then add('enqueued_at', moment) end
+  redis.call('DEL', job_key(id), dependencies_of(id))
   redis.call('HSET', job_key(id), unpack(fields))
-end
-
--- Adds a job to its queue, or to the registry in which it waits. Returns its state.
-local function place_job(request, id, waits, moment)
-  local queue = request.queue
-  if waits then
-    defer(id, queue, request.parents)
-    return 'deferred'
-  end
-  if #request.parents > 0 then redis.call('SADD', dependencies_of(id), unpack(request.parents)) end
-  if request.score ~= '' then
-    redis.call('ZADD', key('scheduled', queue), request.score, id)
-    return 'scheduled'
-  end
-  redis.call('RPUSH', key('queue', queue), id)
-  redis.call('HSET', job_key(id), 'enqueued_at', moment)
-  return 'queued'
 end
 
 -- Adds jobs: all of them, or none. `request` is an AddRequest of enqueue.py; `values` has for each of
@@ -97,9 +94,7 @@ local function add_jobs(request, values, moment, once_for, once_as)
   -- The parents of jobs that were added before may have expired since.
   if known < #request.ids then problem, waits = check_parents(request) end
   if problem then return problem end
-  -- If a key of the queue has another type, the script fails before it writes anything.
-  redis.call('LLEN', key('queue', request.queue))
-  redis.call('ZCARD', key(waits and 'deferred' or 'scheduled', request.queue))
+  local state = (waits and 'deferred') or (request.score ~= '' and 'scheduled') or 'queued'
   for i, id in ipairs(request.ids) do
     local status = statuses[i]
     if status == 'added' then
@@ -107,21 +102,23 @@ local function add_jobs(request, values, moment, once_for, once_as)
     elseif status and not ENDED[status] then
       reply[i] = redis.call('HGETALL', job_key(id))
     else
-      -- First what needs memory: a full Redis refuses a script whose first write does.
-      redis.call('SADD', rq .. 'queues', key('queue', request.queue))
+      place_job(request, id, state)
       if status then
         forget_run(id, redis.call('HGET', job_key(id), 'origin') or request.queue)
       end
-      write_job(request, values, i, moment)
-      local state = place_job(request, id, waits, moment)
-      redis.call('HSET', job_key(id), 'status', state)
+      write_job(request, values, i, state, moment)
+      if waits then
+        defer(id, request.queue, request.parents)
+      elseif #request.parents > 0 then
+        redis.call('SADD', dependencies_of(id), unpack(request.parents))
+      end
       if once_for > 0 then redis.call('SET', key('added', id), once_as or '1', 'EX', once_for) end
       reply[i] = waits and 1 or 0
       added = added + 1
     end
   end
   if added > 0 then
-    if request.score == '' and not waits then wake_up(request.queue, added) end
+    if state == 'queued' then wake_up(request.queue, added) end
     pcall(count_jobs, 'enqueued', request.queue, request.shared[2], added)
   end
   return reply

@@ -641,11 +641,14 @@ def test_deleting_forgets_only_what_has_ended(
 
 def test_what_others_wait_for_is_not_forgotten(connection: Redis) -> None:
     job_id = finished_with(connection, 1)
+    waiting = enqueue_background_job('tests.support.tasks.add', 1)
+    # As it is until a worker has looked at the dependents of a job.
+    connection.hset(waiting.key, 'status', 'deferred')
+    connection.sadd(f'rq:job:{job_id}:dependents', waiting.id)
     connection.zadd('rq:pending-dependents', {job_id: 1})
-    assert delete_job(job_id) == 'finished'
-    assert get_job_status(job_id)['result'] == 1
-    connection.delete('rq:pending-dependents')
     assert delete_job(job_id) == 'deleted'
+    assert get_job_status(waiting.id)['status'] == 'queued'
+    assert not connection.exists('rq:pending-dependents')
 
 
 @pytest.mark.upstream
