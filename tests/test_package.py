@@ -147,6 +147,17 @@ def test_what_needs_an_extra_says_which(
     assert done.stderr.splitlines()[-1] == f'ModuleNotFoundError: {says}'
 
 
+def test_an_outbox_needs_an_extra_and_says_which(python: Path, tmp_path: Path) -> None:
+    code = (
+        'from flask import Flask\n'
+        'from qdjobs import init_job_queue\n'
+        'init_job_queue(Flask("a"), object())\n'
+    )
+    done = run(python, tmp_path, 'python', '-c', code)
+    says = "ModuleNotFoundError: sqlalchemy is not installed: pip install 'qdjobs[sqlalchemy]'."
+    assert done.stderr.splitlines()[-1] == says
+
+
 @pytest.mark.parametrize(
     ('module', 'package'), [('sentry', 'sentry_sdk'), ('opentelemetry', 'opentelemetry')]
 )

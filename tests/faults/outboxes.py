@@ -139,7 +139,7 @@ class Storm:
                 processes[number].join()
                 processes[number] = start(*roles[number])
                 self.kills += 1
-                if self.kills % 5 == 0:
+                if self.kills % 10 == 0:
                     self._hang_redis()
                 assert self.kills < 10_000, count
         finally:
