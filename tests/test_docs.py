@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from qdjobs import get_job_status
 from tests.support.newcomer import blocks
 from tests.support.processes import ROOT
 
@@ -31,6 +32,7 @@ def save(document: str, folder: Path) -> None:
         ('calls.md', PYTEST, '6 passed'),
         ('workflows.md', PYTEST, '9 passed'),
         ('periodic.md', PYTEST, '3 passed'),
+        ('transactions.md', PYTEST, '3 passed'),
     ],
 )
 def test_the_tests_that_a_page_shows_pass(
@@ -47,3 +49,18 @@ def test_the_tests_that_a_page_shows_pass(
         check=False,
     )
     assert says in done.stdout + done.stderr, done.stdout + done.stderr
+
+
+def test_the_program_without_flask_enqueues_a_job(tmp_path: Path) -> None:
+    save('transactions.md', tmp_path)
+    done = subprocess.run(
+        [sys.executable, '-W', 'error', 'receipts.py'],
+        cwd=tmp_path,
+        env=os.environ | {'PYTHONPATH': str(ROOT), 'JOB_TASK_MODULES': 'shop_tasks'},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert get_job_status(done.stdout.strip())['task'] == 'shop_tasks.send_receipt'

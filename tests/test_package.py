@@ -112,6 +112,7 @@ def test_every_module_that_needs_no_extra_is_imported(python: Path, tmp_path: Pa
     assert sorted(done.stdout.splitlines()) == [
         'qdjobs.integrations.opentelemetry opentelemetry',
         'qdjobs.integrations.sentry sentry_sdk',
+        'qdjobs.outbox sqlalchemy',
         'qdjobs.testing.pytest_plugin pytest',
         'qdjobs.web.dashboard.views rq_dashboard',
         'qdjobs.web.metrics prometheus_client',
@@ -144,6 +145,17 @@ def test_what_needs_an_extra_says_which(
     done = run(python, tmp_path, 'python', '-c', code)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == f'ModuleNotFoundError: {says}'
+
+
+def test_an_outbox_needs_an_extra_and_says_which(python: Path, tmp_path: Path) -> None:
+    code = (
+        'from flask import Flask\n'
+        'from qdjobs import init_job_queue\n'
+        'init_job_queue(Flask("a"), object())\n'
+    )
+    done = run(python, tmp_path, 'python', '-c', code)
+    says = "ModuleNotFoundError: sqlalchemy is not installed: pip install 'qdjobs[sqlalchemy]'."
+    assert done.stderr.splitlines()[-1] == says
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from rq.utils import utcformat
 from qdjobs.client.enqueue import RECORD_ERRORS, load_fields
 from qdjobs.client.job import job_class
 from qdjobs.client.options import is_job_id
+from qdjobs.client.outboxes import current_outbox
 from qdjobs.client.payload import PlainSerializer
 from qdjobs.client.redis import AFTER, COUNT, LUA, Script, get_connection, redis_connection
 from qdjobs.client.stand_in import stand_in
@@ -30,7 +31,8 @@ def cancel_job(job_id: str) -> CancelOutcome:
     """Cancel a waiting job, or have a running one stopped by its worker.
 
     Returns 'canceled' if the job will not run, 'stopping' if its worker has been sent a stop
-    command. A job in a terminal state is unchanged, and that state is returned ('finished',
+    command. A job that is in the outbox of the application is deleted there, and has no status
+    afterwards. A job in a terminal state is unchanged, and that state is returned ('finished',
     'failed', 'stopped' or 'canceled'). Raises JobNotFoundError.
     """
     state = _cancel_unless(job_id, is_running=False)
@@ -53,7 +55,12 @@ def _cancel_unless(job_id: str, is_running: bool) -> str:
     if (other := stand_in()) is not None:
         return other.cancel(job_id)
     with redis_connection() as connection:
-        before = _cancel(connection, [job_id, moment, ttl, int(is_running)])
+        arguments = [job_id, moment, ttl, int(is_running)]
+        before = _cancel(connection, arguments)
+        if before is None and (outbox := current_outbox()) is not None:
+            if outbox.cancel(job_id):
+                return 'canceled'
+            before = _cancel(connection, arguments)  # it may have become a job in between
         if before is None:
             raise JobNotFoundError([job_id])
         if before == b'limited':  # RQ also keeps count of rate-limited jobs

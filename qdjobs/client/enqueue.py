@@ -173,7 +173,7 @@ def _send(calls: Sequence[Call], repeat_id: str) -> list[Job]:
     with redis_connection(repeat_id) as connection:
         replies = send_packed(connection, packed)
     if isinstance(replies, bytes):
-        raise _refusal(replies.decode())
+        raise refusal(replies.decode())
     for job, existing in zip(jobs, replies, strict=True):
         if existing == 1:
             job._status, job.enqueued_at = JobStatus.DEFERRED, None
@@ -182,13 +182,14 @@ def _send(calls: Sequence[Call], repeat_id: str) -> list[Job]:
     return jobs
 
 
-def send_packed(connection: Redis, packed: Packed, once_for: int = 0) -> Any:
+def send_packed(connection: Redis, packed: Packed, once_for: int = 0, once_as: str = '1') -> Any:
     """Add jobs in one atomic step, and return the reply of `add_jobs`. Raises RedisError.
 
-    Within `once_for` seconds, unless that is 0, an id is added once, whatever becomes of its job.
+    Within `once_for` seconds, unless that is 0, an id is added once, whatever becomes of its job;
+    under another `once_as` it can be added again.
     """
     moment = utcformat(datetime.now(UTC))
-    return _script(connection, [moment, once_for, packed.request, *packed.values])
+    return _script(connection, [moment, once_for, once_as, packed.request, *packed.values])
 
 
 def pack_calls(calls: Sequence[Call]) -> Packed:
@@ -292,7 +293,7 @@ def _pack_followers(
     return shared, fields, values
 
 
-def _refusal(reply: str) -> InvalidJobError:
+def refusal(reply: str) -> InvalidJobError:
     """Return the error for the parents of jobs that the script has refused."""
     problem, _, job_id = reply.partition(' ')
     if problem == 'missing':

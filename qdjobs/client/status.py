@@ -12,6 +12,7 @@ from rq.defaults import UNSERIALIZABLE_RETURN_VALUE_PAYLOAD
 from rq.results import Result
 
 from qdjobs.client.options import is_job_id
+from qdjobs.client.outboxes import current_outbox
 from qdjobs.client.payload import PlainSerializer, decompress
 from qdjobs.client.redis import LUA, Script, redis_connection
 from qdjobs.client.stand_in import stand_in
@@ -110,21 +111,33 @@ def wait_for_job(job_id: str, timeout: float) -> Status:
 
 
 def read_statuses(job_ids: Sequence[str], results: bool = True) -> list[Status | None]:
-    """Return the status of each job, None for a missing one, in one round trip per 1,000 jobs."""
+    """Return the status of each job, None for a missing one, in one round trip per 1,000 jobs.
+
+    What Redis does not have is looked for in the outbox of the application, if it has one.
+    """
     if (other := stand_in()) is not None:
         return other.read_statuses(job_ids)
     valid_ids = [job_id for job_id in job_ids if is_job_id(job_id)]
+    found = _read_from_redis(valid_ids, results)
+    outbox = current_outbox()
+    if outbox is not None and (missing := [each for each in valid_ids if each not in found]):
+        found |= outbox.read_statuses(missing)
+        if missing := [each for each in missing if each not in found]:
+            found |= _read_from_redis(missing, results)  # they may have become jobs in between
+    return [found.get(job_id) if is_job_id(job_id) else None for job_id in job_ids]
+
+
+def _read_from_redis(job_ids: Sequence[str], results: bool) -> dict[str, Status]:
     replies: list[Any] = []
     with redis_connection() as connection:
-        for start in range(0, len(valid_ids), _BATCH):
-            chunk = valid_ids[start : start + _BATCH]
+        for start in range(0, len(job_ids), _BATCH):
+            chunk = job_ids[start : start + _BATCH]
             replies += read_records(connection, [int(results), *chunk])
-    found = {
+    return {
         job_id: make_status(job_id, reply)
-        for job_id, reply in zip(valid_ids, replies, strict=True)
+        for job_id, reply in zip(job_ids, replies, strict=True)
         if reply is not None
     }
-    return [found.get(job_id) if is_job_id(job_id) else None for job_id in job_ids]
 
 
 def make_status(job_id: str, reply: Sequence[Any]) -> Status:

@@ -26,6 +26,10 @@ from qdjobs.errors import InvalidJobError, UnknownHereError, UnknownTaskError, s
 
 OPTION_PREFIX = 'job_'
 
+# Tasks of qdjobs itself, which any worker may run, whatever JOB_TASK_MODULES lists.
+RELAY_OUTBOX = 'qdjobs.outbox.tasks.relay'
+_OWN = frozenset({RELAY_OUTBOX})
+
 TaskOrPath = str | Callable[..., object]
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]  # positional, and by keyword
 
@@ -271,7 +275,8 @@ def resolve_function(path: str) -> types.FunctionType:
 def require_allowed(path: str, allowed: tuple[str, ...]) -> None:
     """Raise UnknownTaskError unless the path is in an allowed module. Imports nothing."""
     module_name = path.rpartition('.')[0]
-    if not any(module_name == top or module_name.startswith(f'{top}.') for top in allowed):
+    is_in = (module_name == top or module_name.startswith(f'{top}.') for top in allowed)
+    if path not in _OWN and not any(is_in):
         message = (
             f'{path!r} is outside the allowed task modules ({", ".join(allowed)}): '
             'define the task there, or add its module to JOB_TASK_MODULES.'

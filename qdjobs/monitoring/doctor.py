@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from rq.defaults import RQ_KEY_PREFIX
 
 from qdjobs.client.catalogue import TaskModule, read_task_modules
+from qdjobs.client.outboxes import Waiting, current_outbox
 from qdjobs.client.redis import redis_connection
 from qdjobs.config import JobConfig, get_config
 from qdjobs.errors import InvalidJobError, QueueUnavailableError, UnknownTaskError
@@ -23,6 +24,8 @@ from qdjobs.schedule.state import read_states
 
 DEPTH = 1000  # entries of each list that are checked
 MAX_WAIT = 300  # seconds; if a job waits for longer, there are too few workers
+MAX_OUTBOX_WAIT = 60  # seconds, in which any worker relays
+PATIENCE = 5  # seconds for the database of an outbox
 
 
 Level = Literal['ok', 'note', 'warning', 'error']
@@ -49,6 +52,7 @@ def examine(command_line: CommandLine) -> Iterator[Finding]:
     else:
         yield from _examine_workers(health, command_line)
         yield from _examine_jobs(health, command_line)
+    yield from _examine_outbox(command_line)
     for module in read_task_modules():
         yield from _examine_tasks(module)
     yield from _examine_schedule(command_line)
@@ -204,6 +208,46 @@ def _examine_orphans(health: Health, command_line: CommandLine) -> Iterator[Find
         )
     if not health.lost and not abandoned and not missing:
         yield Finding('ok', 'No job is orphaned.')
+
+
+def _examine_outbox(command_line: CommandLine) -> Iterator[Finding]:
+    outbox = current_outbox()
+    if outbox is None:
+        return
+    try:
+        if not outbox.has_table(PATIENCE):
+            yield Finding(
+                'error',
+                'The outbox has no table: nothing can be enqueued by it. Migrate its database, or:',
+                command_line('outbox', '--create'),
+            )
+            return
+        waiting = outbox.read_waiting(PATIENCE)
+    except QueueUnavailableError as error:
+        yield Finding('error', str(error))
+    else:
+        yield from _examine_waiting(waiting, command_line)
+
+
+def _examine_waiting(waiting: Waiting, command_line: CommandLine) -> Iterator[Finding]:
+    oldest = max((queue.oldest for queue in waiting.queues), default=0)
+    number = sum(queue.waiting for queue in waiting.queues)
+    if oldest > MAX_OUTBOX_WAIT:
+        yield Finding(
+            'error',
+            f'{_count(number, "row")} in the outbox, the oldest for {show_duration(oldest)}: a '
+            'worker of this application relays them within seconds. To do so now:',
+            command_line('outbox', '--relay'),
+        )
+    else:
+        yield Finding('ok', f'{_count(number, "row")} in the outbox, none for long.')
+    if refused := sum(queue.refused for queue in waiting.queues):
+        yield Finding(
+            'error',
+            f'No job can be made of {_count(refused, "row")} in the outbox: {waiting.last_error} '
+            'To try again, once that is changed:',
+            command_line('outbox', '--relay'),
+        )
 
 
 def _examine_tasks(module: TaskModule) -> Iterator[Finding]:

@@ -17,6 +17,8 @@ from prometheus_client.core import (
 )
 
 from qdjobs.client.counts import BUCKETS, OUTCOMES, TIMES
+from qdjobs.client.outboxes import Outbox, current_outbox
+from qdjobs.config import get_config
 from qdjobs.errors import QueueUnavailableError
 from qdjobs.monitoring.counts import Counts, read_counts
 from qdjobs.monitoring.health import Health, read_health
@@ -24,6 +26,8 @@ from qdjobs.web.access import require_token
 from qdjobs.web.problems import register_problems
 
 WORKER_STATES = ('started', 'idle', 'busy', 'suspended', 'lost')
+
+PATIENCE = 2.0  # seconds for the database of an outbox
 
 _BOUNDS = (*(str(float(bound)) for bound in BUCKETS), '+Inf')
 
@@ -45,6 +49,8 @@ def make_metrics(token: str) -> Blueprint:
 
 class _Collector:
     def collect(self) -> Iterator[Metric]:
+        if (outbox := current_outbox()) is not None:
+            yield from _measure_outbox(outbox)
         up = GaugeMetricFamily('jobs_redis_up', '1 if Redis answers; else nothing else is known.')
         try:
             health, counts = read_health(), read_counts()
@@ -77,6 +83,35 @@ def _measure_queues(health: Health) -> tuple[Metric, ...]:
             jobs.add_metric([queue.name, status], number)
         oldest.add_metric([queue.name], queue.oldest)
     return jobs, oldest
+
+
+def _measure_outbox(outbox: Outbox) -> Iterator[Metric]:
+    up = GaugeMetricFamily(
+        'jobs_outbox_up', '1 if the database of the outbox answers; else it has no other metrics.'
+    )
+    waiting = GaugeMetricFamily(
+        'jobs_outbox_waiting', 'Committed rows that are no jobs yet.', labels=['queue']
+    )
+    oldest = GaugeMetricFamily(
+        'jobs_outbox_oldest_seconds', 'How long the oldest of these has waited.', labels=['queue']
+    )
+    refused = GaugeMetricFamily(
+        'jobs_outbox_refused', 'Rows of which no job can be made.', labels=['queue']
+    )
+    try:
+        found = outbox.read_waiting(PATIENCE)
+    except QueueUnavailableError:
+        up.add_metric([], 0)
+        yield up
+        return
+    up.add_metric([], 1)
+    queues = {queue.name: queue for queue in found.queues}
+    for name in {**dict.fromkeys(get_config().queues), **queues}:  # also the empty, for alerts
+        queue = queues.get(name)
+        waiting.add_metric([name], queue.waiting if queue else 0)
+        oldest.add_metric([name], queue.oldest if queue else 0)
+        refused.add_metric([name], queue.refused if queue else 0)
+    yield from (up, waiting, oldest, refused)
 
 
 def _count_workers(health: Health) -> Metric:

@@ -76,18 +76,23 @@ end
 
 -- Adds jobs: all of them, or none. `request` is an AddRequest of enqueue.py; `values` has for each of
 -- its `fields` the value of each job; `moment` is now, in RQ's format. Within `once_for` seconds, unless
--- that is 0, an id that was added is not added again, whatever has become of its job.
+-- that is 0, an id that was added as `once_as` is not added again so, whatever has become of its job.
 -- Returns for each job 0 if it was added, 1 if it is deferred, 2 if it was added before, or the hash
 -- of the job that already waits or runs; instead, nothing added, 'missing', 'cycle' or 'deep', a space
 -- and the id of a job in the way.
 -- Everything is read before anything is written.
-local function add_jobs(request, values, moment, once_for)
-  local statuses, reply, added = {}, {}, 0
+local function add_jobs(request, values, moment, once_for, once_as)
+  local statuses, reply, added, known = {}, {}, 0, 0
   for i, id in ipairs(request.ids) do
     statuses[i] = redis.call('HGET', job_key(id), 'status')
-    if once_for > 0 and redis.call('EXISTS', key('added', id)) == 1 then statuses[i] = 'added' end
+    if once_for > 0 and redis.call('GET', key('added', id)) == (once_as or '1') then
+      statuses[i] = 'added'
+      known = known + 1
+    end
   end
-  local problem, waits = check_parents(request)
+  local problem, waits
+  -- The parents of jobs that were added before may have expired since.
+  if known < #request.ids then problem, waits = check_parents(request) end
   if problem then return problem end
   local state = (waits and 'deferred') or (request.score ~= '' and 'scheduled') or 'queued'
   for i, id in ipairs(request.ids) do
@@ -107,7 +112,7 @@ local function add_jobs(request, values, moment, once_for)
       elseif #request.parents > 0 then
         redis.call('SADD', dependencies_of(id), unpack(request.parents))
       end
-      if once_for > 0 then redis.call('SET', key('added', id), '1', 'EX', once_for) end
+      if once_for > 0 then redis.call('SET', key('added', id), once_as or '1', 'EX', once_for) end
       reply[i] = waits and 1 or 0
       added = added + 1
     end

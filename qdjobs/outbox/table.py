@@ -1,0 +1,42 @@
+"""The table of an outbox."""
+
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    DateTime,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+)
+
+NAME = 'qdjobs_outbox'
+
+OutboxRow = Any  # a Row, whose parameters differ between SQLAlchemy 2.0 and 2.1
+
+
+def outbox_table(metadata: MetaData) -> Table:
+    """Return the table in an application's metadata, from where Alembic knows it too."""
+    if NAME in metadata.tables:
+        return metadata.tables[NAME]
+    return Table(
+        NAME,
+        metadata,
+        # The order of the rows. A number is never used again: a relay that is late would delete
+        # another row than it has sent.
+        Column('seq', BigInteger().with_variant(Integer, 'sqlite'), primary_key=True),
+        Column('job_id', String(255), nullable=False, unique=True),
+        Column('queue', String(100), nullable=False),
+        Column('task', Text, nullable=False),
+        Column('packed', LargeBinary, nullable=False),  # a Packed, in msgpack
+        Column('meta', LargeBinary),  # of its status while it waits
+        Column('created_at', DateTime(timezone=True), nullable=False),
+        Column('error', Text),  # why no job can be made of the row
+        Index('ix_qdjobs_outbox_queue_seq', 'queue', 'seq'),
+        sqlite_autoincrement=True,
+    )

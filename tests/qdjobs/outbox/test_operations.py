@@ -1,0 +1,203 @@
+"""What operators see of an outbox: `flask jobs outbox`, the doctor, /metrics, the periodic task."""
+
+import json
+import logging
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from flask import Flask
+from prometheus_client.parser import text_string_to_metric_families
+from sqlalchemy import update
+from sqlalchemy.orm import Session, sessionmaker
+
+from qdjobs import JobQueue, UnknownTaskError, enqueue_background_job
+from qdjobs.client.tasks import RELAY_OUTBOX, resolve_task
+from qdjobs.outbox import JobOutbox
+from qdjobs.testing import run_jobs
+from qdjobs.web import metrics
+from tests.support.applications import use_redis
+from tests.support.databases import PostgresServer
+
+ADD = 'tests.support.tasks.add'
+
+Sessions = sessionmaker[Session]
+Queued = Callable[..., list[str]]
+Rows = Callable[[], int]
+
+
+@pytest.fixture
+def waiting(host: Flask, unattended: JobOutbox, sessions: Sessions) -> JobOutbox:
+    """Two rows that wait, and one that is refused."""
+    with sessions.begin() as session:
+        unattended.enqueue(session, ADD, 1, job_queue='high', job_after='nobody')
+    unattended.relay()
+    with sessions.begin() as session:
+        unattended.enqueue(session, ADD, 1, job_queue='high')
+        unattended.enqueue(session, ADD, 1, job_queue='low')
+    return unattended
+
+
+def age(outbox: JobOutbox, seconds: float) -> None:
+    with outbox.engine.begin() as connection:
+        moment = datetime.now(UTC) - timedelta(seconds=seconds)
+        connection.execute(update(outbox.table).values(created_at=moment))
+
+
+def jobs(app: Flask, *words: str) -> str:
+    return app.test_cli_runner().invoke(args=['jobs', *words]).output
+
+
+def read_metrics(app: Flask) -> dict[tuple[str, str], float]:
+    answer = app.test_client().get('/metrics', headers={'Authorization': 'Bearer secret'})
+    assert answer.status_code == 200
+    return {
+        (sample.name, sample.labels.get('queue', '')): sample.value
+        for family in text_string_to_metric_families(answer.text)
+        for sample in family.samples
+    }
+
+
+# The shell
+
+
+def test_the_shell_shows_what_waits_and_relays_it(
+    host: Flask, waiting: JobOutbox, queued: Queued, rows: Rows
+) -> None:
+    age(waiting, 90)
+    lines = jobs(host, 'outbox').splitlines()
+    assert [line.split() for line in lines[:3]] == [
+        ['QUEUE', 'WAITING', 'OLDEST', 'REFUSED'],
+        ['high', '1', '90', 's', '1'],
+        ['low', '1', '90', 's', '0'],
+    ]
+    assert lines[3].startswith("last error: job_after: there is no job 'nobody'.")
+    enqueue_background_job(ADD, 1, job_id='nobody', job_queue='default')
+    assert jobs(host, 'outbox', '--relay') == 'relayed: 3\nThe outbox is empty.\n'
+    assert (len(queued('high')), len(queued('low')), rows()) == (1, 1, 0)
+
+
+def test_the_shell_writes_json(host: Flask, waiting: JobOutbox) -> None:
+    age(waiting, 90)
+    document = json.loads(jobs(host, 'outbox', '--json'))
+    high, low = document['queues']
+    assert 90 <= high.pop('oldest') < 150
+    assert high == {'name': 'high', 'waiting': 1, 'refused': 1}
+    assert low['name'] == 'low'
+    assert 'nobody' in document['last_error']
+    assert document['relayed'] is None
+
+
+def test_the_shell_makes_the_table(host: Flask, outbox: JobOutbox) -> None:
+    outbox.table.drop(outbox.engine)
+    assert 'The database of the outbox' in jobs(host, 'outbox')
+    assert jobs(host, 'outbox', '--create') == 'The outbox is empty.\n'
+    assert outbox.has_table()
+
+
+def test_an_application_without_an_outbox_says_so() -> None:
+    app = Flask('plain')
+    JobQueue(app)
+    assert jobs(app, 'outbox') == (
+        'Error: This application has no outbox: init_job_queue(app, db) makes one.\n'
+    )
+    assert 'outbox' not in jobs(app, 'doctor')
+
+
+# The doctor
+
+
+def test_the_doctor_finds_a_row_that_is_old_and_one_that_is_refused(
+    host: Flask, waiting: JobOutbox
+) -> None:
+    assert '✓ 2 rows in the outbox, none for long.' in jobs(host, 'doctor')
+    age(waiting, 130)
+    report = jobs(host, 'doctor')
+    assert '✗ 2 rows in the outbox, the oldest for 2 min' in report
+    assert '✗ No job can be made of 1 row in the outbox: job_after: there is no job' in report
+    assert 'jobs outbox --relay' in report
+
+
+def test_the_doctor_finds_a_missing_table(host: Flask, outbox: JobOutbox) -> None:
+    outbox.table.drop(outbox.engine)
+    report = jobs(host, 'doctor')
+    assert '✗ The outbox has no table' in report
+    assert 'jobs outbox --create' in report
+
+
+# Metrics
+
+
+def test_the_metrics_have_the_number_and_the_age_of_what_waits(
+    host: Flask, waiting: JobOutbox
+) -> None:
+    age(waiting, 90)
+    found = read_metrics(host)
+    assert found['jobs_outbox_up', ''] == 1
+    assert [found['jobs_outbox_waiting', name] for name in ('high', 'default', 'low')] == [1, 0, 1]
+    assert [found['jobs_outbox_refused', name] for name in ('high', 'default', 'low')] == [1, 0, 0]
+    assert 90 <= found['jobs_outbox_oldest_seconds', 'low'] < 150
+    assert found['jobs_outbox_oldest_seconds', 'default'] == 0
+
+
+def test_the_metrics_show_the_outbox_while_redis_is_away(
+    host: Flask, waiting: JobOutbox, settings: pytest.MonkeyPatch
+) -> None:
+    use_redis(settings, 'redis://127.0.0.1:1/0', host)
+    found = read_metrics(host)
+    assert (found['jobs_redis_up', ''], found['jobs_outbox_waiting', 'low']) == (0, 1)
+
+
+@pytest.mark.parametrize('database_url', ['postgresql'], indirect=True)
+def test_a_database_that_hangs_does_not_hang_the_metrics(
+    host: Flask,
+    outbox: JobOutbox,
+    postgresql: PostgresServer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(metrics, 'PATIENCE', 0.2)
+    with postgresql.standing():
+        for _ in range(3):  # and begins no thread for each
+            start = time.monotonic()
+            found = read_metrics(host)
+            assert (found['jobs_outbox_up', ''], found['jobs_redis_up', '']) == (0, 1)
+            assert time.monotonic() - start < 10
+    outbox.read_waiting()
+
+
+def test_a_missing_table_does_not_break_the_metrics(host: Flask, outbox: JobOutbox) -> None:
+    outbox.table.drop(outbox.engine)
+    found = read_metrics(host)
+    assert (found['jobs_outbox_up', ''], found['jobs_redis_up', '']) == (0, 1)
+
+
+# The periodic task
+
+
+def test_a_worker_may_relay_whatever_its_task_modules_are(
+    host: Flask, waiting: JobOutbox, queued: Queued
+) -> None:
+    enqueue_background_job(RELAY_OUTBOX, job_queue='default')
+    assert len(run_jobs()) == 3  # the relay, and what it has relayed
+    with pytest.raises(UnknownTaskError, match='outside the allowed task modules'):
+        resolve_task('qdjobs.outbox.tasks.other')
+    with pytest.raises(UnknownTaskError, match='outside the allowed task modules'):
+        resolve_task('qdjobs.outbox.relay.relay_queue')
+
+
+def test_a_relay_that_cannot_relay_warns_and_does_not_fail(
+    host: Flask, outbox: JobOutbox, caplog: pytest.LogCaptureFixture
+) -> None:
+    outbox.table.drop(outbox.engine)
+    enqueue_background_job(RELAY_OUTBOX)
+    with caplog.at_level(logging.WARNING, 'qdjobs'):
+        assert [status['status'] for status in run_jobs()] == ['finished']
+    assert 'The outbox cannot be relayed now: The database of the outbox' in caplog.text
+
+
+def test_a_worker_without_the_outbox_warns(caplog: pytest.LogCaptureFixture) -> None:
+    enqueue_background_job(RELAY_OUTBOX)
+    with caplog.at_level(logging.WARNING, 'qdjobs'):
+        assert [status['result'] for status in run_jobs()] == [0]
+    assert 'JOB_APP names no application that has one' in caplog.text
