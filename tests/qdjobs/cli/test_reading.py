@@ -116,6 +116,15 @@ def test_keyword_arguments_and_the_result_are_shown(shared_worker: SharedWorker)
     assert shown('show', job_id)['kwargs'] == {'a': 40, 'b': 2}
 
 
+def test_a_deferred_job_is_shown_with_what_it_waits_for() -> None:
+    first = enqueue_background_job(ADD, 1, job_id='first')
+    second = enqueue_background_job(ADD, 1, job_after=first)
+    assert 'waits for' not in run('status', first.id).stdout
+    for command in ('status', 'show'):
+        assert 'waits for first\n' in run(command, second.id).stdout
+    assert shown('list', '--status', 'deferred')['jobs'][0]['waits_for'] == ['first']
+
+
 def test_metadata_are_shown_if_a_status_has_them() -> None:
     status: Any = get_job_status(enqueue_background_job(ADD, 1).id) | {'meta': {'order': 7}}
     assert 'meta      {"order":7}' in list(describe_fully(Details(status, [], (), {}, None)))
