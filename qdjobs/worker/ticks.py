@@ -23,7 +23,7 @@ SOON = 0.05  # seconds, at least, that an idle worker waits for a tick
 log = logging.getLogger(__name__)
 
 
-@dataclass
+@dataclass(eq=False)
 class _Entry:
     """A periodic job, and where the clock of Redis stands between its ticks."""
 
@@ -80,8 +80,8 @@ class Ticks:
         """Send what is due, and with each beat all names. Returns whether Redis took all of it."""
         is_beat = self._clock() >= self._next_beat
         now = None if self._lead is None else self._clock() + self._lead
-        due = [entry for entry in self._entries if now is not None and entry.is_due(now)]
-        outcomes: dict[str, str] = {}
+        due = {entry for entry in self._entries if now is not None and entry.is_due(now)}
+        outcomes: dict[_Entry, str] = {}
         if due or is_beat:
             sent = self._entries if is_beat else due
             ticks = [(e.plan, e.tick if e in due else 0, e.following) for e in sent]
@@ -89,9 +89,9 @@ class Ticks:
             self._lead = served.now - self._clock()
             if is_beat:
                 self._next_beat = self._clock() + self._contact.config.heartbeat_interval
-            outcomes = dict(zip([entry.plan.name for entry in sent], served.outcomes, strict=True))
+            outcomes = dict(zip(sent, served.outcomes, strict=True))
         for entry in due:
-            self._note(entry, outcomes[entry.plan.name])
+            self._note(entry, outcomes[entry])
         self._next_look = self._next_beat
         for entry in self._entries:
             now = self._clock() + (self._lead or 0.0)
