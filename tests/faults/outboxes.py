@@ -109,7 +109,7 @@ def relay_for_ever(outbox: JobOutbox) -> None:
     while True:
         with contextlib.suppress(QueueUnavailableError):
             outbox.relay()
-        time.sleep(0.01)
+        time.sleep(0.05)
 
 
 @dataclass
@@ -134,14 +134,14 @@ class Storm:
         try:
             while (count := self._count(ledger)) < rows or self.kills < len(roles):
                 number = self.chance.randrange(len(roles))
-                time.sleep(self.chance.uniform(0, 0.2))
+                time.sleep(self.chance.uniform(0, 0.6))
                 processes[number].kill()
                 processes[number].join()
                 processes[number] = start(*roles[number])
                 self.kills += 1
                 if self.kills % 10 == 0:
                     self._hang_redis()
-                assert self.kills < 10_000, count
+                assert self.kills < 1000, count
         finally:
             for process in processes:
                 process.kill()

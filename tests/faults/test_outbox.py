@@ -196,7 +196,7 @@ def test_the_database_is_locked_when_the_rows_are_to_be_deleted(
 
 
 STORMS = [
-    pytest.param(3, 2, 0.02, 300, id='short'),
+    pytest.param(3, 2, 0.01, 200, id='short'),
     pytest.param(8, 4, 0, 10_000, id='long', marks=[pytest.mark.slow, pytest.mark.timeout(900)]),
 ]
 
