@@ -129,7 +129,7 @@ MINUTES = st.one_of(
 HOURS = st.one_of(st.just('*'), st.integers(0, 5).map(str), st.sampled_from(['1-3', '*/2', '2,3']))
 
 
-@settings(max_examples=30)
+@settings(max_examples=10)
 @given(
     minute=MINUTES,
     hour=HOURS,

@@ -135,6 +135,7 @@ def test_a_full_redis_loses_neither_what_waits_nor_what_follows(
         eventually(lambda: get_job_status(f'{job.id}-on-success')['status'] == 'finished')
 
 
+@pytest.mark.slow
 def test_a_fan_out_has_one_summary(own_worker: Worker, tmp_path: Path) -> None:
     lines = tmp_path / 'lines'
     with own_worker(), own_worker():

@@ -205,6 +205,7 @@ def test_a_tick_is_skipped_while_the_last_job_runs(
         eventually(lambda: len(lines_of(notes)) >= 2)
 
 
+@pytest.mark.slow
 def test_while_workers_are_paused_one_job_waits(own_worker: Worker, notes: Path) -> None:
     with own_worker(**APP, OVERLAP='skip'):
         eventually(lambda: lines_of(notes))
@@ -275,6 +276,7 @@ def test_without_a_schedule_a_worker_sends_nothing(connection: Redis) -> None:
     assert served.seconds_left() == float('inf')
 
 
+@pytest.mark.slow
 def test_the_clocks_of_workers_do_not_count(connection: Redis) -> None:
     clocks = [Clock(), Clock()]
     first, second = (serve(connection, plan_of(2), clock) for clock in clocks)
@@ -325,6 +327,7 @@ def test_a_wrong_schedule_ends_the_worker_with_one_line(own_worker: Worker, tmp_
     assert not any('Traceback' in line for line in lines)
 
 
+@pytest.mark.slow
 def test_an_application_of_another_key_prefix_keeps_its_schedule_there(
     connection: Redis, tmp_path: Path, notes: Path
 ) -> None:
