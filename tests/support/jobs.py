@@ -22,7 +22,12 @@ class Process(Protocol):
 
 def done(job: Job) -> Status:
     """The status of the job once it has ended."""
-    status = wait_for_job(job.id, PATIENCE)
+    return done_id(job.id)
+
+
+def done_id(job_id: str) -> Status:
+    """The same for an id."""
+    status = wait_for_job(job_id, PATIENCE)
     assert status['status'] in ENDED, status
     return status
 
