@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -19,6 +20,7 @@ from qdjobs.testing import run_jobs
 from qdjobs.web import metrics
 from tests.support.applications import use_redis
 from tests.support.databases import PostgresServer
+from tests.support.processes import ROOT
 
 ADD = 'tests.support.tasks.add'
 
@@ -139,6 +141,8 @@ def test_the_metrics_have_the_number_and_the_age_of_what_waits(
     assert [found['jobs_outbox_refused', name] for name in ('high', 'default', 'low')] == [1, 0, 0]
     assert 90 <= found['jobs_outbox_oldest_seconds', 'low'] < 150
     assert found['jobs_outbox_oldest_seconds', 'default'] == 0
+    listed = re.findall(r'^\| `(jobs_outbox\w*)', (ROOT / 'docs/metrics.md').read_text(), re.M)
+    assert {name for name, _ in found if name.startswith('jobs_outbox')} == set(listed)
 
 
 def test_the_metrics_show_the_outbox_while_redis_is_away(

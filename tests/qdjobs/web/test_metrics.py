@@ -231,7 +231,8 @@ def test_names_are_as_prometheus_wants_them(families: list[Metric]) -> None:
 def test_the_documentation_lists_every_metric_with_its_labels(families: list[Metric]) -> None:
     page = (ROOT / 'docs' / 'metrics.md').read_text()
     listed = re.findall(r'^\| `(jobs\w*)(?:{(.*?)})?`', page, re.MULTILINE)
-    assert {name: set(filter(None, labels.split(','))) for name, labels in listed} == {
+    own = [pair for pair in listed if not pair[0].startswith('jobs_outbox')]  # in test_operations
+    assert {name: set(filter(None, labels.split(','))) for name, labels in own} == {
         name_of(family): {*family.samples[0].labels} - {'le'} for family in families
     }
 
