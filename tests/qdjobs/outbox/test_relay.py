@@ -107,6 +107,20 @@ def test_a_queue_whose_first_row_is_locked_is_left_to_the_other_relay(
 
 
 @only_postgresql
+@pytest.mark.usefixtures('small_batches')
+def test_who_leaves_a_queue_locks_nothing_that_the_other_relay_looks_for_next(
+    unattended: JobOutbox, sessions: Sessions
+) -> None:
+    add_rows(unattended, sessions, 5)
+    table, engine = unattended.table, unattended.engine
+    with engine.begin() as first, engine.begin() as second, engine.begin() as third:
+        assert len(relay._lock_next(first, table, 'default')) == 3
+        assert len(relay._lock_next(second, table, 'default')) == 0
+        free = third.execute(table.select().with_for_update(skip_locked=True)).all()
+    assert len(free) == 2
+
+
+@only_postgresql
 def test_a_row_that_is_committed_late_goes_before_but_those_behind_locked_ones_wait(
     unattended: JobOutbox, sessions: Sessions, queued: Queued
 ) -> None:
@@ -154,6 +168,19 @@ def test_a_row_that_is_sent_again_makes_no_second_job(
     end(job_id)
     assert unattended.relay() == 1
     assert (queued(), rows()) == ([], 0)
+
+
+def test_a_row_that_is_sent_again_needs_its_parent_no_more(
+    unattended: JobOutbox, sessions: Sessions, connection: Redis, rows: Rows
+) -> None:
+    enqueue_background_job(ADD, 1, job_id='parent')
+    with sessions.begin() as session:
+        child = unattended.enqueue(session, ADD, 1, job_after='parent')
+    with unattended.engine.connect() as reader:
+        send_row(reader.execute(unattended.table.select()).one())
+    connection.delete('rq:job:parent')  # it has expired
+    assert (unattended.relay(), rows()) == (1, 0)
+    assert get_job_status(child.id)['status'] == 'deferred'
 
 
 def test_a_later_row_of_the_same_id_is_another_job(
