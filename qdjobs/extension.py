@@ -311,13 +311,14 @@ class JobQueue:
         """Enqueue a call of a named task; keywords that begin with `job_` are job options.
 
         They take precedence over those of `using`, and these over those of the name; None means
-        not given. A type checker checks the arguments if the function is passed instead of its
-        name, and its options with `using`. Raises UnknownTaskError, or as
-        `enqueue_background_job` does.
+        not given. The tasks of `job_on_success` and `job_on_failure` can be named too. A type
+        checker checks the arguments if the function is passed instead of its name, and its options
+        with `using`. Raises UnknownTaskError, or as `enqueue_background_job` does.
         """
         given = given_options(locals())
         named = self.find(task if isinstance(task, str) else self._name_of(task))
-        options = {**named.options, **self._options, **given}
+        options = Options(**{**named.options, **self._options, **given})  # type: ignore[typeddict-item]
+        options = self._names.resolve_followers(options)
         call = call_from_python(named.path, args, kwargs, options)
         return QueuedJob(enqueue_call(call).id)
 

@@ -38,7 +38,7 @@ def _read_option(key: str, text: str) -> Any:
     if key == 'job_max_retries' and text.isdecimal():
         return int(text)
     if key == 'job_after':
-        return text.split(',')
+        return [job_id.strip() for job_id in text.split(',')]
     if key == 'job_meta':
         return decode_text(text)
     if key == 'job_at':

@@ -285,8 +285,9 @@ def _pack_followers(
         if followers:
             template = pack_template(followers[0])[0]
             shared += (f'on_{end}', msgspec.json.encode(template).decode())
-            fields.append(f'on_{end}_data')
+            fields += (f'on_{end}_data', f'on_{end}_delays')
             values += map(zlib.compress, pack_arguments(followers))
+            values += [json.dumps(retry_delays(call.options)).encode() for call in followers]
     if fields and metas:
         fields.append('follower_meta')
         values += metas

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from difflib import get_close_matches
 
-from qdjobs.client.options import Options, check_options, parse_options
+from qdjobs.client.options import FOLLOWERS, Options, check_options, parse_options
 from qdjobs.client.tasks import require_allowed
 from qdjobs.config import JobConfig
 from qdjobs.errors import InvalidJobError, UnknownTaskError, short_repr
@@ -58,6 +58,18 @@ class TaskNames:
             raise UnknownTaskError(
                 f'No task is named {short_repr(name)}: there is {", ".join(near) or "none yet"}.'
             ) from None
+
+    def resolve_followers(self, options: Options) -> Options:
+        """Return options in which names of tasks that are to follow are dotted paths.
+
+        Raises UnknownTaskError.
+        """
+        paths = Options()
+        for option in FOLLOWERS:
+            named = options.get(option)
+            if isinstance(named, str) and '.' not in named:
+                paths[option] = self.find(named).path
+        return {**options, **paths}
 
     def all(self) -> list[NamedTask]:
         """Return every named task, in the order in which they were added."""

@@ -54,6 +54,11 @@ class Options(TypedDict, total=False):
     job_meta: Mapping[str, Any]
 
 
+FOLLOWERS: tuple[Literal['job_on_success', 'job_on_failure'], ...] = (
+    'job_on_success',
+    'job_on_failure',
+)
+
 _KNOWN = Options.__optional_keys__
 
 
@@ -206,9 +211,9 @@ def _after(given: Mapping[str, Any]) -> tuple[str, ...]:
         raise InvalidJobError('job_after excludes job_delay and job_at: pass one of them.')
     several = value if isinstance(value, (list, tuple)) else [value]
     ids = [getattr(each, 'id', each) for each in several]
-    if not 1 <= len(ids) <= MAX_PARENTS or not all(map(is_job_id, ids)):
+    if len(ids) > MAX_PARENTS or not all(map(is_job_id, ids)):
         raise InvalidJobError(
-            f'job_after must be a job, its id, or a list of 1 to {MAX_PARENTS} of them, not '
+            f'job_after must be a job, its id, or a list of up to {MAX_PARENTS} of them, not '
             f'{short_repr(value)}.',
             'job_after',
         )

@@ -128,16 +128,22 @@ def read_statuses(job_ids: Sequence[str], results: bool = True) -> list[Status |
 
 
 def _read_from_redis(job_ids: Sequence[str], results: bool) -> dict[str, Status]:
-    replies: list[Any] = []
+    found: dict[str, Status] = {}
+    rest = list(job_ids)
     with redis_connection() as connection:
-        for start in range(0, len(job_ids), _BATCH):
-            chunk = job_ids[start : start + _BATCH]
-            replies += read_records(connection, [int(results), *chunk])
-    return {
-        job_id: make_status(job_id, reply)
-        for job_id, reply in zip(job_ids, replies, strict=True)
-        if reply is not None
-    }
+        while rest:
+            chunk, rest = rest[:_BATCH], rest[_BATCH:]
+            replies = dict(
+                zip(chunk, read_records(connection, [int(results), *chunk]), strict=True)
+            )
+            # Those behind large results: at least the first is read each time.
+            rest = [job_id for job_id in chunk if replies[job_id] == b'later'] + rest
+            found |= {
+                job_id: make_status(job_id, reply)
+                for job_id, reply in replies.items()
+                if reply is not None and reply != b'later'
+            }
+    return found
 
 
 def make_status(job_id: str, reply: Sequence[Any]) -> Status:

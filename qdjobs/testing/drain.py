@@ -14,9 +14,15 @@ from qdjobs.client.status import Status, read_statuses
 from qdjobs.config import get_config
 from qdjobs.errors import InvalidJobError, short_repr
 from qdjobs.testing.attempt import WORKER, resolving_anew, run_attempt
-from qdjobs.worker.lease import Claim, claim_job, claim_request, end_run
+from qdjobs.worker.lease import (
+    Claim,
+    claim_job,
+    claim_request,
+    end_run,
+    pending_dependents,
+)
 from qdjobs.worker.runner import unreadable
-from qdjobs.worker.successors import enqueue_all_dependents
+from qdjobs.worker.successors import enqueue_all_dependents, enqueue_pending_dependents
 from qdjobs.worker.untrusted import restore_job
 
 MAX_RUNS = 10_000  # of one call: jobs that enqueue one another would never end
@@ -60,9 +66,18 @@ def _claims(connection: Redis, now: datetime) -> Iterator[Claim]:
         claimed = claim_job(connection, request)
         if claimed.claim is not None:
             yield claimed.claim
-        elif not claimed.has_more:
+        elif not claimed.has_more and not _settle(connection):
             return
     raise RuntimeError(f'run_jobs has run {MAX_RUNS} jobs, and more wait: do they enqueue others?')
+
+
+def _settle(connection: Redis) -> bool:
+    """Do what workers do every few seconds for jobs that wait; return whether there was any."""
+    present: Any = connection.time()
+    if not pending_dependents(connection, present[0], 1):
+        return False
+    enqueue_pending_dependents(connection, present[0], seconds=60)
+    return True
 
 
 def _make_due(connection: Redis, registry: str, now: datetime) -> None:

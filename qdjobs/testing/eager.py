@@ -45,8 +45,13 @@ class EagerMemory(Memory):
                 f'Each of {MAX_DEPTH} jobs has enqueued another, which eager_jobs runs inside it: '
                 'does a job enqueue itself? run_jobs runs one after the other.'
             )
-        if self._raising and raised is not None:
-            raise raised
+        try:
+            self._go_on_after(record)
+        finally:
+            if self._raising and raised is not None:
+                raise raised
+
+    def _go_on_after(self, record: Record) -> None:
         if record.state == 'finished':
             self._follow(follower_call(record.call, 'success'))
         elif record.state == 'failed':

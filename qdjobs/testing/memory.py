@@ -12,7 +12,7 @@ from rq.job import Job
 from rq.utils import utcformat
 
 from qdjobs.client.call import Call
-from qdjobs.client.enqueue import make_job, no_such_parent
+from qdjobs.client.enqueue import in_a_cycle, make_job, no_such_parent
 from qdjobs.client.payload import PlainSerializer
 from qdjobs.client.states import ENDED
 from qdjobs.client.status import STATUS_FIELDS, Status, make_status
@@ -96,9 +96,9 @@ class Memory:
     def enqueue(
         self, calls: Sequence[Call], payloads: Sequence[bytes], metas: Sequence[bytes]
     ) -> list[Job]:
-        for parent in calls[0].options.after:
-            if parent not in self.records:
-                raise no_such_parent(parent)
+        ids = {call.id for call in calls}
+        if any(job_id not in self.records or self._has_ended(job_id) for job_id in ids):
+            self._check_parents(calls[0].options.after, ids)
         jobs = []
         for number, (call, payload) in enumerate(zip(calls, payloads, strict=True)):
             known = self.records.get(call.id)
@@ -106,6 +106,23 @@ class Memory:
                 known = self._add(call, payload, metas[number] if metas else b'')
             jobs.append(self._job_of(known))
         return jobs
+
+    def _check_parents(self, parents: Sequence[str], ids: set[str]) -> None:
+        """Raise InvalidJobError for a parent that is missing, or waits for one of these jobs."""
+        for parent in parents:
+            if parent not in self.records:
+                raise no_such_parent(parent)
+        seen, found = set[str](), list(parents)
+        while found:
+            job_id = found.pop()
+            if job_id in ids:
+                raise in_a_cycle(job_id)
+            if job_id not in seen and job_id in self.records:
+                found += self._unmet(self.records[job_id])
+            seen.add(job_id)
+
+    def _has_ended(self, job_id: str) -> bool:
+        return self.records[job_id].state in ENDED
 
     def _add(self, call: Call, payload: bytes, meta: bytes) -> Record:
         job = make_job(Job(call.id, MemoryConnection({})), call)
@@ -130,18 +147,23 @@ class Memory:
 
     def settle(self) -> None:
         """Queue or cancel the jobs that wait for ended ones, as lua/after.lua does."""
-        for record in list(self.records.values()):
-            if record.state != 'deferred':
-                continue
-            unmet = self._unmet(record)
-            if not unmet:
-                record.write(status='queued')
-                self.added(record)
-            elif record.call.options.after_failure == 'cancel':
-                for parent in unmet:
-                    if self.records[parent].state in ENDED:
-                        self._cancel(record, blocked_by=parent)
-                        break
+        while any(self._settle(record) for record in list(self.records.values())):
+            pass  # what was cancelled is a parent itself
+
+    def _settle(self, record: Record) -> bool:
+        """Queue or cancel a job if it waits and is to; return whether it was."""
+        if record.state != 'deferred':
+            return False
+        unmet = self._unmet(record)
+        if not unmet:
+            record.write(status='queued')
+            self.added(record)
+            return True
+        ended = [parent for parent in unmet if self._has_ended(parent)]
+        if not ended or record.call.options.after_failure != 'cancel':
+            return False
+        _cancel(record, blocked_by=ended[0])
+        return True
 
     def _unmet(self, record: Record) -> list[str]:
         """Return the ids of the jobs that a job still has to wait for."""
@@ -151,10 +173,6 @@ class Memory:
             for job_id in record.call.options.after
             if job_id in self.records and self.records[job_id].state not in met
         ]
-
-    def _cancel(self, record: Record, **fields: str) -> None:
-        record.write(status='canceled', ended_at=utcformat(datetime.now(UTC)), **fields)
-        self.settle()
 
     def _status_of(self, record: Record) -> Status:
         awaited = self._unmet(record) if record.state == 'deferred' else []
@@ -173,7 +191,8 @@ class Memory:
         record = self._find(job_id)
         # In eager_jobs a job can be `started`, for itself and for other threads; it runs on.
         if record.state != 'started' and record.state not in ENDED:
-            self._cancel(record)
+            _cancel(record)
+            self.settle()
         return record.state
 
     def delete(self, job_id: str) -> str:
@@ -182,7 +201,8 @@ class Memory:
         for record in list(self.records.values()) if state != 'finished' else []:
             waits = record.state == 'deferred' and record.call.options.after_failure == 'wait'
             if waits and job_id in record.call.options.after:
-                self._cancel(record, blocked_by=job_id)
+                _cancel(record, blocked_by=job_id)
+        self.settle()
         del self.records[job_id]
         return 'deleted'
 
@@ -213,6 +233,10 @@ class Memory:
         job = Job(record.call.id, MemoryConnection(record.fields))
         job.restore(record.fields)
         return job
+
+
+def _cancel(record: Record, **fields: str) -> None:
+    record.write(status='canceled', ended_at=utcformat(datetime.now(UTC)), **fields)
 
 
 def _encode(value: Any) -> bytes:

@@ -25,8 +25,8 @@ from rq.utils import utcformat
 
 from qdjobs.client.counts import LUA_BUCKETS
 from qdjobs.client.redis import ADD, AFTER, COUNT, Script
+from qdjobs.config import get_config
 
-PENDING_DEPENDENTS = f'{RQ_KEY_PREFIX}:pending-dependents'
 LEASES = f'{RQ_KEY_PREFIX}:leases'
 LOST = 'WorkerLostError: the worker died while it ran this job'
 STOPPED = 'Job stopped by user, work-horse terminated.'  # RQ's words
@@ -217,9 +217,28 @@ def enqueue_dependents(
     return reply[0].decode(), [job_id.decode() for job_id in reply[1]]
 
 
-def settle_deferred(connection: Redis, queue: str, first: int, last: int) -> int:
-    """Queue deferred jobs in a range of indexes that nothing keeps; return how many it has."""
-    return int(_deferred(connection, [_now()[0], queue, first, last]))
+def pending_dependents(connection: Redis, latest: float, limit: int) -> list[str]:
+    """Return ended jobs whose dependents were to be looked at by a time, up to a limit."""
+    found: Any = connection.zrangebyscore(_pending_dependents(), 0, latest, 0, limit)
+    return [member.decode(errors='replace') for member in found]
+
+
+def forget_pending(connection: Redis, parent: str) -> None:
+    """Remove the note that the dependents of a job are to be looked at."""
+    connection.zrem(_pending_dependents(), parent)
+
+
+def _pending_dependents() -> str:
+    return f'{get_config().key_prefix}:pending-dependents'
+
+
+def settle_deferred(connection: Redis, queue: str, first: int, last: int) -> tuple[int, int]:
+    """Queue deferred jobs in a range of indexes that wait for nothing.
+
+    Returns how many there are in that range, and how many of them no longer.
+    """
+    seen, removed = _deferred(connection, [_now()[0], queue, first, last])
+    return seen, removed
 
 
 def persist_waiting(connection: Redis, queue: str, first: int, last: int) -> int:

@@ -7,10 +7,9 @@ step is one script, or safe to repeat.
 import logging
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from redis import Redis
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import RedisError
 from rq.defaults import RQ_KEY_PREFIX
 from rq.queue import Queue
 from rq.registry import ScheduledJobRegistry
@@ -19,7 +18,6 @@ from qdjobs.client.states import ENDED
 from qdjobs.config import JobConfig
 from qdjobs.worker.lease import (
     LOST,
-    PENDING_DEPENDENTS,
     claim_of,
     late_leases,
     persist_waiting,
@@ -30,6 +28,7 @@ from qdjobs.worker.runner import FollowUp
 from qdjobs.worker.successors import (
     enqueue_all_dependents,
     enqueue_limited,
+    enqueue_pending_dependents,
     free_slot,
     rate_limit_of,
 )
@@ -39,7 +38,6 @@ PAGE = 1000  # waiting jobs that one round checks: at each end of a queue, and i
 RECOVERED_AT_ONCE = 100  # leases in one step
 LATE_LEASES = 1000  # leases that one round looks at
 
-_TIDYING = f'{RQ_KEY_PREFIX}:tidying'
 
 log = logging.getLogger(__name__)
 
@@ -112,6 +110,8 @@ class Maintenance:
         self._queues = queues
         self._config = config
         self._recovery = Recovery(connection, config, report)
+        names = ','.join(sorted(queue.name for queue in queues))
+        self._lock = f'{RQ_KEY_PREFIX}:tidying:{names}'
         self._next_round = 0.0  # on the monotonic clock
         self._positions: dict[str, int] = {}  # by queue: the first index of the next page
         self._deferred: dict[str, int] = {}  # the same for its deferred jobs
@@ -126,8 +126,8 @@ class Maintenance:
         try:
             if self._recovery.run():
                 self._next_round = moment
-            # Only one worker at a time does the rest.
-            if self._connection.set(_TIDYING, 1, nx=True, px=int(config.tidy_interval * 1000)):
+            # Of workers with the same queues only one at a time does the rest.
+            if self._connection.set(self._lock, 1, nx=True, px=int(config.tidy_interval * 1000)):
                 self._tidy()
         except RedisError as error:
             log.warning('Maintenance is interrupted: %s', error)
@@ -152,9 +152,13 @@ class Maintenance:
 
     def _settle_deferred(self, queue: str) -> None:
         """Queue jobs whose parents RQ's tools have deleted; nobody else would."""
-        first = self._deferred.get(queue, 0)
-        seen = settle_deferred(self._connection, queue, first, first + DEFERRED_PAGE - 1)
-        self._deferred[queue] = first + DEFERRED_PAGE if seen == DEFERRED_PAGE else 0
+        deadline = time.monotonic() + self._config.lease / 30
+        first, removed = self._deferred.get(queue, 0), DEFERRED_PAGE
+        while removed and time.monotonic() < deadline:  # there may be many of one parent
+            last = first + DEFERRED_PAGE - 1
+            seen, removed = settle_deferred(self._connection, queue, first, last)
+            first = first + seen - removed if seen == DEFERRED_PAGE else 0
+        self._deferred[queue] = first
 
     def _enqueue_rate_limited(self, queue: Queue) -> None:
         """Enqueue due jobs under RQ's rate limit, which `claim_job` skips, with RQ's code."""
@@ -164,21 +168,7 @@ class Maintenance:
                 enqueue_limited(self._connection, job_id, queue)
 
     def _enqueue_pending_dependents(self) -> None:
-        """Enqueue dependents of ended jobs whose worker died, or lost Redis, before it did so."""
+        """Settle dependents of ended jobs whose worker died, or lost Redis, before it did so."""
         old = time.time() - self._config.tidy_interval
-        deadline = time.monotonic() + self._config.lease / 6  # this worker may run a job meanwhile
-        # What is cancelled here can have dependents of its own.
-        while found := self._pending(old):
-            for member in found:
-                left = deadline - time.monotonic()
-                if left <= 0:
-                    return
-                try:
-                    enqueue_all_dependents(self._connection, member, left)
-                except ResponseError as error:  # its key has another type: nothing can be enqueued
-                    log.error('Dependents of job %r cannot be enqueued: %s', member, error)
-                    self._connection.zrem(PENDING_DEPENDENTS, member)
-
-    def _pending(self, latest: float) -> list[str]:
-        found: Any = self._connection.zrangebyscore(PENDING_DEPENDENTS, 0, latest, 0, PAGE)
-        return [member.decode(errors='replace') for member in found]
+        # This worker may run a job meanwhile.
+        enqueue_pending_dependents(self._connection, old, self._config.lease / 6)

@@ -7,13 +7,13 @@ import logging
 import time
 
 from redis import Redis
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 from rq.exceptions import NoSuchJobError
 from rq.job import Job
 from rq.queue import Queue
 from rq.rate_limit import RateLimitRegistry
 
-from qdjobs.worker.lease import enqueue_dependents
+from qdjobs.worker.lease import enqueue_dependents, forget_pending, pending_dependents
 from qdjobs.worker.untrusted import CheckedJob
 
 PAGE = 100  # dependents in one step: Redis serves no other client meanwhile
@@ -36,6 +36,25 @@ def enqueue_all_dependents(connection: Redis, parent: str, seconds: float) -> bo
             return True
         if time.monotonic() >= deadline:
             return False
+
+
+def enqueue_pending_dependents(connection: Redis, latest: float, seconds: float) -> None:
+    """Settle the dependents of jobs for which that was due by `latest`, for about `seconds`.
+
+    Raises RedisError.
+    """
+    deadline = time.monotonic() + seconds
+    # What is cancelled here can have dependents of its own.
+    while found := pending_dependents(connection, latest, PAGE):
+        for parent in found:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return
+            try:
+                enqueue_all_dependents(connection, parent, left)
+            except ResponseError as error:  # its key has another type: nothing can be enqueued
+                log.error('Dependents of job %r cannot be enqueued: %s', parent, error)
+                forget_pending(connection, parent)
 
 
 def enqueue_limited(connection: Redis, job_id: str, queue: Queue) -> None:

@@ -2,9 +2,11 @@
 
 from typing import Any
 
-from qdjobs import get_job_status
+from qdjobs import enqueue_background_job, get_job_status, wait_for_job
 from qdjobs.progress import current_job
 from tests.support.tasks import append
+
+TELL = 'tests.support.after_tasks.tell_late'
 
 
 def summarise() -> list[list[Any]]:
@@ -37,3 +39,23 @@ def fail_after_end(ended_id: str) -> None:
 
 
 def take_two(ended_id: str, other: int) -> None: ...
+
+
+def return_much() -> bytes:
+    return b'x' * 9_000_000
+
+
+def measure() -> list[int]:
+    job = current_job()
+    assert job is not None
+    return [len(parent['result']) for parent in job.parents().values()]
+
+
+def tell_late(ended_id: str, path: str = '') -> int:
+    """Read the result of the job that has ended, and have that job end again meanwhile."""
+    result = get_job_status(ended_id)['result']
+    assert isinstance(result, int)
+    if result == 3:
+        enqueue_background_job('tests.support.tasks.add', 2, job_id=ended_id, job_on_success=TELL)
+        wait_for_job(ended_id, 20)
+    return result

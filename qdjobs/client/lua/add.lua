@@ -84,14 +84,15 @@ end
 local function add_jobs(request, values, moment, once_for, once_as)
   local statuses, reply, added, known = {}, {}, 0, 0
   for i, id in ipairs(request.ids) do
-    statuses[i] = redis.call('HGET', job_key(id), 'status')
+    local status = redis.call('HGET', job_key(id), 'status')
     if once_for > 0 and redis.call('GET', key('added', id)) == (once_as or '1') then
-      statuses[i] = 'added'
-      known = known + 1
+      status = 'added'
     end
+    if status and not ENDED[status] then known = known + 1 end
+    statuses[i] = status
   end
   local problem, waits
-  -- The parents of jobs that were added before may have expired since.
+  -- The parents of jobs that are there may have expired since.
   if known < #request.ids then problem, waits = check_parents(request) end
   if problem then return problem end
   local state = (waits and 'deferred') or (request.score ~= '' and 'scheduled') or 'queued'
@@ -107,11 +108,7 @@ local function add_jobs(request, values, moment, once_for, once_as)
         forget_run(id, redis.call('HGET', job_key(id), 'origin') or request.queue)
       end
       write_job(request, values, i, state, moment)
-      if waits then
-        defer(id, request.queue, request.parents)
-      elseif #request.parents > 0 then
-        redis.call('SADD', dependencies_of(id), unpack(request.parents))
-      end
+      if waits then defer(id, request.queue, request.parents) end
       if once_for > 0 then redis.call('SET', key('added', id), once_as or '1', 'EX', once_for) end
       reply[i] = waits and 1 or 0
       added = added + 1

@@ -25,21 +25,30 @@ local function keep_for_dependents(id, expiry)
   redis.call('ZADD', PENDING, 0, id)
 end
 
--- Has a job wait for others, of which some may have ended.
+-- Has a worker look at the jobs that wait for one which has ended, but not finished.
+local function note_ended(parent)
+  local ttl = redis.call('TTL', job_key(parent))
+  if ttl >= 0 then
+    keep_for_dependents(parent, now() + ttl)
+  else
+    redis.call('ZADD', PENDING, 'NX', 0, parent)
+  end
+end
+
+-- Has a job wait for those of its parents that it has to wait for.
 local function defer(id, queue, parents)
+  local rule = after_failure(id)
   redis.call('ZADD', key('deferred', queue), '+inf', id)
-  redis.call('SADD', dependencies_of(id), unpack(parents))
+  redis.call('DEL', dependencies_of(id))
   for _, parent in ipairs(parents) do
-    local status, ttl = redis.call('HGET', job_key(parent), 'status'), 0
-    if status then
+    local status = redis.call('HGET', job_key(parent), 'status')
+    if not is_met(status, rule) then
+      redis.call('SADD', dependencies_of(id), parent)
       redis.call('SADD', dependents_of(parent), id)
-      ttl = redis.call('TTL', job_key(parent))
-    end
-    if ENDED[status] and status ~= 'finished' then
-      if ttl > 0 then keep_for_dependents(parent, now() + ttl) end
-      redis.call('ZADD', PENDING, 0, parent)
-    elseif ttl > 0 then
-      redis.call('EXPIRE', dependents_of(parent), ttl)
+      if ENDED[status] then
+        note_ended(parent)
+        redis.call('ZADD', PENDING, 0, parent)  -- soon, whatever was noted for others
+      end
     end
   end
 end
@@ -62,7 +71,11 @@ local function cancel_waiting(id, queue, task, moment, ttl)
   for _, old in ipairs(redis.call('ZRANGEBYSCORE', registry, 0, now(), 'LIMIT', 0, 100)) do
     local found = redis.call('HMGET', job_key(old), 'status', 'kept_until')
     if found[1] == 'canceled' and not found[2] and redis.call('TTL', job_key(old)) == -1 then
-      redis.call('EXPIRE', job_key(old), ttl)
+      if redis.call('EXISTS', dependents_of(old)) == 1 then
+        keep_for_dependents(old, now() + ttl)
+      else
+        redis.call('EXPIRE', job_key(old), ttl)
+      end
       redis.call('ZADD', registry, now() + ttl, old)
     else
       redis.call('ZREM', registry, old)
@@ -72,21 +85,28 @@ local function cancel_waiting(id, queue, task, moment, ttl)
   pcall(count_jobs, 'canceled', queue, task, 1)
 end
 
--- Queues or cancels a job that waits for one that has ended, if it is time to. `is_final`: that one
--- will not be retried. Returns whether it still waits; with 'limited' the caller must enqueue it.
+-- Queues or cancels a job that waits for one that has ended, `parent`, if it is time to; without one,
+-- queues it if it waits for none. `is_final`: the parent will not be retried.
+-- Returns whether it still waits; with 'limited' the caller must enqueue it.
 local function settle(id, parent, status, is_final, moment)
   local found = redis.call('HMGET', job_key(id), 'status', 'origin', 'enqueue_at_front', 'ttl',
                            'rate_limit_key', 'task', 'result_ttl')
   if found[1] ~= 'deferred' then return false end
-  local queue, rule = found[2] or '', after_failure(id)
-  if is_met(status, rule) then redis.call('SREM', dependencies_of(id), parent) end
+  -- Enqueued anew under its id, it may wait for others.
+  if parent and redis.call('SISMEMBER', dependencies_of(id), parent) == 0 then return false end
+  local queue = found[2] or ''
   if #unmet_dependencies(id, 1) == 0 then
     if found[5] then return 'limited' end
     redis.call('ZREM', key('deferred', queue), id)
     enqueue_waiting(id, queue, moment, found[4], found[3] == '1')
     return false
   end
-  if is_met(status, rule) or (rule == 'wait' and not is_final) then return true end
+  local rule = after_failure(id)
+  if is_met(status, rule) then
+    redis.call('SREM', dependencies_of(id), parent)
+    return true
+  end
+  if rule == 'wait' and not is_final then return true end
   redis.call('HSET', job_key(id), 'blocked_by', parent)
   cancel_waiting(id, queue, found[6], moment, tonumber(found[7]) or 86400)
   return false

@@ -1,13 +1,15 @@
 -- Reads what the status of jobs consists of. Changes nothing.
 -- ARGV: prefix, 1 to include results, job ids.
 -- Returns for each job nil, or {values of FIELDS, `data` if the hash does not name the task, the
--- last outcomes, newest first, ids of jobs that it still waits for}. FIELDS are STATUS_FIELDS in status.py. A return value is included
+-- last outcomes, newest first, ids of jobs that it still waits for}; 'later' if the results before it
+-- were so large that it must be read by another call. FIELDS are STATUS_FIELDS in status.py. A return value is included
 -- only if it is the job's result. A key of the wrong type affects its own job only.
 local FIELDS = {'status', 'origin', 'created_at', 'started_at', 'ended_at', 'meta', 'task',
                 'blocked_by'}
 local TASK = 7  -- its index
 local MAX_AWAITED, MAX_LISTED = 100, 1000  -- ids for one job, and for all together
-local listed = 0
+local MAX_BYTES = 30000000  -- of return values: Redis serves no other client meanwhile
+local listed, bytes = 0, 0
 
 local function outcomes(id, status)
   local reply = {}
@@ -18,6 +20,7 @@ local function outcomes(id, status)
       if entry[2][i] ~= 'return_value' or wanted then
         fields[#fields + 1] = entry[2][i]
         fields[#fields + 1] = entry[2][i + 1]
+        if wanted then bytes = bytes + #entry[2][i + 1] end
       end
     end
     reply[n] = {entry[1], fields}
@@ -34,9 +37,9 @@ end
 
 local reply = {}
 for i = 3, #ARGV do
-  local values = redis.pcall('HMGET', job_key(ARGV[i]), unpack(FIELDS))
-  reply[i - 2] = false
-  if values[1] then
+  local values = bytes < MAX_BYTES and redis.pcall('HMGET', job_key(ARGV[i]), unpack(FIELDS))
+  reply[i - 2] = not values and 'later'
+  if values and values[1] then
     local data = not values[TASK] and redis.call('HGET', job_key(ARGV[i]), 'data')
     reply[i - 2] = {values, data, outcomes(ARGV[i], values[1]),
                     awaited_by(ARGV[i], values[1])}

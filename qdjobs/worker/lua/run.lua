@@ -2,6 +2,10 @@
 -- {id, execution, worker, origin}, where origin is the queue whose registries hold the job.
 local DEFAULT_FAILURE_TTL, MAX_TTL = 31536000, 315360000  -- seconds; RQ's default, and a limit
 
+local MAX_FOLLOWERS = 10  -- of one job, that run at the same time
+local MIN_FOLLOWED_TTL = 3600  -- seconds for which what follows a job can read its outcome
+local FOLLOWED_BY = {finished = 'on_success', failed = 'on_failure'}  -- fields of its hash
+
 local time_now
 local function clock()
   if not time_now then
@@ -57,15 +61,29 @@ local function make_waiting(run, ending)
   end
 end
 
--- Adds the job that a job wants to follow its end, unless that waits or runs from an earlier end.
--- `name` is that of the fields which have it, or false.
+-- Returns the id of the job that is to follow an end: that of one which still waits, from an earlier end,
+-- but not of one which runs, and may have seen that end only.
+local function follower_id(id, name)
+  local plain = id .. '-' .. string.gsub(name, '_', '-')
+  for n = 1, MAX_FOLLOWERS do
+    local candidate = n == 1 and plain or plain .. '-' .. n
+    if redis.call('HGET', job_key(candidate), 'status') ~= 'started' then return candidate end
+  end
+  return plain
+end
+
+-- Adds the job that a job wants to follow its end. `name` is that of the fields which have it, or false.
+-- Returns whether there is one.
 local function add_follower(run, moment, packed, name)
-  if not packed or not name then return end
+  if not packed or not name then return false end
   local request = cjson.decode(packed)
-  local found = redis.call('HMGET', job_key(run.id), name .. '_data', 'follower_meta')
-  request.ids = {run.id .. '-' .. string.gsub(name, '_', '-')}
+  local found = redis.call('HMGET', job_key(run.id), name .. '_data', 'follower_meta',
+                           name .. '_delays')
+  request.ids = {follower_id(run.id, name)}
+  request.delays = {found[3] or nil}
   request.descriptions = {request.shared[2] .. "('" .. run.id .. "')"}
   add_jobs(request, {found[1], found[2] or ''}, moment, 0)
+  return true
 end
 
 -- Returns the seconds to keep an ended job, whatever its record says; negative: for ever.
@@ -209,7 +227,11 @@ local function end_run(run, ending)
     make_waiting(run, ending)
     return ending.status, false
   end
-  pcall(add_follower, run, ending.moment, found[8], ending.status == 'finished' and 'on_success')
-  pcall(add_follower, run, ending.moment, found[9], ending.status == 'failed' and 'on_failure')
-  return ending.status, make_terminal(run, ending, ttl_of(ending.ttl or found[3]))
+  local name = FOLLOWED_BY[ending.status]
+  local packed = found[8]
+  if name == 'on_failure' then packed = found[9] end
+  local _, is_followed = pcall(add_follower, run, ending.moment, packed, name)
+  local ttl = ttl_of(ending.ttl or found[3])
+  if is_followed == true and ttl >= 0 then ttl = math.max(ttl, MIN_FOLLOWED_TTL) end
+  return ending.status, make_terminal(run, ending, ttl)
 end

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import pytest
 from redis import Redis
+from rq import Queue
 
 from qdjobs import (
     InvalidJobError,
@@ -15,12 +16,14 @@ from qdjobs import (
     enqueue_background_job,
     enqueue_background_jobs,
     get_job_status,
+    get_job_statuses,
     retry_job,
 )
 from qdjobs.client.redis import get_connection
-from qdjobs.config import environment_config
-from qdjobs.testing import eager_jobs, run_jobs
+from qdjobs.config import environment_config, get_config
+from qdjobs.testing import eager_jobs, recorded_jobs, run_jobs
 from qdjobs.worker.lease import settle_deferred
+from qdjobs.worker.maintenance import Maintenance
 from qdjobs.worker.successors import enqueue_all_dependents
 
 FINISH = 'tests.support.outcomes.finish'
@@ -178,7 +181,10 @@ def test_a_child_of_a_parent_that_rq_has_deleted_runs(connection: Redis) -> None
     parent.delete()  # RQ's own, which says nothing to the child
     run_jobs()
     assert state(child.id) == 'deferred'
-    assert settle_deferred(connection, 'default', 0, 99) == 1  # as a worker does every few seconds
+    assert settle_deferred(connection, 'default', 0, 99) == (
+        1,
+        1,
+    )  # as a worker does every few seconds
     run_jobs()
     assert state(child.id) == 'finished'
 
@@ -285,6 +291,142 @@ def test_a_cycle_by_a_retry_is_refused(connection: Redis) -> None:
 def test_another_rule_is_refused(value: Any) -> None:
     with pytest.raises(InvalidJobError, match='job_after_failure must be one of wait, run, cancel'):
         enqueue_background_job(FINISH, job_after_failure=value)
+
+
+def test_a_job_that_is_enqueued_anew_waits_for_its_new_parents_only(connection: Redis) -> None:
+    old = enqueue_background_job(FAIL)
+    enqueue_background_job(FINISH, job_id='x', job_after=old)
+    run_jobs()
+    cancel_job('x')
+    new = enqueue_background_job(FINISH)
+    enqueue_background_job(FINISH, job_id='x', job_after=new, job_after_failure='cancel')
+    delete_job(old.id)
+    assert get_job_status('x')['waits_for'] == [new.id]
+    run_jobs()
+    assert state('x') == 'finished'
+
+
+def test_what_had_finished_when_it_was_enqueued_does_not_count_again() -> None:
+    enqueue_background_job(FINISH, job_id='p')
+    run_jobs()
+    other = enqueue_background_job(FINISH, job_delay=60)
+    child = enqueue_background_job(FINISH, job_after=['p', other.id], job_after_failure='cancel')
+    enqueue_background_job(FAIL, job_id='p')
+    assert get_job_status(child.id)['waits_for'] == [other.id]
+    run_jobs()
+    assert state(child.id) == 'deferred'
+
+
+def test_a_job_that_waits_can_be_enqueued_again_though_a_parent_has_expired() -> None:
+    first, second = enqueue_background_job(FINISH), enqueue_background_job(FINISH, job_delay=60)
+    after = [first.id, second.id]
+    enqueue_background_job(FINISH, job_id='x', job_after=after)
+    run_jobs()
+    delete_job(first.id)
+    assert enqueue_background_job(FINISH, job_id='x', job_after=after).get_status() == 'deferred'
+    with eager_jobs():
+        parent = enqueue_background_job(FAIL)
+        enqueue_background_job(FINISH, job_id='x', job_after=parent)
+        enqueue_background_job(FINISH, job_id='x', job_after=[parent.id])
+
+
+def test_nobody_waits_for_no_jobs() -> None:
+    job = enqueue_background_job(SUMMARISE, job_after=enqueue_background_jobs(FINISH, []))
+    run_jobs()
+    assert get_job_status(job.id)['result'] == []
+
+
+@pytest.mark.parametrize('before', ['by an old client', 'by RQ'])
+def test_a_parent_that_ended_without_a_note_does_not_expire_as_if_it_had_finished(
+    connection: Redis, before: str
+) -> None:
+    parent = enqueue_background_job(FAIL)
+    child = enqueue_background_job(FINISH, job_after=parent)
+    run_jobs()
+    connection.delete('rq:pending-dependents')  # which older code did not write
+    connection.hdel(parent.key, 'kept_until')
+    connection.expire(parent.key, 500)
+    if before == 'by RQ':
+        connection.hset(parent.key, 'status', 'canceled')
+    settle_deferred(connection, 'default', 0, 99)
+    settle_all()
+    assert state(child.id) == 'deferred'
+    expire(connection, parent.id)
+    assert state(child.id) == 'canceled'
+
+
+def test_cancelling_another_job_lets_no_parent_expire(connection: Redis) -> None:
+    parent = enqueue_background_job(FINISH)
+    child = enqueue_background_job(FINISH, job_after=parent)
+    parent.cancel()  # RQ's own, which registers it without an expiry
+    connection.zadd('rq:canceled:default', {parent.id: 1})
+    cancel_job(enqueue_background_job(FINISH).id)
+    assert connection.ttl(parent.key) == -1
+    assert connection.hget(parent.key, 'kept_until') is not None
+    assert state(child.id) == 'deferred'
+
+
+@pytest.mark.parametrize('run', [queued, eager_jobs], ids=['queued', 'eager'])
+def test_whole_chains_are_settled(run: Callable[[], Any]) -> None:
+    with run():
+        job = first = enqueue_background_job(FAIL)
+        for _ in range(50):
+            job = enqueue_background_job(FINISH, job_after=job, job_after_failure='cancel')
+        last = enqueue_background_job(FINISH, job_after=job, job_after_failure='run')
+        if run is queued:
+            run_jobs()
+        assert (state(first.id), state(job.id), state(last.id)) == (
+            'failed',
+            'canceled',
+            'finished',
+        )
+
+
+def test_a_long_chain_can_be_cancelled_in_a_test() -> None:
+    with recorded_jobs():
+        job = first = enqueue_background_job(FINISH)
+        for _ in range(600):
+            job = enqueue_background_job(FINISH, job_after=job, job_after_failure='cancel')
+        cancel_job(first.id)
+        assert state(job.id) == 'canceled'
+
+
+def test_a_cycle_is_refused_in_a_test() -> None:
+    with recorded_jobs():
+        enqueue_background_job(FINISH, job_id='first')
+        enqueue_background_job(FINISH, job_id='second', job_after='first')
+        cancel_job('first')
+        with pytest.raises(InvalidJobError, match='would wait for itself'):
+            enqueue_background_job(FINISH, job_id='first', job_after='second')
+
+
+def test_many_orphans_are_queued_in_one_round(connection: Redis) -> None:
+    parent = enqueue_background_job(FINISH)
+    enqueue_background_jobs(FINISH, [{}] * 350, job_after=parent)
+    parent.delete()
+    maintenance = Maintenance(connection, [Queue('default', connection)], get_config(), print)
+    maintenance.run_if_due()
+    assert connection.zcard('rq:deferred:default') == 0
+
+
+def test_workers_with_other_queues_do_not_keep_one_another_from_tidying(connection: Redis) -> None:
+    parent = enqueue_background_job(FINISH, job_queue='low')
+    enqueue_background_job(FINISH, job_after=parent, job_queue='low')
+    parent.delete()
+    for name in ('high', 'low'):
+        queues = [Queue(name, connection)]
+        Maintenance(connection, queues, get_config(), print).run_if_due()
+    assert connection.zcard('rq:deferred:low') == 0
+
+
+def test_large_results_are_read_in_several_steps(connection: Redis) -> None:
+    jobs = [enqueue_background_job('tests.support.after_tasks.return_much') for _ in range(5)]
+    child = enqueue_background_job('tests.support.after_tasks.measure', job_after=jobs)
+    run_jobs()
+    assert get_job_status(child.id)['result'] == [9_000_000] * 5
+    before = scripts_called(connection)
+    assert len(get_job_statuses([job.id for job in jobs])) == 5
+    assert scripts_called(connection) - before == 2
 
 
 @pytest.fixture(autouse=True)

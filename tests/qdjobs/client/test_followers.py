@@ -5,11 +5,13 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from flask import Flask
 from redis import Redis
 
 from qdjobs import (
     InvalidJobError,
     JobNotFoundError,
+    JobQueue,
     UnknownTaskError,
     cancel_job,
     enqueue_background_job,
@@ -114,6 +116,41 @@ def test_it_follows_a_job_whose_result_is_not_kept() -> None:
     job = enqueue_background_job(FINISH, job_result_ttl=1, job_on_success=DESCRIBE)
     run_jobs()
     assert get_job_status(f'{job.id}-on-success')['status'] == 'finished'
+
+
+def test_the_outcome_is_kept_for_what_follows(connection: Redis) -> None:
+    alone = enqueue_background_job(FINISH, job_result_ttl=1)
+    followed = enqueue_background_job(FINISH, job_result_ttl=1, job_on_success=DESCRIBE)
+    run_jobs()
+    assert connection.ttl(alone.key) <= 1
+    assert connection.ttl(followed.key) > 3000
+
+
+def test_those_of_a_batch_are_not_retried_together(connection: Redis) -> None:
+    jobs = enqueue_background_jobs(FAIL, [{}] * 3, job_on_failure=DESCRIBE)
+    run_jobs()
+    keys = [f'rq:job:{job.id}-on-failure' for job in jobs]
+    assert len({connection.hget(key, 'retry_intervals') for key in keys}) == 3
+
+
+def test_an_exception_that_is_raised_keeps_nothing_from_following() -> None:
+    with eager_jobs(raising=True):
+        with pytest.raises(ValueError, match='it'):
+            enqueue_background_job(FAIL, job_id='a', job_on_failure=DESCRIBE)
+        assert get_job_status('a-on-failure')['status'] == 'finished'
+
+
+def test_a_queue_knows_it_by_its_name(connection: Redis) -> None:
+    app, queue = Flask('shop'), JobQueue()
+    queue.add('describe', DESCRIBE)
+    queue.add('finish', FINISH, job_on_success='describe')
+    queue.init_app(app)
+    with app.app_context():
+        job = queue.enqueue('finish')
+        run_jobs()
+        assert get_job_status(f'{job.id}-on-success')['task'] == DESCRIBE
+        with pytest.raises(UnknownTaskError, match="No task is named 'nothing': there is describe"):
+            queue.enqueue('finish', job_on_failure='nothing')
 
 
 @pytest.mark.parametrize('option', ['job_on_success', 'job_on_failure'])

@@ -14,7 +14,7 @@ from qdjobs.client.redis import get_connection
 from qdjobs.config import environment_config
 from qdjobs.worker.ending import Ending
 from qdjobs.worker.lease import claim_job, claim_request, end_run
-from tests.support.jobs import done, lines_of
+from tests.support.jobs import done, done_id, lines_of
 from tests.support.outages import await_runs, full
 from tests.support.processes import Worker, eventually, horse_of
 from tests.support.proxy import Proxy
@@ -133,6 +133,15 @@ def test_a_full_redis_loses_neither_what_waits_nor_what_follows(
             assert done(job)['status'] == 'finished'
         assert done(child)['status'] == 'finished'
         eventually(lambda: get_job_status(f'{job.id}-on-success')['status'] == 'finished')
+
+
+def test_an_end_while_what_follows_the_last_one_runs_is_followed_too(own_worker: Worker) -> None:
+    tell = 'tests.support.after_tasks.tell_late'
+    with own_worker(JOB_LEASE='10'), own_worker(JOB_LEASE='10'):
+        job = enqueue_background_job(ADD, 1, job_on_success=tell)
+        eventually(lambda: get_connection().exists(f'rq:job:{job.id}-on-success-2'))
+        assert done_id(f'{job.id}-on-success-2')['result'] == 4
+        assert done_id(f'{job.id}-on-success')['result'] == 3
 
 
 @pytest.mark.slow
