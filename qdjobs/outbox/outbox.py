@@ -115,8 +115,17 @@ class JobOutbox:
             'created_at': datetime.now(UTC),
         }
         dialect = postgresql if self.engine.dialect.name == 'postgresql' else sqlite
-        # A job of this id that waits is the same job, as in Redis.
-        session.execute(dialect.insert(self.table).values(row).on_conflict_do_nothing())
+        statement = dialect.insert(self.table).values(row)
+        # A job of this id that waits is the same job, as in Redis; a refused row is none, and is
+        # replaced. PostgreSQL locks the row in either case, so that no relay sends it before the
+        # data of this transaction are committed.
+        new = {name: statement.excluded[name] for name in ('seq', *row)}
+        statement = statement.on_conflict_do_update(
+            index_elements=[self.table.c.job_id],
+            set_={**new, 'error': None},
+            where=self.table.c.error.is_not(None),
+        )
+        session.execute(statement)
         note_added(session, session.get_bind(clause=self.table), call, self._committed)
 
     def _committed(self, calls: Sequence[Call], bind: Engine | Connection) -> None:

@@ -307,6 +307,47 @@ def test_a_refused_row_is_tried_again_on_request(
     assert queued() == ['parent']
 
 
+def test_a_refused_row_is_replaced_by_another_call_of_its_id(
+    unattended: JobOutbox, sessions: Sessions, connection: Redis, queued: Queued, rows: Rows
+) -> None:
+    with sessions.begin() as session:
+        unattended.enqueue(session, ADD, 1, job_id='report-7', job_after='gone')
+    unattended.relay()
+    with sessions.begin() as session:
+        parent = unattended.enqueue(session, ADD, 2)
+        unattended.enqueue(session, ADD, 3, job_id='report-7', job_after=parent, job_queue='low')
+    with sessions.begin() as session:  # one that waits is not replaced
+        unattended.enqueue(session, ADD, 4, job_id='report-7', job_queue='high')
+    assert unattended.relay() == 2
+    assert (queued(), rows()) == ([parent.id], 0)
+    assert connection.hget('rq:job:report-7', 'origin') == b'low'
+
+
+def test_a_refused_row_stays_if_what_replaces_it_is_rolled_back(
+    unattended: JobOutbox, sessions: Sessions, rows: Rows
+) -> None:
+    with sessions.begin() as session:
+        unattended.enqueue(session, ADD, 1, job_id='report-7', job_after='gone')
+    unattended.relay()
+    with sessions() as session:
+        unattended.enqueue(session, ADD, 2, job_id='report-7')
+        session.rollback()
+    assert (unattended.relay(), rows()) == (0, 1)
+
+
+@only_postgresql
+def test_a_row_that_a_second_transaction_enqueues_too_waits_for_that(
+    unattended: JobOutbox, sessions: Sessions, queued: Queued
+) -> None:
+    with sessions.begin() as session:
+        unattended.enqueue(session, ADD, 1, job_id='reindex')
+    with sessions() as session:
+        unattended.enqueue(session, ADD, 1, job_id='reindex')
+        assert (unattended.relay(), queued()) == (0, [])
+        session.commit()
+    assert (unattended.relay(), queued()) == (1, ['reindex'])
+
+
 def test_a_row_waits_for_that_of_its_parent_in_a_later_queue(
     unattended: JobOutbox, sessions: Sessions, queued: Queued, rows: Rows
 ) -> None:

@@ -16,6 +16,7 @@ from qdjobs import (
     enqueue_background_job,
     get_job_status,
     get_job_statuses,
+    wait_for_job,
 )
 from qdjobs.outbox import JobOutbox
 from qdjobs.outbox.sending import send_row
@@ -129,3 +130,17 @@ def test_nothing_is_cancelled_that_is_nowhere(outbox: JobOutbox) -> None:
         connection.execute(delete(outbox.table))
     with pytest.raises(JobNotFoundError):
         cancel_job('nobody')
+
+
+def test_a_refused_row_has_the_refusal_as_the_error_of_its_status(
+    host: Flask, outbox: JobOutbox, sessions: Sessions
+) -> None:
+    with sessions.begin() as session:
+        job = outbox.enqueue(session, ADD, 1, job_after='nobody')
+    outbox.relay()
+    status = wait_for_job(job.id, timeout=60)
+    assert status['status'] == 'queued'
+    assert "there is no job 'nobody'" in str(status['error'])
+    result = host.test_cli_runner().invoke(args=['jobs', 'wait', job.id])
+    assert result.exit_code == 1
+    assert "there is no job 'nobody'" in result.output
