@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import msgspec
 import pytest
 from redis import Redis
-from sqlalchemy import insert, update
+from sqlalchemy import insert, text, update
 from sqlalchemy.orm import Session, sessionmaker
 
 from qdjobs import (
@@ -168,6 +168,19 @@ def test_a_row_that_is_sent_again_makes_no_second_job(
     end(job_id)
     assert unattended.relay() == 1
     assert (queued(), rows()) == ([], 0)
+
+
+@only_postgresql
+def test_a_row_that_is_sent_again_in_another_time_zone_makes_no_second_job(
+    unattended: JobOutbox, sessions: Sessions, queued: Queued
+) -> None:
+    [job_id] = add_rows(unattended, sessions, 1)
+    with unattended.engine.connect() as connection:
+        connection.execute(text("SET LOCAL TIME ZONE 'Asia/Tokyo'"))
+        send_row(connection.execute(unattended.table.select()).one())
+    cancel_job(job_id)
+    unattended.relay()
+    assert queued() == []
 
 
 def test_a_row_that_is_sent_again_needs_its_parent_no_more(
