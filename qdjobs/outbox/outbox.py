@@ -30,6 +30,7 @@ from qdjobs.errors import QueueUnavailableError
 from qdjobs.outbox.commits import RelayThread, note_added
 from qdjobs.outbox.reading import BoundedReader, read_statuses, read_waiting
 from qdjobs.outbox.relay import read_queues, relay_queue
+from qdjobs.outbox.savepoints import repair_savepoints
 from qdjobs.outbox.sending import claim_marker
 from qdjobs.outbox.sessions import Source, checked_session, engine_of
 from qdjobs.outbox.table import NAME, outbox_table
@@ -65,6 +66,7 @@ class JobOutbox:
         """
         self.table = outbox_table(MetaData() if metadata is None else metadata)
         self.engine = engine_of(source, self.table)
+        repair_savepoints(self.engine)
         self.app = app
         self.find = find
         # One connection, such as that of a database in memory, which no other thread can use.

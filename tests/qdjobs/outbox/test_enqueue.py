@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from flask import Flask
 from redis import Redis
-from sqlalchemy import create_engine
+from sqlalchemy import create_engine, text
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
@@ -63,6 +63,19 @@ def test_what_a_savepoint_adds_counts_if_it_and_all_around_it_are_committed(
         eventually(lambda: queued() == [kept.id])
     else:
         assert (outbox.relay(), queued()) == (0, [])
+
+
+@pytest.mark.parametrize('before', [None, 'SELECT 1'])
+def test_a_savepoint_that_begins_a_transaction_is_rolled_back_with_it(
+    unattended: JobOutbox, sessions: Sessions, rows: Rows, before: str | None
+) -> None:
+    with sessions() as session:
+        if before:
+            session.execute(text(before))
+        with session.begin_nested():
+            unattended.enqueue(session, ADD, 1)
+        session.rollback()
+    assert rows() == 0
 
 
 def test_a_session_can_be_used_again(outbox: JobOutbox, sessions: Sessions, queued: Queued) -> None:
