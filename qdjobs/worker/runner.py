@@ -8,7 +8,7 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextvars import copy_context
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -196,7 +196,7 @@ class Runner:
         with self._in_app():
             if (hooks := current_hooks()) is not None:
                 self._around.enter_context(hooks.around_horse())
-            self.news = msgspec.msgpack.encode(_plans())
+            self.news = msgspec.msgpack.encode(_plans(worker.queue_names()))
         self._surroundings = Surroundings.now()
         self._decoder = msgspec.msgpack.Decoder(Claim | FollowUp)
 
@@ -332,10 +332,10 @@ class Runner:
         return Answer((b'', b''))
 
 
-def _plans() -> list[Plan]:
-    """Return what is periodic here. Raises ApplicationError."""
+def _plans(queues: Sequence[str]) -> list[Plan]:
+    """Return what is periodic in a worker of these queues. Raises ApplicationError."""
     try:
-        return make_plans()
+        return make_plans(queues)
     except JobError as error:
         raise ApplicationError(f'The schedule cannot be used: {error}') from error
 

@@ -10,7 +10,8 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from qdjobs import JobQueue, list_jobs
 from qdjobs.outbox import JobOutbox
-from qdjobs.schedule.entries import read_schedule
+from qdjobs.schedule.entries import make_plans, read_schedule
+from qdjobs.schedule.state import read_states_of
 from tests.support.jobs import done_id
 from tests.support.processes import Worker, eventually
 
@@ -35,6 +36,33 @@ def test_a_worker_relays_what_its_process_has_left(
         eventually(lambda: 'qdjobs.outbox.tasks.relay' in tasks('finished'))
     assert tasks('failed') == set()
     assert rows() == 0
+
+
+def test_workers_of_other_queues_than_the_first_relay_too(
+    engine: Engine,
+    unattended: JobOutbox,
+    sessions: sessionmaker[Session],
+    own_worker: Worker,
+    host: Flask,
+    rows: Callable[[], int],
+) -> None:
+    with sessions.begin() as session:
+        unattended.enqueue(session, ADD, 1)
+    url = engine.url.render_as_string(hide_password=False)
+    app = 'tests.support.outbox_app:create_app'
+    with own_worker('low', 'default', JOB_APP=app, DATABASE_URL=url):
+        eventually(lambda: rows() == 0)
+        _, [state] = read_states_of(read_schedule())
+    assert str(state.job_id).startswith('qdjobs-outbox-low-')
+
+
+def test_the_relay_has_a_name_for_each_queue_that_a_worker_serves_first(host: Flask) -> None:
+    [[high], [low], [other]] = (make_plans(queues) for queues in (['high'], ['low'], ['other']))
+    assert (high.name, low.name, other.name) == (
+        'qdjobs-outbox-high',
+        'qdjobs-outbox-low',
+        'qdjobs-outbox-high',
+    )
 
 
 def tasks(status: Any) -> set[str | None]:
