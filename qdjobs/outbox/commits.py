@@ -75,13 +75,19 @@ class RelayThread:
         self._wakes: dict[int, threading.Event] = {}  # by process: a fork has no threads
 
     def wake(self) -> None:
-        """Have everything relayed soon. Waits for nothing."""
+        """Have everything relayed soon. Waits for nothing, and never fails: the commit is done."""
         pid = os.getpid()
         if pid not in self._wakes:  # without a lock, which a fork may find locked: two do no harm
-            self._wakes = {pid: threading.Event()}
-            threading.Thread(
-                target=self._run, args=(self._wakes[pid],), name='qdjobs outbox', daemon=True
-            ).start()
+            woken = threading.Event()
+            thread = threading.Thread(
+                target=self._run, args=(woken,), name='qdjobs outbox', daemon=True
+            )
+            try:
+                thread.start()
+            except RuntimeError as error:  # too many threads, or the interpreter ends
+                log.warning('The outbox cannot be relayed by a thread now: %s', error)
+                return
+            self._wakes = {pid: woken}
         self._wakes[pid].set()
 
     def _run(self, woken: threading.Event) -> None:

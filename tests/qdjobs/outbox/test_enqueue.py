@@ -130,6 +130,26 @@ def test_a_child_process_relays_by_itself(
     assert len(queued()) == 2
 
 
+def test_a_commit_whose_thread_cannot_start_succeeds_and_the_next_one_starts_it(
+    outbox: JobOutbox,
+    sessions: Sessions,
+    queued: Queued,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def fail(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, 'start', fail)
+        with sessions.begin() as session:
+            outbox.enqueue(session, ADD, 1)
+    assert "can't start new thread" in caplog.text
+    with sessions.begin() as session:
+        outbox.enqueue(session, ADD, 2)
+    eventually(lambda: len(queued()) == 2)
+
+
 # What is checked
 
 
