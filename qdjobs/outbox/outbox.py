@@ -33,7 +33,7 @@ from qdjobs.outbox.relay import read_queues, relay_queue
 from qdjobs.outbox.savepoints import repair_savepoints
 from qdjobs.outbox.sending import claim_marker
 from qdjobs.outbox.sessions import Source, checked_session, engine_of
-from qdjobs.outbox.table import NAME, outbox_table
+from qdjobs.outbox.table import outbox_table
 
 log = logging.getLogger(__name__)
 
@@ -234,7 +234,8 @@ class JobOutbox:
 
     def has_table(self, timeout: float | None = None) -> bool:
         """Return whether the table exists. Raises as `read_waiting`."""
-        return self._read(lambda connection: inspect(connection).has_table(NAME), timeout)
+        name, schema = self.table.name, self.table.schema
+        return self._read(lambda connection: inspect(connection).has_table(name, schema), timeout)
 
     def _read(self, read: Callable[[Connection], T], timeout: float | None) -> T:
         def run() -> T:

@@ -22,8 +22,9 @@ OutboxRow = Any  # a Row, whose parameters differ between SQLAlchemy 2.0 and 2.1
 
 def outbox_table(metadata: MetaData) -> Table:
     """Return the table in an application's metadata, from where Alembic knows it too."""
-    if NAME in metadata.tables:
-        return metadata.tables[NAME]
+    key = f'{metadata.schema}.{NAME}' if metadata.schema else NAME
+    if key in metadata.tables:
+        return metadata.tables[key]
     return Table(
         NAME,
         metadata,

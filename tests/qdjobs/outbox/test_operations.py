@@ -10,8 +10,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from flask import Flask
 from prometheus_client.parser import text_string_to_metric_families
-from sqlalchemy import update
+from sqlalchemy import Engine, MetaData, update
 from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy.schema import CreateSchema
 
 from qdjobs import JobQueue, UnknownTaskError, enqueue_background_job
 from qdjobs.client.tasks import RELAY_OUTBOX, resolve_task
@@ -19,8 +20,8 @@ from qdjobs.outbox import JobOutbox
 from qdjobs.testing import run_jobs
 from qdjobs.web import metrics
 from tests.support.applications import use_redis
-from tests.support.databases import PostgresServer
-from tests.support.processes import ROOT
+from tests.support.databases import PostgresServer, ending_relays
+from tests.support.processes import ROOT, eventually
 
 ADD = 'tests.support.tasks.add'
 
@@ -105,6 +106,22 @@ def test_an_application_without_an_outbox_says_so() -> None:
         'Error: This application has no outbox: init_job_queue(app, db) makes one.\n'
     )
     assert 'outbox' not in jobs(app, 'doctor')
+
+
+@pytest.mark.parametrize('database_url', ['postgresql'], indirect=True)
+def test_the_table_can_be_in_a_schema(engine: Engine, sessions: Sessions, queued: Queued) -> None:
+    with engine.begin() as connection:
+        connection.execute(CreateSchema('app'))
+    metadata = MetaData(schema='app')
+    outbox = JobOutbox(engine, metadata)
+    assert not outbox.has_table()
+    outbox.create_all()
+    assert outbox.has_table()
+    assert JobOutbox(engine, metadata).table is outbox.table  # of a second application
+    with ending_relays(outbox), sessions.begin() as session:
+        job = outbox.enqueue(session, ADD, 1)
+    outbox.relay()
+    eventually(lambda: queued() == [job.id])
 
 
 # The doctor
