@@ -111,6 +111,17 @@ def test_an_outbox_of_its_own_is_taken(outbox: JobOutbox) -> None:
         assert queue.outbox is outbox
 
 
+def test_an_outbox_of_another_application_is_refused(host: Flask, outbox: JobOutbox) -> None:
+    with pytest.raises(RuntimeError, match="that of the application 'host'"):
+        init_job_queue(Flask('other'), outbox)
+    differing = Flask('host')
+    differing.config['JOB_KEY_PREFIX'] = 'other'
+    with pytest.raises(RuntimeError, match=r"another JobOutbox\(engine\) for 'host'"):
+        init_job_queue(differing, outbox)
+    again = Flask('host')  # by its factory, in another test
+    assert init_job_queue(again, outbox).outbox is outbox
+
+
 # In the tests of an application
 
 

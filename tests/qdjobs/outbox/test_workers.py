@@ -69,10 +69,10 @@ def tasks(status: Any) -> set[str | None]:
     return {job['task'] for job in list_jobs(status)}
 
 
-def test_only_an_application_with_an_outbox_relays(host: Flask, outbox: JobOutbox) -> None:
+def test_only_an_application_with_an_outbox_relays(host: Flask, engine: Engine) -> None:
     assert list(read_schedule()) == ['qdjobs-outbox']
     queue, other, plain = JobQueue(), Flask('other'), Flask('plain')
-    queue.init_app(other, outbox)
+    queue.init_app(other, JobOutbox(engine))
     queue.init_app(plain)
     queue.add('later', ADD)  # after `init_app`, as modules of tasks do
     queue.add('hourly', 'tests.support.outcomes.finish', every='1h')
