@@ -28,6 +28,7 @@ from qdjobs.client.status import Status
 from qdjobs.client.tasks import OPTION_PREFIX, TaskOrPath
 from qdjobs.errors import QueueUnavailableError
 from qdjobs.outbox.commits import RelayThread, note_added
+from qdjobs.outbox.connections import OwnConnections, begin
 from qdjobs.outbox.reading import BoundedReader, read_statuses, read_waiting
 from qdjobs.outbox.relay import read_queues, relay_queue
 from qdjobs.outbox.savepoints import repair_savepoints
@@ -71,6 +72,7 @@ class JobOutbox:
         self.find = find
         # One connection, such as that of a database in memory, which no other thread can use.
         self._is_private = isinstance(self.engine.pool, (SingletonThreadPool, StaticPool))
+        self._own = OwnConnections(self.engine)
         self._thread = RelayThread(self.relay)
         self._reader = BoundedReader()
 
@@ -183,7 +185,7 @@ class JobOutbox:
 
     def _relay_once(self) -> int:
         """Relay some rows of each queue. Returns of how many."""
-        with self.engine.connect() as connection:
+        with begin(self.engine) as connection:
             queues = read_queues(connection, self.table)
         done, failure = 0, None
         for queue in queues:
@@ -199,14 +201,14 @@ class JobOutbox:
 
     def _forgive(self) -> None:
         error = self.table.c.error
-        with self.engine.begin() as connection:
+        with begin(self.engine) as connection:
             connection.execute(update(self.table).where(error.is_not(None)).values(error=None))
 
     def read_statuses(self, job_ids: Sequence[str]) -> Mapping[str, Status]:
         """Return the status of each job that is in the outbox. Raises QueueUnavailableError."""
         if self._is_private:  # an open session may have the only connection
             return {}
-        with self._database(), self.engine.connect() as connection:
+        with self._database(), self._own.begin() as connection:
             return read_statuses(connection, self.table, job_ids)
 
     def cancel(self, job_id: str) -> bool:
@@ -218,14 +220,18 @@ class JobOutbox:
         if self._is_private:
             return False
         mine = self.table.c.job_id == job_id
-        with self._database():
-            with self.engine.connect() as connection:
-                created_at = connection.scalar(select(self.table.c.created_at).where(mine))
-            # A relay may have read the row already: what counts is who is the first in Redis.
-            if created_at is None or not claim_marker(job_id, created_at):
+        with self._database(), self._own.begin() as connection:
+            created_at = connection.scalar(select(self.table.c.created_at).where(mine))
+            if (
+                created_at is None
+                or not connection.execute(delete(self.table).where(mine)).rowcount
+            ):
                 return False
-            with self.engine.begin() as connection:
-                connection.execute(delete(self.table).where(mine))
+            # A relay may have read the row already: what counts is who is the first in Redis. Only
+            # once the row can be deleted: one that stays, and is claimed, would never be a job.
+            if not claim_marker(job_id, created_at):
+                connection.rollback()
+                return False
         return True
 
     def read_waiting(self, timeout: float | None = None) -> Waiting:
@@ -239,7 +245,8 @@ class JobOutbox:
 
     def _read(self, read: Callable[[Connection], T], timeout: float | None) -> T:
         def run() -> T:
-            with self._database(), self.engine.connect() as connection:
+            own = begin(self.engine) if self._is_private else self._own.begin()
+            with self._database(), own as connection:
                 return read(connection)
 
         return run() if timeout is None or self._is_private else self._reader.read(run, timeout)

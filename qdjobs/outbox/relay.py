@@ -22,6 +22,7 @@ from sqlalchemy import Connection, Engine, Select, Table, delete, func, select, 
 
 from qdjobs.client.enqueue import no_such_parent
 from qdjobs.errors import InvalidJobError, QueueUnavailableError
+from qdjobs.outbox.connections import begin
 from qdjobs.outbox.sending import MissingParent, forget_rows, send_row
 from qdjobs.outbox.table import OutboxRow
 
@@ -106,11 +107,11 @@ def _take_unlocked(
 ) -> Iterator[tuple[Sequence[OutboxRow], _Outcome]]:
     """Read the next rows of a queue; after the block, write what became of them."""
     outcome = _Outcome()
-    with engine.connect() as connection:
+    with begin(engine) as connection:
         rows = _read(connection, table, connection.execute(_next_rows(table, queue)).all())
     yield rows, outcome
     if outcome != _Outcome():
-        with engine.begin() as connection:
+        with begin(engine) as connection:
             _write(connection, table, outcome)
 
 
