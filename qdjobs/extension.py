@@ -353,7 +353,7 @@ class JobQueue:
 
 def _relay(config: JobConfig) -> dict[str, Periodic]:
     """Return the periodic job by which workers relay an outbox, each in a queue that it serves."""
-    options = Options(job_queue=config.queues[0], job_timeout='2m', job_result_ttl='1m')
+    options = Options(job_queue=config.queues[0], job_timeout='2m', job_result_ttl=1)
     entry = every(RELAY_INTERVAL, **options).run(RELAY_OUTBOX)
     return {'qdjobs-outbox': replace(entry, is_anywhere=True)}
 

@@ -21,7 +21,7 @@ from qdjobs.client.enqueue import Packed, pack_calls
 from qdjobs.client.hooks import current_hooks
 from qdjobs.client.names import check_name
 from qdjobs.client.options import Duration, Options, check_options
-from qdjobs.client.tasks import OPTION_PREFIX, TaskOrPath, path_of
+from qdjobs.client.tasks import OPTION_PREFIX, TaskOrPath, is_own_task, path_of
 from qdjobs.config import get_config
 from qdjobs.errors import InvalidJobError, JobError, UnknownTaskError, short_repr
 from qdjobs.schedule.rules import Rule, make_rule
@@ -187,6 +187,7 @@ class Plan(msgspec.Struct, frozen=True):
     rule: Rule
     overlap: Overlap
     packed: Packed  # a job of it, whose id is another at each tick
+    is_own: bool = False  # a task of qdjobs itself
 
 
 def make_plans(queues: Sequence[str] = ()) -> list[Plan]:
@@ -200,7 +201,8 @@ def make_plans(queues: Sequence[str] = ()) -> list[Plan]:
         if (hooks := current_hooks()) is not None:
             hooks.before_enqueue([call])
         entry = schedule[name]
-        plans.append(Plan(name, entry.rule, entry.overlap, pack_calls([call])))
+        packed = pack_calls([call])
+        plans.append(Plan(name, entry.rule, entry.overlap, packed, is_own_task(entry.path)))
     return plans
 
 

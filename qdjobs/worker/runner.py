@@ -25,6 +25,7 @@ from rq.timeouts import JobTimeoutException
 from qdjobs.client.hooks import Failure, current_hooks
 from qdjobs.client.payload import PlainSerializer
 from qdjobs.client.status import last_line
+from qdjobs.client.tasks import is_own_task
 from qdjobs.config import JobConfig
 from qdjobs.errors import (
     InvalidJobError,
@@ -260,15 +261,14 @@ class Runner:
     def _log_start(self, job: CheckedJob) -> None:
         if self._performer.log_job_description:
             described = (job.description or '')[:500]
-            log.info('Job %s started: %s', job.id, described, extra=_STARTED)
+            log.log(_level(job), 'Job %s started: %s', job.id, described, extra=_STARTED)
         else:
-            log.info('Job %s started', job.id, extra=_STARTED)
+            log.log(_level(job), 'Job %s started', job.id, extra=_STARTED)
 
     def _log_end(self, job: CheckedJob, ended: Ending, status: str, seconds: float) -> None:
         if status == 'finished':
-            log.info(
-                'Job %s finished in %.3f s', job.id, seconds, extra=logs.ended(status, seconds)
-            )
+            extra = logs.ended(status, seconds)
+            log.log(_level(job), 'Job %s finished in %.3f s', job.id, seconds, extra=extra)
             return
         error = last_line(self._performer.error or 'the task has returned Retry')
         if status == 'failed':
@@ -369,6 +369,11 @@ def _report(job: CheckedJob, error: str, is_final: bool, is_death: bool = False)
     """Report a failure to the application."""
     if (hooks := current_hooks()) is not None:
         hooks.on_failure(lambda: Failure(describe_job(job), error, job.raised, is_final, is_death))
+
+
+def _level(job: CheckedJob) -> int:
+    """Return the level at which a run is logged that has not failed."""
+    return logging.DEBUG if job.raised is None and is_own_task(job.func_name) else logging.INFO
 
 
 def _whole(text: bytes | None) -> int:

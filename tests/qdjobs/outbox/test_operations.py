@@ -10,13 +10,13 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from flask import Flask
 from prometheus_client.parser import text_string_to_metric_families
-from sqlalchemy import Engine, MetaData, update
+from sqlalchemy import Engine, MetaData, text, update
 from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.schema import CreateSchema
 
 from qdjobs import JobQueue, UnknownTaskError, enqueue_background_job
 from qdjobs.client.tasks import RELAY_OUTBOX, resolve_task
-from qdjobs.outbox import JobOutbox
+from qdjobs.outbox import JobOutbox, connections
 from qdjobs.testing import run_jobs
 from qdjobs.web import metrics
 from tests.support.applications import use_redis
@@ -215,6 +215,21 @@ def test_a_relay_that_cannot_relay_warns_and_does_not_fail(
     with caplog.at_level(logging.WARNING, 'qdjobs'):
         assert [status['status'] for status in run_jobs()] == ['finished']
     assert 'The outbox cannot be relayed now: The database of the outbox' in caplog.text
+
+
+@pytest.mark.parametrize('database_url', ['postgresql'], indirect=True)
+def test_a_relay_gives_up_a_table_that_is_locked_for_long(
+    host: Flask,
+    outbox: JobOutbox,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(connections, 'PATIENCE', 0.2)
+    enqueue_background_job(RELAY_OUTBOX)
+    with outbox.engine.begin() as connection, caplog.at_level(logging.WARNING, 'qdjobs'):
+        connection.execute(text('LOCK TABLE qdjobs_outbox'))
+        assert [status['status'] for status in run_jobs()] == ['finished']
+    assert 'canceling statement due to statement timeout' in caplog.text
 
 
 def test_a_worker_without_the_outbox_warns(caplog: pytest.LogCaptureFixture) -> None:

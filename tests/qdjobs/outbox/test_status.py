@@ -168,7 +168,7 @@ def test_no_more_than_a_few_connections_are_beside_the_pool(
     with ExitStack() as stack:
         for _ in range(connections.MOST):
             stack.enter_context(outbox._own.begin())
-        with pytest.raises(QueueUnavailableError, match='was free within 0.1 s'):
+        with pytest.raises(QueueUnavailableError, match='was free within'):
             get_job_status('nobody')
     with pytest.raises(JobNotFoundError):
         get_job_status('nobody')
