@@ -26,7 +26,7 @@ from qdjobs.client.outboxes import Waiting
 from qdjobs.client.stand_in import stand_in
 from qdjobs.client.status import Status
 from qdjobs.client.tasks import OPTION_PREFIX, TaskOrPath
-from qdjobs.errors import QueueUnavailableError
+from qdjobs.errors import InvalidJobError, QueueUnavailableError
 from qdjobs.outbox.commits import RelayThread, note_added
 from qdjobs.outbox.connections import OwnConnections, begin
 from qdjobs.outbox.reading import BoundedReader, read_statuses, read_waiting
@@ -161,7 +161,11 @@ class JobOutbox:
             batch = [by_id[job_id]]
             if (other := stand_in()) is not None:
                 with self._context():
-                    other.enqueue(batch, pack_arguments(batch), pack_metas(batch))
+                    arguments, metas = pack_arguments(batch), pack_metas(batch)
+                    try:
+                        other.enqueue(batch, arguments, metas)
+                    except InvalidJobError as error:  # as of a relay, which fails no commit
+                        log.error('No job can be made of %s: %s', job_id, error)
 
     def relay(self, *, refused: bool = False, seconds: float | None = None) -> int:
         """Make a job of each committed row, and return of how many.
@@ -177,27 +181,29 @@ class JobOutbox:
         with self._context(), self._database():
             if refused:
                 self._forgive()
-            while done := self._relay_once():
-                total += done
+            while any(done := self._relay_once()):
+                total += done[0]
                 if end is not None and time.monotonic() > end:
                     break
         return total
 
-    def _relay_once(self) -> int:
-        """Relay some rows of each queue. Returns of how many."""
+    def _relay_once(self) -> tuple[int, int]:
+        """Relay some rows of each queue. Returns of how many, and how many were refused."""
         with begin(self.engine) as connection:
             queues = read_queues(connection, self.table)
-        done, failure = 0, None
+        sent, refused, failure = 0, 0, None
         for queue in queues:
             try:
-                done += relay_queue(self.engine, self.table, queue)
+                done = relay_queue(self.engine, self.table, queue)
             except QueueUnavailableError as error:
                 if not isinstance(error.__cause__, ResponseError):
                     raise
                 failure = error  # Redis answers: the next queue may be well
-        if failure is not None and not done:
+            else:
+                sent, refused = sent + done[0], refused + done[1]
+        if failure is not None and not sent + refused:
             raise failure
-        return done
+        return sent, refused
 
     def _forgive(self) -> None:
         error = self.table.c.error

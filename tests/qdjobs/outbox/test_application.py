@@ -1,6 +1,7 @@
 """The outbox of a Flask application with Flask-SQLAlchemy, also in the tests of that."""
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from typing import Any
 
 import pytest
@@ -9,7 +10,13 @@ from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy import Column, Integer, Table
 from sqlalchemy.orm import Session
 
-from qdjobs import JobQueue, enqueue_background_job, get_job_status, init_job_queue
+from qdjobs import (
+    JobNotFoundError,
+    JobQueue,
+    enqueue_background_job,
+    get_job_status,
+    init_job_queue,
+)
 from qdjobs.outbox import JobOutbox
 from qdjobs.testing import eager_jobs, recorded_jobs, run_jobs
 from tests.support.applications import use_redis
@@ -207,3 +214,17 @@ def test_a_session_can_be_in_a_transaction_that_the_test_rolls_back(shop: Shop) 
             session.commit()
         assert [recorded.id for recorded in jobs] == [job.id]
         everything.rollback()
+
+
+@of_every_kind
+@pytest.mark.parametrize('stand_in', [recorded_jobs, eager_jobs])
+def test_a_job_that_is_refused_keeps_no_other_of_its_commit_from_being_recorded(
+    shop: Shop, stand_in: Callable[[], AbstractContextManager[object]]
+) -> None:
+    with stand_in():
+        shop.order(1, job_id='bad', job_after='nobody')
+        shop.order(2, job_id='good')
+        shop.db.session.commit()
+        assert get_job_status('good')['task'] == ADD
+        with pytest.raises(JobNotFoundError):
+            get_job_status('bad')

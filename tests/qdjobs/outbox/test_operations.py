@@ -108,6 +108,22 @@ def test_an_application_without_an_outbox_says_so() -> None:
     assert 'outbox' not in jobs(app, 'doctor')
 
 
+def test_the_shell_shows_a_job_in_the_outbox_and_retries_none(
+    host: Flask, unattended: JobOutbox, sessions: Sessions
+) -> None:
+    with sessions.begin() as session:
+        unattended.enqueue(session, ADD, 1, job_id='bad', job_after='nobody')
+    assert 'it has not run yet' in jobs(host, 'retry', 'bad')
+    unattended.relay()
+    lines = jobs(host, 'show', 'bad').splitlines()
+    assert 'status    queued' in lines
+    assert 'arguments unreadable: the job is still in the outbox.' in lines
+    assert any(line.startswith('error     job_after: there is no job') for line in lines)
+    assert 'which refuses it: job_after: there is no job' in jobs(host, 'retry', 'bad')
+    assert "There is no job 'other'" in jobs(host, 'show', 'other')
+    assert "There is no job 'other'" in jobs(host, 'retry', 'other')
+
+
 @pytest.mark.parametrize('database_url', ['postgresql'], indirect=True)
 def test_the_table_can_be_in_a_schema(engine: Engine, sessions: Sessions, queued: Queued) -> None:
     with engine.begin() as connection:

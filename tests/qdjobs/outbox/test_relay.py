@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Any
 
 import msgspec
 import pytest
@@ -72,7 +73,7 @@ def test_rows_with_much_data_go_in_several_steps(
 ) -> None:
     monkeypatch.setattr(relay, 'MAX_BYTES', 1)
     ids = add_rows(unattended, sessions, 3)
-    assert relay_queue(unattended.engine, unattended.table, 'default') == 1
+    assert relay_queue(unattended.engine, unattended.table, 'default') == (1, 0)
     assert unattended.relay() == 2
     assert queued() == ids
 
@@ -301,7 +302,7 @@ def test_a_row_of_which_no_job_can_be_made_holds_up_no_other(
     assert [(queue.waiting, queue.refused) for queue in waiting.queues] == [(0, 3)]
     assert waiting.last_error
     assert (unattended.relay(), rows()) == (0, 3)
-    assert unattended.relay(refused=True) == 3  # refused once more
+    assert (unattended.relay(refused=True), rows()) == (0, 3)  # refused once more
 
 
 def test_a_refused_row_is_tried_again_on_request(
@@ -370,6 +371,24 @@ def test_a_row_waits_for_that_of_its_parent_in_a_later_queue(
     assert unattended.relay() == 2
     assert get_job_status(child.id)['status'] == 'deferred'
     assert (queued('low'), rows()) == ([parent.id], 0)
+
+
+def test_a_row_is_not_refused_whose_parent_another_relay_is_just_sending(
+    unattended: JobOutbox, sessions: Sessions, rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with sessions.begin() as session:
+        parent = unattended.enqueue(session, ADD, 1, job_queue='low')
+        child = unattended.enqueue(session, ADD, 1, job_queue='default', job_after=parent)
+    is_ahead = relay._is_ahead
+
+    def look_late(*arguments: Any) -> bool:
+        monkeypatch.setattr(relay, '_is_ahead', is_ahead)
+        relay_queue(unattended.engine, unattended.table, 'low')
+        return is_ahead(*arguments)
+
+    monkeypatch.setattr(relay, '_is_ahead', look_late)
+    unattended.relay()
+    assert (get_job_status(child.id)['status'], rows()) == ('deferred', 0)
 
 
 def test_a_late_relay_deletes_no_row_that_it_has_not_sent(
