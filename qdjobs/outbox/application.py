@@ -27,6 +27,11 @@ def make_outbox(app: Flask, db: Any, find: FindName) -> JobOutbox:
     if 'sqlalchemy' not in app.extensions:
         raise RuntimeError('Call db.init_app(app) before init_job_queue(app, db).')
     with app.app_context():
+        if None not in db.engines:
+            raise RuntimeError(
+                'An outbox is in the database of SQLALCHEMY_DATABASE_URI, and the application has '
+                'only SQLALCHEMY_BINDS: set that, or pass JobOutbox(engine, metadata) as db.'
+            )
         return JobOutbox(db.engine, db.metadata, app=app, find=find)
 
 

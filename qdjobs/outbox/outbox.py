@@ -14,7 +14,7 @@ from flask.globals import app_ctx
 from redis.exceptions import ResponseError
 from sqlalchemy import Connection, Engine, MetaData, delete, inspect, select, update
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.orm import Session, scoped_session
 from sqlalchemy.pool import SingletonThreadPool, StaticPool
 
@@ -34,7 +34,7 @@ from qdjobs.outbox.relay import read_queues, relay_queue
 from qdjobs.outbox.savepoints import repair_savepoints
 from qdjobs.outbox.sending import claim_marker
 from qdjobs.outbox.sessions import Source, checked_session, engine_of
-from qdjobs.outbox.table import outbox_table
+from qdjobs.outbox.table import is_missing, outbox_table
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +92,7 @@ class JobOutbox:
         none.
 
         Raises UnknownTaskError or InvalidJobError, also for a session whose transaction the job
-        cannot belong to.
+        cannot belong to, and QueueUnavailableError if there is no table.
         """
         session = checked_session(session, self.engine, self.table)
         given = {name: value for name, value in kwargs.items() if name.startswith(OPTION_PREFIX)}
@@ -129,7 +129,12 @@ class JobOutbox:
             set_={**new, 'error': None},
             where=self.table.c.error.is_not(None),
         )
-        session.execute(statement)
+        try:
+            session.execute(statement)
+        except DBAPIError as error:
+            if is_missing(error):
+                raise _no_table() from error
+            raise
         note_added(session, session.get_bind(clause=self.table), call, self._committed)
 
     def _committed(self, calls: Sequence[Call], bind: Engine | Connection) -> None:
@@ -273,10 +278,19 @@ class JobOutbox:
         try:
             yield
         except SQLAlchemyError as error:
+            if isinstance(error, DBAPIError) and is_missing(error):
+                raise _no_table() from error
             reason = str(getattr(error, 'orig', None) or error).strip().splitlines()[0]
             raise QueueUnavailableError(
                 f'The database of the outbox does not answer or does not accept: {reason}'
             ) from error
+
+
+def _no_table() -> QueueUnavailableError:
+    return QueueUnavailableError(
+        'The database of the outbox has no table of it: migrate it, or make the table by '
+        '`flask jobs outbox --create` or `outbox.create_all()`.'
+    )
 
 
 def _is_current(app: Flask) -> bool:

@@ -14,6 +14,7 @@ from sqlalchemy import (
     Table,
     Text,
 )
+from sqlalchemy.exc import DBAPIError
 
 NAME = 'qdjobs_outbox'
 
@@ -41,3 +42,10 @@ def outbox_table(metadata: MetaData) -> Table:
         Index('ix_qdjobs_outbox_queue_seq', 'queue', 'seq'),
         sqlite_autoincrement=True,
     )
+
+
+def is_missing(error: DBAPIError) -> bool:
+    """Return whether a statement has failed because there is no table."""
+    cause = error.orig
+    code = getattr(cause, 'sqlstate', None) or getattr(cause, 'pgcode', None)
+    return code == '42P01' or 'no such table' in str(cause)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -109,6 +110,14 @@ def test_another_db_is_refused(db: object) -> None:
 def test_a_db_that_does_not_know_the_application_is_refused() -> None:
     with pytest.raises(RuntimeError, match=r'Call db.init_app\(app\) before'):
         init_job_queue(Flask('plain'), SQLAlchemy())
+
+
+def test_a_db_that_has_only_binds_is_refused(tmp_path: Path) -> None:
+    app, db = Flask('plain'), SQLAlchemy()
+    app.config['SQLALCHEMY_BINDS'] = {'jobs': f'sqlite:///{tmp_path}/jobs'}
+    db.init_app(app)
+    with pytest.raises(RuntimeError, match='has only SQLALCHEMY_BINDS'):
+        init_job_queue(app, db)
 
 
 def test_an_outbox_of_its_own_is_taken(outbox: JobOutbox) -> None:
