@@ -230,17 +230,17 @@ class JobOutbox:
         """
         if self._is_private:
             return False
-        mine = self.table.c.job_id == job_id
+        table = self.table
         with self._database(), self._own.begin() as connection:
-            created_at = connection.scalar(select(self.table.c.created_at).where(mine))
-            if (
-                created_at is None
-                or not connection.execute(delete(self.table).where(mine)).rowcount
-            ):
+            columns = select(table.c.seq, table.c.created_at)
+            row = connection.execute(columns.where(table.c.job_id == job_id)).one_or_none()
+            if row is None:
+                return False
+            if not connection.execute(delete(table).where(table.c.seq == row.seq)).rowcount:
                 return False
             # A relay may have read the row already: what counts is who is the first in Redis. Only
             # once the row can be deleted: one that stays, and is claimed, would never be a job.
-            if not claim_marker(job_id, created_at):
+            if not claim_marker(job_id, row.created_at):
                 connection.rollback()
                 return False
         return True

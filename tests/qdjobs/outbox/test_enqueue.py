@@ -122,7 +122,7 @@ def test_a_session_can_use_two_outboxes(outbox: JobOutbox, queued: Queued, tmp_p
     with engine_for(new_sqlite(tmp_path / 'second')) as engine:
         second = JobOutbox(engine)
         second.create_all()
-        binds = {outbox.table: outbox.engine, second.table: engine}
+        binds: dict[Any, Any] = {outbox.table: outbox.engine, second.table: engine}
         with ending_relays(second), Session(binds=binds) as session:
             ids = {each.enqueue(session, ADD, 1).id for each in (outbox, second)}
             session.commit()
