@@ -8,7 +8,7 @@ from collections import ChainMap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack, cast
 
@@ -353,9 +353,10 @@ class JobQueue:
 
 
 def _relay(config: JobConfig) -> dict[str, Periodic]:
-    """Return the periodic job by which workers relay an outbox."""
-    options = Options(job_queue=config.queues[0], job_timeout='2m', job_result_ttl='1m')
-    return {'qdjobs-outbox': every(RELAY_INTERVAL, **options).run(RELAY_OUTBOX)}
+    """Return the periodic job by which workers relay an outbox, each in a queue that it serves."""
+    options = Options(job_queue=config.queues[0], job_timeout='2m', job_result_ttl=1)
+    entry = every(RELAY_INTERVAL, **options).run(RELAY_OUTBOX)
+    return {'qdjobs-outbox': replace(entry, is_anywhere=True)}
 
 
 def _when(

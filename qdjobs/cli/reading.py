@@ -16,8 +16,7 @@ from qdjobs.client.ages import Page, Wanted, list_by_age
 from qdjobs.client.catalogue import TaskModule, read_task_modules
 from qdjobs.client.details import Details, read_details
 from qdjobs.client.listing import MAX_LISTED, MAX_SCANNED
-from qdjobs.client.states import ENDED
-from qdjobs.client.status import STATUSES, Status, get_job_status, wait_for_job
+from qdjobs.client.status import STATUSES, Status, get_job_status, is_over, wait_for_job
 from qdjobs.client.tasks import Task
 from qdjobs.config import get_config
 from qdjobs.monitoring.doctor import show_duration
@@ -128,8 +127,8 @@ def wait(job_id: str, timeout: float | None, as_json: bool) -> None:
     """Wait until a job has ended, and show its progress.
 
     The JSON document is the last status. Exit codes: 0 if the job finished; 1 if it failed, was
-    stopped or cancelled, or after an error; 124 after the timeout; 130 after Ctrl-C. In the last
-    two cases the job continues.
+    stopped or cancelled, if the outbox refuses its row, or after an error; 124 after the timeout;
+    130 after Ctrl-C. In the last two cases the job continues.
     """
     try:
         last = _watch(job_id, timeout, is_silent=as_json)
@@ -138,7 +137,7 @@ def wait(job_id: str, timeout: float | None, as_json: bool) -> None:
         sys.exit(INTERRUPTED)
     if as_json:
         click.echo(safe_json(last))
-    if last['status'] not in ENDED:
+    if not is_over(last):
         _say_it_goes_on('The time is over', job_id)
         sys.exit(TIMED_OUT)
     if not as_json:
@@ -166,7 +165,7 @@ def _watch(job_id: str, timeout: float | None, is_silent: bool) -> Status:
         if line != shown and not is_silent:
             click.echo(f'\r\x1b[K{line}' if is_terminal else plain(line), nl=not is_terminal)
         shown = line
-        if found['status'] in ENDED or time.monotonic() >= deadline:
+        if is_over(found) or time.monotonic() >= deadline:
             if is_terminal and not is_silent:
                 click.echo()
             return found

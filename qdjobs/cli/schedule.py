@@ -13,7 +13,7 @@ from qdjobs.client.status import read_statuses
 from qdjobs.monitoring.doctor import show_duration
 from qdjobs.monitoring.health import SILENCE
 from qdjobs.schedule.entries import Periodic, make_calls, read_schedule
-from qdjobs.schedule.state import State, read_states
+from qdjobs.schedule.state import State, read_states_of
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def schedule(as_json: bool) -> None:
 def _read(entries: Mapping[str, Periodic]) -> list[_Row]:
     if not entries:
         return []
-    now, states = read_states(list(entries))
+    now, states = read_states_of(entries)
     jobs = [state.job_id for state in states if state.job_id]
     statuses = dict(zip(jobs, read_statuses(jobs, results=False) if jobs else [], strict=True))
     return [

@@ -11,7 +11,7 @@ from rq.utils import utcformat
 from qdjobs.client.enqueue import RECORD_ERRORS, load_fields
 from qdjobs.client.job import job_class
 from qdjobs.client.options import is_job_id
-from qdjobs.client.outboxes import current_outbox
+from qdjobs.client.outboxes import current_outbox, waiting_status
 from qdjobs.client.payload import PlainSerializer
 from qdjobs.client.redis import AFTER, COUNT, LUA, Script, get_connection, redis_connection
 from qdjobs.client.stand_in import stand_in
@@ -119,7 +119,7 @@ def retry_job(job_id: str) -> Job:
     with redis_connection(job_id) as connection:
         reply = _retry(connection, [job_id, utcformat(datetime.now(UTC))])
         if reply is None:
-            raise JobNotFoundError([job_id])
+            raise _why_not_retried(job_id)
         before = read_text(reply[0])
         if before == 'limited':
             requeued: Job = _change_by_rq(job_id, Job.requeue)
@@ -132,6 +132,19 @@ def retry_job(job_id: str) -> Job:
     job = job_class(get_config().key_prefix)(job_id, get_connection(), PlainSerializer)
     load_fields(job, reply[1])
     return job
+
+
+def _why_not_retried(job_id: str) -> InvalidJobError | JobNotFoundError:
+    """Return the error for a job that Redis does not have."""
+    waiting = waiting_status(job_id)
+    if waiting is None:
+        return JobNotFoundError([job_id])
+    if waiting['error'] is None:
+        return InvalidJobError(f'Job {job_id!r} is in the outbox: it has not run yet.')
+    return InvalidJobError(
+        f'Job {job_id!r} is in the outbox, which refuses it: {waiting["error"]} To relay what is '
+        'refused again: flask jobs outbox --relay'
+    )
 
 
 def pause_workers(seconds: int | None = None) -> None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from qdjobs.client.options import is_job_id
+from qdjobs.client.outboxes import waiting_status
 from qdjobs.client.payload import PlainSerializer, decompress
 from qdjobs.client.redis import redis_connection, redis_key
 from qdjobs.client.status import Status, make_status, read_records, read_tracebacks
@@ -29,6 +30,8 @@ def read_details(job_id: str) -> Details:
     with redis_connection() as connection:
         (reply,) = read_records(connection, [1, job_id])
         if reply is None:
+            if (waiting := waiting_status(job_id)) is not None:
+                return Details(waiting, (), (), {}, 'the job is still in the outbox.')
             raise JobNotFoundError([job_id])
         data: Any = connection.hget(redis_key('job', job_id), 'data')
     args, kwargs, unreadable = _read_arguments(data)

@@ -56,3 +56,9 @@ def attach_outbox(app: Flask, outbox: Outbox) -> None:
 def current_outbox() -> Outbox | None:
     """Return the outbox of the current application, or None."""
     return current_app.extensions.get(_EXTENSION) if has_app_context() else None
+
+
+def waiting_status(job_id: str) -> 'Status | None':
+    """Return the status of a job in the outbox of the current application, or None."""
+    outbox = current_outbox()
+    return outbox.read_statuses([job_id]).get(job_id) if outbox is not None else None

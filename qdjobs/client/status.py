@@ -95,19 +95,26 @@ def get_job_statuses(job_ids: Iterable[str]) -> list[Status]:
 def wait_for_job(job_id: str, timeout: float) -> Status:
     """Poll a job until it has ended or `timeout` seconds have passed, and return its status.
 
+    A job whose row the outbox refuses is `queued` with an error, and is not waited for.
+
     For scripts and tests. In a web request, answer 202 and let the client poll.
     """
     if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout >= 0:
         raise InvalidJobError(f'timeout must be seconds, not {short_repr(timeout)}.')
     deadline = time.monotonic() + timeout
     pause = 0.01
-    while (status := get_job_status(job_id))['status'] not in ENDED:
+    while not is_over(status := get_job_status(job_id)):
         left = deadline - time.monotonic()
         if left <= 0:
             break
         time.sleep(min(pause, left))
         pause = min(pause * 1.5, 0.25)
     return status
+
+
+def is_over(status: Status) -> bool:
+    """Return whether a job goes no further by itself: it has ended, or the outbox refuses it."""
+    return status['status'] in ENDED or status['error'] is not None
 
 
 def read_statuses(job_ids: Sequence[str], results: bool = True) -> list[Status | None]:

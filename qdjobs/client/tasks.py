@@ -34,6 +34,11 @@ TaskOrPath = str | Callable[..., object]
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]  # positional, and by keyword
 
 
+def is_own_task(path: str | None) -> bool:
+    """Return whether a task is of qdjobs itself: its runs are no news to anyone."""
+    return path in _OWN
+
+
 @dataclass(frozen=True)
 class Parameters:
     """The parameters of a task by what can be passed to them."""
@@ -276,7 +281,7 @@ def require_allowed(path: str, allowed: tuple[str, ...]) -> None:
     """Raise UnknownTaskError unless the path is in an allowed module. Imports nothing."""
     module_name = path.rpartition('.')[0]
     is_in = (module_name == top or module_name.startswith(f'{top}.') for top in allowed)
-    if path not in _OWN and not any(is_in):
+    if not is_own_task(path) and not any(is_in):
         message = (
             f'{path!r} is outside the allowed task modules ({", ".join(allowed)}): '
             'define the task there, or add its module to JOB_TASK_MODULES.'

@@ -20,7 +20,7 @@ from qdjobs.config import JobConfig, get_config
 from qdjobs.errors import InvalidJobError, QueueUnavailableError, UnknownTaskError
 from qdjobs.monitoring.health import LATE, SILENCE, Health, WorkerHealth, read_health
 from qdjobs.schedule.entries import Periodic, make_calls, read_schedule
-from qdjobs.schedule.state import read_states
+from qdjobs.schedule.state import read_states_of
 
 DEPTH = 1000  # entries of each list that are checked
 MAX_WAIT = 300  # seconds; if a job waits for longer, there are too few workers
@@ -276,7 +276,7 @@ def _examine_schedule(command_line: CommandLine) -> Iterator[Finding]:
 def _examine_periodic(
     schedule: Mapping[str, Periodic], command_line: CommandLine
 ) -> Iterator[Finding]:
-    now, states = read_states(list(schedule))
+    now, states = read_states_of(schedule)
     served = dict(zip(schedule, states, strict=True))
     unserved = [name for name, state in served.items() if now - (state.served_at or 0.0) > SILENCE]
     if unserved:

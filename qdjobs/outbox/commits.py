@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session, SessionTransaction
 from qdjobs.client.call import Call
 from qdjobs.errors import QueueUnavailableError
 
-_KEY = 'qdjobs_outbox'  # of a session's Pending in its `info`
+_KEY = 'qdjobs_outbox'  # in the `info` of a session: its Pending of each outbox, by `on_commit`
 _PAUSE = 1.0  # seconds after a failed attempt, in which there is no other
 
 log = logging.getLogger(__name__)
@@ -25,7 +25,6 @@ OnCommit = Callable[[list[Call], Engine | Connection], None]
 class _Pending:
     """What a session has added to an outbox in its transaction."""
 
-    on_commit: OnCommit
     bind: Engine | Connection  # of the session
     calls: list[Call] = field(default_factory=list)
     is_committed: bool = False
@@ -39,10 +38,8 @@ def note_added(
     A savepoint that is rolled back takes no call away: the table says which rows there are.
     """
     _listen()
-    pending = session.info.get(_KEY)
-    if pending is None:
-        pending = session.info[_KEY] = _Pending(on_commit, bind)
-    pending.calls.append(call)
+    by_outbox: dict[OnCommit, _Pending] = session.info.setdefault(_KEY, {})
+    by_outbox.setdefault(on_commit, _Pending(bind)).calls.append(call)
 
 
 def _listen() -> None:
@@ -53,8 +50,9 @@ def _listen() -> None:
 
 
 def _committed(session: Session) -> None:
-    pending: _Pending | None = session.info.get(_KEY)
-    if pending is not None and not session.in_nested_transaction():  # no savepoint's release
+    if session.in_nested_transaction():  # a savepoint's release
+        return
+    for pending in session.info.get(_KEY, {}).values():
         pending.is_committed = True
 
 
@@ -62,9 +60,10 @@ def _ended(session: Session, transaction: SessionTransaction) -> None:
     # Not in `_committed`, where the session still has its connections and can begin nothing.
     if transaction.parent is not None or _KEY not in session.info:
         return
-    pending: _Pending = session.info.pop(_KEY)
-    if pending.is_committed:
-        pending.on_commit(pending.calls, pending.bind)
+    by_outbox: dict[OnCommit, _Pending] = session.info.pop(_KEY)
+    for on_commit, pending in by_outbox.items():
+        if pending.is_committed:
+            on_commit(pending.calls, pending.bind)
 
 
 class RelayThread:
@@ -75,13 +74,19 @@ class RelayThread:
         self._wakes: dict[int, threading.Event] = {}  # by process: a fork has no threads
 
     def wake(self) -> None:
-        """Have everything relayed soon. Waits for nothing."""
+        """Have everything relayed soon. Waits for nothing, and never fails: the commit is done."""
         pid = os.getpid()
         if pid not in self._wakes:  # without a lock, which a fork may find locked: two do no harm
-            self._wakes = {pid: threading.Event()}
-            threading.Thread(
-                target=self._run, args=(self._wakes[pid],), name='qdjobs outbox', daemon=True
-            ).start()
+            woken = threading.Event()
+            thread = threading.Thread(
+                target=self._run, args=(woken,), name='qdjobs outbox', daemon=True
+            )
+            try:
+                thread.start()
+            except RuntimeError as error:  # too many threads, or the interpreter ends
+                log.warning('The outbox cannot be relayed by a thread now: %s', error)
+                return
+            self._wakes = {pid: woken}
         self._wakes[pid].set()
 
     def _run(self, woken: threading.Event) -> None:

@@ -14,7 +14,7 @@ from flask.globals import app_ctx
 from redis.exceptions import ResponseError
 from sqlalchemy import Connection, Engine, MetaData, delete, inspect, select, update
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.orm import Session, scoped_session
 from sqlalchemy.pool import SingletonThreadPool, StaticPool
 
@@ -26,13 +26,15 @@ from qdjobs.client.outboxes import Waiting
 from qdjobs.client.stand_in import stand_in
 from qdjobs.client.status import Status
 from qdjobs.client.tasks import OPTION_PREFIX, TaskOrPath
-from qdjobs.errors import QueueUnavailableError
+from qdjobs.errors import InvalidJobError, QueueUnavailableError
 from qdjobs.outbox.commits import RelayThread, note_added
+from qdjobs.outbox.connections import OwnConnections, begin
 from qdjobs.outbox.reading import BoundedReader, read_statuses, read_waiting
 from qdjobs.outbox.relay import read_queues, relay_queue
+from qdjobs.outbox.savepoints import repair_savepoints
 from qdjobs.outbox.sending import claim_marker
 from qdjobs.outbox.sessions import Source, checked_session, engine_of
-from qdjobs.outbox.table import NAME, outbox_table
+from qdjobs.outbox.table import is_missing, outbox_table
 
 log = logging.getLogger(__name__)
 
@@ -65,10 +67,12 @@ class JobOutbox:
         """
         self.table = outbox_table(MetaData() if metadata is None else metadata)
         self.engine = engine_of(source, self.table)
+        repair_savepoints(self.engine)
         self.app = app
         self.find = find
         # One connection, such as that of a database in memory, which no other thread can use.
         self._is_private = isinstance(self.engine.pool, (SingletonThreadPool, StaticPool))
+        self._own = OwnConnections(self.engine)
         self._thread = RelayThread(self.relay)
         self._reader = BoundedReader()
 
@@ -88,7 +92,7 @@ class JobOutbox:
         none.
 
         Raises UnknownTaskError or InvalidJobError, also for a session whose transaction the job
-        cannot belong to.
+        cannot belong to, and QueueUnavailableError if there is no table.
         """
         session = checked_session(session, self.engine, self.table)
         given = {name: value for name, value in kwargs.items() if name.startswith(OPTION_PREFIX)}
@@ -115,8 +119,22 @@ class JobOutbox:
             'created_at': datetime.now(UTC),
         }
         dialect = postgresql if self.engine.dialect.name == 'postgresql' else sqlite
-        # A job of this id that waits is the same job, as in Redis.
-        session.execute(dialect.insert(self.table).values(row).on_conflict_do_nothing())
+        statement = dialect.insert(self.table).values(row)
+        # A job of this id that waits is the same job, as in Redis; a refused row is none, and is
+        # replaced. PostgreSQL locks the row in either case, so that no relay sends it before the
+        # data of this transaction are committed.
+        new = {name: statement.excluded[name] for name in ('seq', *row)}
+        statement = statement.on_conflict_do_update(
+            index_elements=[self.table.c.job_id],
+            set_={**new, 'error': None},
+            where=self.table.c.error.is_not(None),
+        )
+        try:
+            session.execute(statement)
+        except DBAPIError as error:
+            if is_missing(error):
+                raise _no_table() from error
+            raise
         note_added(session, session.get_bind(clause=self.table), call, self._committed)
 
     def _committed(self, calls: Sequence[Call], bind: Engine | Connection) -> None:
@@ -148,7 +166,11 @@ class JobOutbox:
             batch = [by_id[job_id]]
             if (other := stand_in()) is not None:
                 with self._context():
-                    other.enqueue(batch, pack_arguments(batch), pack_metas(batch))
+                    arguments, metas = pack_arguments(batch), pack_metas(batch)
+                    try:
+                        other.enqueue(batch, arguments, metas)
+                    except InvalidJobError as error:  # as of a relay, which fails no commit
+                        log.error('No job can be made of %s: %s', job_id, error)
 
     def relay(self, *, refused: bool = False, seconds: float | None = None) -> int:
         """Make a job of each committed row, and return of how many.
@@ -164,38 +186,40 @@ class JobOutbox:
         with self._context(), self._database():
             if refused:
                 self._forgive()
-            while done := self._relay_once():
-                total += done
+            while any(done := self._relay_once()):
+                total += done[0]
                 if end is not None and time.monotonic() > end:
                     break
         return total
 
-    def _relay_once(self) -> int:
-        """Relay some rows of each queue. Returns of how many."""
-        with self.engine.connect() as connection:
+    def _relay_once(self) -> tuple[int, int]:
+        """Relay some rows of each queue. Returns of how many, and how many were refused."""
+        with begin(self.engine) as connection:
             queues = read_queues(connection, self.table)
-        done, failure = 0, None
+        sent, refused, failure = 0, 0, None
         for queue in queues:
             try:
-                done += relay_queue(self.engine, self.table, queue)
+                done = relay_queue(self.engine, self.table, queue)
             except QueueUnavailableError as error:
                 if not isinstance(error.__cause__, ResponseError):
                     raise
                 failure = error  # Redis answers: the next queue may be well
-        if failure is not None and not done:
+            else:
+                sent, refused = sent + done[0], refused + done[1]
+        if failure is not None and not sent + refused:
             raise failure
-        return done
+        return sent, refused
 
     def _forgive(self) -> None:
         error = self.table.c.error
-        with self.engine.begin() as connection:
+        with begin(self.engine) as connection:
             connection.execute(update(self.table).where(error.is_not(None)).values(error=None))
 
     def read_statuses(self, job_ids: Sequence[str]) -> Mapping[str, Status]:
         """Return the status of each job that is in the outbox. Raises QueueUnavailableError."""
         if self._is_private:  # an open session may have the only connection
             return {}
-        with self._database(), self.engine.connect() as connection:
+        with self._database(), self._own.begin() as connection:
             return read_statuses(connection, self.table, job_ids)
 
     def cancel(self, job_id: str) -> bool:
@@ -206,15 +230,19 @@ class JobOutbox:
         """
         if self._is_private:
             return False
-        mine = self.table.c.job_id == job_id
-        with self._database():
-            with self.engine.connect() as connection:
-                created_at = connection.scalar(select(self.table.c.created_at).where(mine))
-            # A relay may have read the row already: what counts is who is the first in Redis.
-            if created_at is None or not claim_marker(job_id, created_at):
+        table = self.table
+        with self._database(), self._own.begin() as connection:
+            columns = select(table.c.seq, table.c.created_at)
+            row = connection.execute(columns.where(table.c.job_id == job_id)).one_or_none()
+            if row is None:
                 return False
-            with self.engine.begin() as connection:
-                connection.execute(delete(self.table).where(mine))
+            if not connection.execute(delete(table).where(table.c.seq == row.seq)).rowcount:
+                return False
+            # A relay may have read the row already: what counts is who is the first in Redis. Only
+            # once the row can be deleted: one that stays, and is claimed, would never be a job.
+            if not claim_marker(job_id, row.created_at):
+                connection.rollback()
+                return False
         return True
 
     def read_waiting(self, timeout: float | None = None) -> Waiting:
@@ -223,11 +251,13 @@ class JobOutbox:
 
     def has_table(self, timeout: float | None = None) -> bool:
         """Return whether the table exists. Raises as `read_waiting`."""
-        return self._read(lambda connection: inspect(connection).has_table(NAME), timeout)
+        name, schema = self.table.name, self.table.schema
+        return self._read(lambda connection: inspect(connection).has_table(name, schema), timeout)
 
     def _read(self, read: Callable[[Connection], T], timeout: float | None) -> T:
         def run() -> T:
-            with self._database(), self.engine.connect() as connection:
+            own = begin(self.engine) if self._is_private else self._own.begin()
+            with self._database(), own as connection:
                 return read(connection)
 
         return run() if timeout is None or self._is_private else self._reader.read(run, timeout)
@@ -248,10 +278,19 @@ class JobOutbox:
         try:
             yield
         except SQLAlchemyError as error:
+            if isinstance(error, DBAPIError) and is_missing(error):
+                raise _no_table() from error
             reason = str(getattr(error, 'orig', None) or error).strip().splitlines()[0]
             raise QueueUnavailableError(
                 f'The database of the outbox does not answer or does not accept: {reason}'
             ) from error
+
+
+def _no_table() -> QueueUnavailableError:
+    return QueueUnavailableError(
+        'The database of the outbox has no table of it: migrate it, or make the table by '
+        '`flask jobs outbox --create` or `outbox.create_all()`.'
+    )
 
 
 def _is_current(app: Flask) -> bool:

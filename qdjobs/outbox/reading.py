@@ -22,8 +22,12 @@ T = TypeVar('T')
 def read_statuses(
     connection: Connection, table: Table, job_ids: Sequence[str]
 ) -> dict[str, Status]:
-    """Return the status of each job in the outbox: `queued`, even if it is to be delayed."""
-    columns = table.c.job_id, table.c.task, table.c.queue, table.c.meta, table.c.created_at
+    """Return the status of each job in the outbox: `queued`, even if it is to be delayed.
+
+    That of a refused row has the refusal as its error.
+    """
+    names = ('job_id', 'task', 'queue', 'meta', 'created_at', 'error')
+    columns = [table.c[name] for name in names]
     found = {}
     for start in range(0, len(job_ids), _BATCH):
         mine = table.c.job_id.in_(job_ids[start : start + _BATCH])
@@ -41,7 +45,9 @@ def _make_status(row: OutboxRow) -> Status:
         'created_at': utcformat(_aware(row.created_at)).encode(),
     }
     values = [fields.get(name) for name in STATUS_FIELDS]
-    return make_status(row.job_id, (values, None, (), ()))
+    status = make_status(row.job_id, (values, None, (), ()))
+    status['error'] = row.error
+    return status
 
 
 def read_waiting(connection: Connection, table: Table) -> Waiting:

@@ -22,6 +22,7 @@ from sqlalchemy import Connection, Engine, Select, Table, delete, func, select, 
 
 from qdjobs.client.enqueue import no_such_parent
 from qdjobs.errors import InvalidJobError, QueueUnavailableError
+from qdjobs.outbox.connections import begin
 from qdjobs.outbox.sending import MissingParent, forget_rows, send_row
 from qdjobs.outbox.table import OutboxRow
 
@@ -40,14 +41,15 @@ class _Outcome:
 
     sent: list[OutboxRow] = field(default_factory=list)
     refused: dict[int, str] = field(default_factory=dict)  # why, by their numbers
-    orphan: tuple[int, str] | None = None  # a row, and the job that it waits for, which is missing
+    orphan: tuple[OutboxRow, str] | None = None  # and the job that it waits for, which is missing
     outage: QueueUnavailableError | None = None
 
 
-def relay_queue(engine: Engine, table: Table, queue: str) -> int:
-    """Make jobs of the next rows of a queue, and return of how many; 0 if another relay does so.
+def relay_queue(engine: Engine, table: Table, queue: str) -> tuple[int, int]:
+    """Make jobs of the next rows of a queue. Returns of how many, and how many were refused.
 
-    Raises QueueUnavailableError, after the rows that Redis has taken are deleted.
+    Both are 0 if another relay is at work on the queue. Raises QueueUnavailableError, after the
+    rows that Redis has taken are deleted.
     """
     take = _take_locked if engine.dialect.name == 'postgresql' else _take_unlocked
     with take(engine, table, queue) as (rows, outcome):
@@ -58,7 +60,7 @@ def relay_queue(engine: Engine, table: Table, queue: str) -> int:
         forget_rows(outcome.sent)
     if outcome.outage is not None:
         raise outcome.outage
-    return len(outcome.sent) + len(outcome.refused)
+    return len(outcome.sent), len(outcome.refused)
 
 
 def read_queues(connection: Connection, table: Table) -> list[str]:
@@ -106,11 +108,11 @@ def _take_unlocked(
 ) -> Iterator[tuple[Sequence[OutboxRow], _Outcome]]:
     """Read the next rows of a queue; after the block, write what became of them."""
     outcome = _Outcome()
-    with engine.connect() as connection:
+    with begin(engine) as connection:
         rows = _read(connection, table, connection.execute(_next_rows(table, queue)).all())
     yield rows, outcome
     if outcome != _Outcome():
-        with engine.begin() as connection:
+        with begin(engine) as connection:
             _write(connection, table, outcome)
 
 
@@ -137,7 +139,7 @@ def _send(row: OutboxRow, outcome: _Outcome) -> bool:
     try:
         send_row(row)
     except MissingParent as error:
-        outcome.orphan = row.seq, error.job_id
+        outcome.orphan = row, error.job_id
         return False
     except QueueUnavailableError as error:
         if not _is_about_the_row(error):
@@ -160,9 +162,7 @@ def _is_about_the_row(error: QueueUnavailableError) -> bool:
 def _write(connection: Connection, table: Table, outcome: _Outcome) -> None:
     """Delete the rows that Redis has taken, and mark those of which no job can be made."""
     seq = table.c.seq
-    if outcome.orphan is not None and not _is_ahead(connection, table, *outcome.orphan):
-        number, parent = outcome.orphan
-        outcome.refused[number] = str(no_such_parent(parent))
+    _settle_orphan(connection, table, outcome)
     if outcome.sent:
         connection.execute(delete(table).where(seq.in_([row.seq for row in outcome.sent])))
     for number, text in outcome.refused.items():
@@ -170,9 +170,21 @@ def _write(connection: Connection, table: Table, outcome: _Outcome) -> None:
         connection.execute(update(table).where(seq == number).values(error=text))
 
 
-def _is_ahead(connection: Connection, table: Table, number: int, parent: str) -> bool:
+def _settle_orphan(connection: Connection, table: Table, outcome: _Outcome) -> None:
+    """Refuse a row whose parent does not exist, unless that is still to come."""
+    if outcome.orphan is None or _is_ahead(connection, table, *outcome.orphan):
+        return
+    row, _ = outcome.orphan
+    outcome.orphan = None
+    _send(row, outcome)  # once more: another relay may have sent the row of the parent meanwhile
+    if outcome.orphan is not None and not _is_ahead(connection, table, *outcome.orphan):
+        why = f'{no_such_parent(outcome.orphan[1])} Or it was cancelled while it was in the outbox.'
+        outcome.refused[row.seq] = why
+
+
+def _is_ahead(connection: Connection, table: Table, row: OutboxRow, parent: str) -> bool:
     """Return whether the parent of a row is in an earlier one, of another queue: that is next."""
     earlier = select(table.c.seq).where(
-        table.c.job_id == parent, table.c.seq < number, table.c.error.is_(None)
+        table.c.job_id == parent, table.c.seq < row.seq, table.c.error.is_(None)
     )
     return connection.scalar(earlier) is not None

@@ -4,7 +4,7 @@ Redis has a marker of each row, in `rq:added:<job id>`, which the script that en
 """
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 
 import msgspec
 
@@ -28,7 +28,9 @@ class MissingParent(Exception):
 
 def marker_of(created_at: datetime) -> str:
     """Return what the marker of a row holds: another row of the same id is another job."""
-    return created_at.strftime('%Y%m%d%H%M%S%f')  # UTC, with or without its zone
+    # PostgreSQL returns a time in the zone of its session, SQLite the UTC that was written.
+    moment = created_at.astimezone(UTC) if created_at.tzinfo else created_at
+    return moment.strftime('%Y%m%d%H%M%S%f')
 
 
 def send_row(row: OutboxRow) -> None:

@@ -21,17 +21,32 @@ def engine_of(source: Source, table: Table) -> Engine:
         with source() as session:
             if not isinstance(session, Session):
                 raise _no_source(source)
-            engine = session.get_bind(clause=table).engine
+            engine = _engine_behind(session, table)
     elif isinstance(source, Engine):
         engine = source
     else:
         raise _no_source(source)
+    if engine.dialect.is_async:
+        raise TypeError(
+            'JobOutbox takes a synchronous Engine, which create_engine makes, and not the '
+            'sync_engine of an asynchronous one.'
+        )
     if engine.dialect.name not in DIALECTS:
         raise ValueError(
             f'An outbox needs PostgreSQL or SQLite, not {engine.dialect.name}: enqueue after the '
             'commit instead, and be ready to do so again.'
         )
     return engine
+
+
+def _engine_behind(session: Session, table: Table) -> Engine:
+    try:
+        return session.get_bind(clause=table).engine
+    except UnboundExecutionError:
+        raise ValueError(
+            f'The sessions have no database for the table {table.name}: pass JobOutbox their '
+            'Engine, or bind them to it, as in sessionmaker(engine).'
+        ) from None
 
 
 def _no_source(source: object) -> TypeError:
@@ -60,9 +75,13 @@ def checked_session(session: object, engine: Engine, table: Table) -> Session:
         )
     connection = _connection_of(session, table)
     if connection.engine.pool is not engine.pool:
+        if connection.engine.url == engine.url:
+            bound = f'another Engine for {engine.url!r} than the outbox'
+        else:
+            bound = f'{connection.engine.url!r}, and the outbox to {engine.url!r}'
         raise InvalidJobError(
-            f'The session is bound to {connection.engine.url!r}, and the outbox to {engine.url!r}: '
-            'a job is enqueued by a session of the database of the outbox.'
+            f'The session is bound to {bound}: a job is enqueued by a session of the Engine of the '
+            'outbox.'
         )
     if _is_autocommit(connection):
         raise InvalidJobError(

@@ -14,6 +14,7 @@ from sqlalchemy import (
     Table,
     Text,
 )
+from sqlalchemy.exc import DBAPIError
 
 NAME = 'qdjobs_outbox'
 
@@ -22,8 +23,9 @@ OutboxRow = Any  # a Row, whose parameters differ between SQLAlchemy 2.0 and 2.1
 
 def outbox_table(metadata: MetaData) -> Table:
     """Return the table in an application's metadata, from where Alembic knows it too."""
-    if NAME in metadata.tables:
-        return metadata.tables[NAME]
+    key = f'{metadata.schema}.{NAME}' if metadata.schema else NAME
+    if key in metadata.tables:
+        return metadata.tables[key]
     return Table(
         NAME,
         metadata,
@@ -40,3 +42,10 @@ def outbox_table(metadata: MetaData) -> Table:
         Index('ix_qdjobs_outbox_queue_seq', 'queue', 'seq'),
         sqlite_autoincrement=True,
     )
+
+
+def is_missing(error: DBAPIError) -> bool:
+    """Return whether a statement has failed because there is no table."""
+    cause = error.orig
+    code = getattr(cause, 'sqlstate', None) or getattr(cause, 'pgcode', None)
+    return code == '42P01' or 'no such table' in str(cause)

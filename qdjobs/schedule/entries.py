@@ -8,8 +8,8 @@ PERIODIC = {
 
 import importlib
 import inspect
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any, Literal, ParamSpec, Unpack, cast, get_args, overload
 
@@ -21,7 +21,7 @@ from qdjobs.client.enqueue import Packed, pack_calls
 from qdjobs.client.hooks import current_hooks
 from qdjobs.client.names import check_name
 from qdjobs.client.options import Duration, Options, check_options
-from qdjobs.client.tasks import OPTION_PREFIX, TaskOrPath, path_of
+from qdjobs.client.tasks import OPTION_PREFIX, TaskOrPath, is_own_task, path_of
 from qdjobs.config import get_config
 from qdjobs.errors import InvalidJobError, JobError, UnknownTaskError, short_repr
 from qdjobs.schedule.rules import Rule, make_rule
@@ -45,6 +45,11 @@ class Periodic:
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
     options: Options
+    is_anywhere: bool = False  # in the first queue of whatever worker enqueues it
+
+    def names(self, name: str) -> list[str]:
+        """Return the names under which workers enqueue it, if `name` is its own."""
+        return [_in_queue(name, q) for q in get_config().queues] if self.is_anywhere else [name]
 
 
 @dataclass(frozen=True)
@@ -182,21 +187,44 @@ class Plan(msgspec.Struct, frozen=True):
     rule: Rule
     overlap: Overlap
     packed: Packed  # a job of it, whose id is another at each tick
+    is_own: bool = False  # a task of qdjobs itself
 
 
-def make_plans() -> list[Plan]:
-    """Return what a worker enqueues.
+def make_plans(queues: Sequence[str] = ()) -> list[Plan]:
+    """Return what a worker of these queues enqueues.
 
     The hook `before_enqueue` of the current application gets each call, once for all ticks. Raises
     as `make_calls`, and what the hook raises.
     """
-    schedule, plans = read_schedule(), []
+    schedule, plans = _place(read_schedule(), queues), []
     for name, call in make_calls(schedule).items():
         if (hooks := current_hooks()) is not None:
             hooks.before_enqueue([call])
         entry = schedule[name]
-        plans.append(Plan(name, entry.rule, entry.overlap, pack_calls([call])))
+        packed = pack_calls([call])
+        plans.append(Plan(name, entry.rule, entry.overlap, packed, is_own_task(entry.path)))
     return plans
+
+
+def _place(schedule: Mapping[str, Periodic], queues: Sequence[str]) -> dict[str, Periodic]:
+    """Put what may be anywhere into the first of these queues that the application knows.
+
+    Under a name of that queue: a job that waits there, and that nobody runs any more, must not have
+    the workers of other queues skip theirs.
+    """
+    known = get_config().queues
+    queue = next((name for name in queues if name in known), known[0])
+    options = Options(job_queue=queue)
+    return {
+        _in_queue(name, queue) if entry.is_anywhere else name: (
+            replace(entry, options={**entry.options, **options}) if entry.is_anywhere else entry
+        )
+        for name, entry in schedule.items()
+    }
+
+
+def _in_queue(name: str, queue: str) -> str:
+    return f'{name}-{queue.replace(".", "_")}'  # a job's id begins with it, and has no dot
 
 
 def make_calls(schedule: Mapping[str, Periodic]) -> dict[str, Call]:

@@ -5,9 +5,10 @@ One hash for each, `schedule:<name>`: `tick`, `job` (of the last tick that was n
 rule), and `rule:<rule>`: since when that rule is known.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from rq.utils import utcformat
 from qdjobs.client.enqueue import pack_again
 from qdjobs.client.redis import ADD, AFTER, COUNT, Script, redis_connection, redis_key
 from qdjobs.client.status import read_text
-from qdjobs.schedule.entries import Plan
+from qdjobs.schedule.entries import Periodic, Plan
 
 _FIELDS = ('tick', 'job', 'skipped', 'served_at', 'rule')
 _tick = Script(Path(__file__).with_name('lua') / 'tick.lua', COUNT, AFTER, ADD)
@@ -92,6 +93,21 @@ def read_states(names: Sequence[str]) -> tuple[float, list[State]]:
             pipe.hmget(redis_key('schedule', name), _FIELDS)
         (seconds, micros), *found = pipe.execute(raise_on_error=False)
     return seconds + micros / 1e6, [_read_state(row) for row in found]
+
+
+def read_states_of(schedule: Mapping[str, Periodic]) -> tuple[float, list[State]]:
+    """Return what `read_states` does: of an entry with several names, that which was served last.
+
+    Raises QueueUnavailableError.
+    """
+    groups = [entry.names(name) for name, entry in schedule.items()]
+    now, found = read_states([name for group in groups for name in group])
+    states = iter(found)
+    return now, [_latest(list(islice(states, len(group)))) for group in groups]
+
+
+def _latest(states: Sequence[State]) -> State:
+    return max(states, key=lambda state: state.served_at or 0.0)
 
 
 def _read_state(row: Any) -> State:

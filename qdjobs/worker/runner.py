@@ -8,7 +8,7 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextvars import copy_context
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -25,6 +25,7 @@ from rq.timeouts import JobTimeoutException
 from qdjobs.client.hooks import Failure, current_hooks
 from qdjobs.client.payload import PlainSerializer
 from qdjobs.client.status import last_line
+from qdjobs.client.tasks import is_own_task
 from qdjobs.config import JobConfig
 from qdjobs.errors import (
     InvalidJobError,
@@ -196,7 +197,7 @@ class Runner:
         with self._in_app():
             if (hooks := current_hooks()) is not None:
                 self._around.enter_context(hooks.around_horse())
-            self.news = msgspec.msgpack.encode(_plans())
+            self.news = msgspec.msgpack.encode(_plans(worker.queue_names()))
         self._surroundings = Surroundings.now()
         self._decoder = msgspec.msgpack.Decoder(Claim | FollowUp)
 
@@ -260,15 +261,14 @@ class Runner:
     def _log_start(self, job: CheckedJob) -> None:
         if self._performer.log_job_description:
             described = (job.description or '')[:500]
-            log.info('Job %s started: %s', job.id, described, extra=_STARTED)
+            log.log(_level(job), 'Job %s started: %s', job.id, described, extra=_STARTED)
         else:
-            log.info('Job %s started', job.id, extra=_STARTED)
+            log.log(_level(job), 'Job %s started', job.id, extra=_STARTED)
 
     def _log_end(self, job: CheckedJob, ended: Ending, status: str, seconds: float) -> None:
         if status == 'finished':
-            log.info(
-                'Job %s finished in %.3f s', job.id, seconds, extra=logs.ended(status, seconds)
-            )
+            extra = logs.ended(status, seconds)
+            log.log(_level(job), 'Job %s finished in %.3f s', job.id, seconds, extra=extra)
             return
         error = last_line(self._performer.error or 'the task has returned Retry')
         if status == 'failed':
@@ -332,10 +332,10 @@ class Runner:
         return Answer((b'', b''))
 
 
-def _plans() -> list[Plan]:
-    """Return what is periodic here. Raises ApplicationError."""
+def _plans(queues: Sequence[str]) -> list[Plan]:
+    """Return what is periodic in a worker of these queues. Raises ApplicationError."""
     try:
-        return make_plans()
+        return make_plans(queues)
     except JobError as error:
         raise ApplicationError(f'The schedule cannot be used: {error}') from error
 
@@ -369,6 +369,11 @@ def _report(job: CheckedJob, error: str, is_final: bool, is_death: bool = False)
     """Report a failure to the application."""
     if (hooks := current_hooks()) is not None:
         hooks.on_failure(lambda: Failure(describe_job(job), error, job.raised, is_final, is_death))
+
+
+def _level(job: CheckedJob) -> int:
+    """Return the level at which a run is logged that has not failed."""
+    return logging.DEBUG if job.raised is None and is_own_task(job.func_name) else logging.INFO
 
 
 def _whole(text: bytes | None) -> int:

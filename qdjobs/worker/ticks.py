@@ -105,7 +105,8 @@ class Ticks:
             log.error('Periodic job %s cannot be enqueued: %s', name, outcome)
         elif outcome != 'elsewhen':
             entry.handled = entry.tick
+        level = logging.DEBUG if entry.plan.is_own else logging.INFO
         if outcome == 'added':
-            log.info('Periodic job %s: enqueued %s', name, job_id)
+            log.log(level, 'Periodic job %s: enqueued %s', name, job_id)
         elif outcome == 'skipped':
-            log.info('Periodic job %s: skipped %s, the last job has not ended', name, job_id)
+            log.log(level, 'Periodic job %s: skipped %s, the last job has not ended', name, job_id)

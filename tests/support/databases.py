@@ -137,6 +137,7 @@ def empty(url: str) -> None:
             ),
             {'kind': 'client backend'},
         )
+        connection.execute(text('DROP SCHEMA IF EXISTS app CASCADE'))
         connection.execute(text('DROP SCHEMA public CASCADE'))
         connection.execute(text('CREATE SCHEMA public'))
     engine.dispose()

@@ -1,6 +1,8 @@
 """The outbox of a Flask application with Flask-SQLAlchemy, also in the tests of that."""
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,7 +11,13 @@ from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy import Column, Integer, Table
 from sqlalchemy.orm import Session
 
-from qdjobs import JobQueue, enqueue_background_job, get_job_status, init_job_queue
+from qdjobs import (
+    JobNotFoundError,
+    JobQueue,
+    enqueue_background_job,
+    get_job_status,
+    init_job_queue,
+)
 from qdjobs.outbox import JobOutbox
 from qdjobs.testing import eager_jobs, recorded_jobs, run_jobs
 from tests.support.applications import use_redis
@@ -104,11 +112,30 @@ def test_a_db_that_does_not_know_the_application_is_refused() -> None:
         init_job_queue(Flask('plain'), SQLAlchemy())
 
 
+def test_a_db_that_has_only_binds_is_refused(tmp_path: Path) -> None:
+    app, db = Flask('plain'), SQLAlchemy()
+    app.config['SQLALCHEMY_BINDS'] = {'jobs': f'sqlite:///{tmp_path}/jobs'}
+    db.init_app(app)
+    with pytest.raises(RuntimeError, match='has only SQLALCHEMY_BINDS'):
+        init_job_queue(app, db)
+
+
 def test_an_outbox_of_its_own_is_taken(outbox: JobOutbox) -> None:
     app = Flask('plain')
     queue = init_job_queue(app, outbox)
     with app.app_context():
         assert queue.outbox is outbox
+
+
+def test_an_outbox_of_another_application_is_refused(host: Flask, outbox: JobOutbox) -> None:
+    with pytest.raises(RuntimeError, match="that of the application 'host'"):
+        init_job_queue(Flask('other'), outbox)
+    differing = Flask('host')
+    differing.config['JOB_KEY_PREFIX'] = 'other'
+    with pytest.raises(RuntimeError, match=r"another JobOutbox\(engine\) for 'host'"):
+        init_job_queue(differing, outbox)
+    again = Flask('host')  # by its factory, in another test
+    assert init_job_queue(again, outbox).outbox is outbox
 
 
 # In the tests of an application
@@ -196,3 +223,17 @@ def test_a_session_can_be_in_a_transaction_that_the_test_rolls_back(shop: Shop) 
             session.commit()
         assert [recorded.id for recorded in jobs] == [job.id]
         everything.rollback()
+
+
+@of_every_kind
+@pytest.mark.parametrize('stand_in', [recorded_jobs, eager_jobs])
+def test_a_job_that_is_refused_keeps_no_other_of_its_commit_from_being_recorded(
+    shop: Shop, stand_in: Callable[[], AbstractContextManager[object]]
+) -> None:
+    with stand_in():
+        shop.order(1, job_id='bad', job_after='nobody')
+        shop.order(2, job_id='good')
+        shop.db.session.commit()
+        assert get_job_status('good')['task'] == ADD
+        with pytest.raises(JobNotFoundError):
+            get_job_status('bad')

@@ -3,17 +3,26 @@
 import os
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from flask import Flask
 from redis import Redis
-from sqlalchemy import create_engine
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy import create_engine, text
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
-from qdjobs import Call, InvalidJobError, JobQueue, UnknownTaskError, get_job_status
+from qdjobs import (
+    Call,
+    InvalidJobError,
+    JobQueue,
+    QueueUnavailableError,
+    UnknownTaskError,
+    get_job_status,
+)
 from qdjobs.outbox import JobOutbox
+from tests.support.databases import ending_relays, engine_for, new_sqlite
 from tests.support.processes import eventually
 from tests.support.tasks import add
 
@@ -65,6 +74,19 @@ def test_what_a_savepoint_adds_counts_if_it_and_all_around_it_are_committed(
         assert (outbox.relay(), queued()) == (0, [])
 
 
+@pytest.mark.parametrize('before', [None, 'SELECT 1'])
+def test_a_savepoint_that_begins_a_transaction_is_rolled_back_with_it(
+    unattended: JobOutbox, sessions: Sessions, rows: Rows, before: str | None
+) -> None:
+    with sessions() as session:
+        if before:
+            session.execute(text(before))
+        with session.begin_nested():
+            unattended.enqueue(session, ADD, 1)
+        session.rollback()
+    assert rows() == 0
+
+
 def test_a_session_can_be_used_again(outbox: JobOutbox, sessions: Sessions, queued: Queued) -> None:
     with sessions() as session:
         for a in range(3):
@@ -96,6 +118,17 @@ def test_a_job_of_the_same_id_is_added_once(
     assert queued() == ['receipt-7']
 
 
+def test_a_session_can_use_two_outboxes(outbox: JobOutbox, queued: Queued, tmp_path: Path) -> None:
+    with engine_for(new_sqlite(tmp_path / 'second')) as engine:
+        second = JobOutbox(engine)
+        second.create_all()
+        binds: dict[Any, Any] = {outbox.table: outbox.engine, second.table: engine}
+        with ending_relays(second), Session(binds=binds) as session:
+            ids = {each.enqueue(session, ADD, 1).id for each in (outbox, second)}
+            session.commit()
+            eventually(lambda: set(queued()) == ids)
+
+
 def test_a_child_process_relays_by_itself(
     outbox: JobOutbox, sessions: Sessions, queued: Queued
 ) -> None:
@@ -115,6 +148,26 @@ def test_a_child_process_relays_by_itself(
             os._exit(0)
     os.waitpid(child, 0)
     assert len(queued()) == 2
+
+
+def test_a_commit_whose_thread_cannot_start_succeeds_and_the_next_one_starts_it(
+    outbox: JobOutbox,
+    sessions: Sessions,
+    queued: Queued,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def fail(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, 'start', fail)
+        with sessions.begin() as session:
+            outbox.enqueue(session, ADD, 1)
+    assert "can't start new thread" in caplog.text
+    with sessions.begin() as session:
+        outbox.enqueue(session, ADD, 2)
+    eventually(lambda: len(queued()) == 2)
 
 
 # What is checked
@@ -198,6 +251,10 @@ def test_a_session_of_another_database_is_refused(outbox: JobOutbox) -> None:
     other = create_engine('sqlite://')
     with Session(other) as session, pytest.raises(InvalidJobError, match='is bound to sqlite:'):
         outbox.enqueue(session, ADD, 1)
+    twin = create_engine(outbox.engine.url)
+    with Session(twin) as session, pytest.raises(InvalidJobError, match='to another Engine for'):
+        outbox.enqueue(session, ADD, 1)
+    twin.dispose()
     with (
         Session() as session,
         pytest.raises(InvalidJobError, match='has no database for'),
@@ -228,6 +285,23 @@ def test_an_outbox_needs_an_engine_of_a_database_that_it_is_tested_with() -> Non
     mysql.dialect.name = 'mysql'
     with pytest.raises(ValueError, match='needs PostgreSQL or SQLite, not mysql'):
         JobOutbox(mysql)
+    with pytest.raises(ValueError, match='The sessions have no database for the table'):
+        JobOutbox(sessionmaker())
+    asynchronous = create_async_engine('postgresql+psycopg://nowhere/none')
+    with pytest.raises(TypeError, match='not the sync_engine of an asynchronous one'):
+        JobOutbox(asynchronous.sync_engine)
+
+
+def test_an_outbox_without_its_table_says_how_to_make_it(
+    outbox: JobOutbox, sessions: Sessions
+) -> None:
+    outbox.table.drop(outbox.engine)
+    with sessions() as session:
+        session.execute(text('SELECT 1'))
+        with pytest.raises(QueueUnavailableError, match='flask jobs outbox --create'):
+            outbox.enqueue(session, ADD, 1)
+    with pytest.raises(QueueUnavailableError, match='flask jobs outbox --create'):
+        outbox.relay()
 
 
 def test_the_marker_of_a_row_expires(

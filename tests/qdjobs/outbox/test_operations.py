@@ -10,17 +10,18 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from flask import Flask
 from prometheus_client.parser import text_string_to_metric_families
-from sqlalchemy import update
+from sqlalchemy import Engine, MetaData, text, update
 from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy.schema import CreateSchema
 
 from qdjobs import JobQueue, UnknownTaskError, enqueue_background_job
 from qdjobs.client.tasks import RELAY_OUTBOX, resolve_task
-from qdjobs.outbox import JobOutbox
+from qdjobs.outbox import JobOutbox, connections
 from qdjobs.testing import run_jobs
 from qdjobs.web import metrics
 from tests.support.applications import use_redis
-from tests.support.databases import PostgresServer
-from tests.support.processes import ROOT
+from tests.support.databases import PostgresServer, ending_relays
+from tests.support.processes import ROOT, eventually
 
 ADD = 'tests.support.tasks.add'
 
@@ -105,6 +106,38 @@ def test_an_application_without_an_outbox_says_so() -> None:
         'Error: This application has no outbox: init_job_queue(app, db) makes one.\n'
     )
     assert 'outbox' not in jobs(app, 'doctor')
+
+
+def test_the_shell_shows_a_job_in_the_outbox_and_retries_none(
+    host: Flask, unattended: JobOutbox, sessions: Sessions
+) -> None:
+    with sessions.begin() as session:
+        unattended.enqueue(session, ADD, 1, job_id='bad', job_after='nobody')
+    assert 'it has not run yet' in jobs(host, 'retry', 'bad')
+    unattended.relay()
+    lines = jobs(host, 'show', 'bad').splitlines()
+    assert 'status    queued' in lines
+    assert 'arguments unreadable: the job is still in the outbox.' in lines
+    assert any(line.startswith('error     job_after: there is no job') for line in lines)
+    assert 'which refuses it: job_after: there is no job' in jobs(host, 'retry', 'bad')
+    assert "There is no job 'other'" in jobs(host, 'show', 'other')
+    assert "There is no job 'other'" in jobs(host, 'retry', 'other')
+
+
+@pytest.mark.parametrize('database_url', ['postgresql'], indirect=True)
+def test_the_table_can_be_in_a_schema(engine: Engine, sessions: Sessions, queued: Queued) -> None:
+    with engine.begin() as connection:
+        connection.execute(CreateSchema('app'))
+    metadata = MetaData(schema='app')
+    outbox = JobOutbox(engine, metadata)
+    assert not outbox.has_table()
+    outbox.create_all()
+    assert outbox.has_table()
+    assert JobOutbox(engine, metadata).table is outbox.table  # of a second application
+    with ending_relays(outbox), sessions.begin() as session:
+        job = outbox.enqueue(session, ADD, 1)
+    outbox.relay()
+    eventually(lambda: queued() == [job.id])
 
 
 # The doctor
@@ -198,6 +231,21 @@ def test_a_relay_that_cannot_relay_warns_and_does_not_fail(
     with caplog.at_level(logging.WARNING, 'qdjobs'):
         assert [status['status'] for status in run_jobs()] == ['finished']
     assert 'The outbox cannot be relayed now: The database of the outbox' in caplog.text
+
+
+@pytest.mark.parametrize('database_url', ['postgresql'], indirect=True)
+def test_a_relay_gives_up_a_table_that_is_locked_for_long(
+    host: Flask,
+    outbox: JobOutbox,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(connections, 'PATIENCE', 0.2)
+    enqueue_background_job(RELAY_OUTBOX)
+    with outbox.engine.begin() as connection, caplog.at_level(logging.WARNING, 'qdjobs'):
+        connection.execute(text('LOCK TABLE qdjobs_outbox'))
+        assert [status['status'] for status in run_jobs()] == ['finished']
+    assert 'canceling statement due to statement timeout' in caplog.text
 
 
 def test_a_worker_without_the_outbox_warns(caplog: pytest.LogCaptureFixture) -> None:

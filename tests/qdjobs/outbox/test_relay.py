@@ -3,11 +3,12 @@
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Any
 
 import msgspec
 import pytest
 from redis import Redis
-from sqlalchemy import insert, update
+from sqlalchemy import insert, text, update
 from sqlalchemy.orm import Session, sessionmaker
 
 from qdjobs import (
@@ -72,7 +73,7 @@ def test_rows_with_much_data_go_in_several_steps(
 ) -> None:
     monkeypatch.setattr(relay, 'MAX_BYTES', 1)
     ids = add_rows(unattended, sessions, 3)
-    assert relay_queue(unattended.engine, unattended.table, 'default') == 1
+    assert relay_queue(unattended.engine, unattended.table, 'default') == (1, 0)
     assert unattended.relay() == 2
     assert queued() == ids
 
@@ -168,6 +169,19 @@ def test_a_row_that_is_sent_again_makes_no_second_job(
     end(job_id)
     assert unattended.relay() == 1
     assert (queued(), rows()) == ([], 0)
+
+
+@only_postgresql
+def test_a_row_that_is_sent_again_in_another_time_zone_makes_no_second_job(
+    unattended: JobOutbox, sessions: Sessions, queued: Queued
+) -> None:
+    [job_id] = add_rows(unattended, sessions, 1)
+    with unattended.engine.connect() as connection:
+        connection.execute(text("SET LOCAL TIME ZONE 'Asia/Tokyo'"))
+        send_row(connection.execute(unattended.table.select()).one())
+    cancel_job(job_id)
+    unattended.relay()
+    assert queued() == []
 
 
 def test_a_row_that_is_sent_again_needs_its_parent_no_more(
@@ -288,7 +302,7 @@ def test_a_row_of_which_no_job_can_be_made_holds_up_no_other(
     assert [(queue.waiting, queue.refused) for queue in waiting.queues] == [(0, 3)]
     assert waiting.last_error
     assert (unattended.relay(), rows()) == (0, 3)
-    assert unattended.relay(refused=True) == 3  # refused once more
+    assert (unattended.relay(refused=True), rows()) == (0, 3)  # refused once more
 
 
 def test_a_refused_row_is_tried_again_on_request(
@@ -307,6 +321,47 @@ def test_a_refused_row_is_tried_again_on_request(
     assert queued() == ['parent']
 
 
+def test_a_refused_row_is_replaced_by_another_call_of_its_id(
+    unattended: JobOutbox, sessions: Sessions, connection: Redis, queued: Queued, rows: Rows
+) -> None:
+    with sessions.begin() as session:
+        unattended.enqueue(session, ADD, 1, job_id='report-7', job_after='gone')
+    unattended.relay()
+    with sessions.begin() as session:
+        parent = unattended.enqueue(session, ADD, 2)
+        unattended.enqueue(session, ADD, 3, job_id='report-7', job_after=parent, job_queue='low')
+    with sessions.begin() as session:  # one that waits is not replaced
+        unattended.enqueue(session, ADD, 4, job_id='report-7', job_queue='high')
+    assert unattended.relay() == 2
+    assert (queued(), rows()) == ([parent.id], 0)
+    assert connection.hget('rq:job:report-7', 'origin') == b'low'
+
+
+def test_a_refused_row_stays_if_what_replaces_it_is_rolled_back(
+    unattended: JobOutbox, sessions: Sessions, rows: Rows
+) -> None:
+    with sessions.begin() as session:
+        unattended.enqueue(session, ADD, 1, job_id='report-7', job_after='gone')
+    unattended.relay()
+    with sessions() as session:
+        unattended.enqueue(session, ADD, 2, job_id='report-7')
+        session.rollback()
+    assert (unattended.relay(), rows()) == (0, 1)
+
+
+@only_postgresql
+def test_a_row_that_a_second_transaction_enqueues_too_waits_for_that(
+    unattended: JobOutbox, sessions: Sessions, queued: Queued
+) -> None:
+    with sessions.begin() as session:
+        unattended.enqueue(session, ADD, 1, job_id='reindex')
+    with sessions() as session:
+        unattended.enqueue(session, ADD, 1, job_id='reindex')
+        assert (unattended.relay(), queued()) == (0, [])
+        session.commit()
+    assert (unattended.relay(), queued()) == (1, ['reindex'])
+
+
 def test_a_row_waits_for_that_of_its_parent_in_a_later_queue(
     unattended: JobOutbox, sessions: Sessions, queued: Queued, rows: Rows
 ) -> None:
@@ -316,6 +371,24 @@ def test_a_row_waits_for_that_of_its_parent_in_a_later_queue(
     assert unattended.relay() == 2
     assert get_job_status(child.id)['status'] == 'deferred'
     assert (queued('low'), rows()) == ([parent.id], 0)
+
+
+def test_a_row_is_not_refused_whose_parent_another_relay_is_just_sending(
+    unattended: JobOutbox, sessions: Sessions, rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with sessions.begin() as session:
+        parent = unattended.enqueue(session, ADD, 1, job_queue='low')
+        child = unattended.enqueue(session, ADD, 1, job_queue='default', job_after=parent)
+    is_ahead = relay._is_ahead
+
+    def look_late(*arguments: Any) -> bool:
+        monkeypatch.setattr(relay, '_is_ahead', is_ahead)
+        relay_queue(unattended.engine, unattended.table, 'low')
+        return is_ahead(*arguments)
+
+    monkeypatch.setattr(relay, '_is_ahead', look_late)
+    unattended.relay()
+    assert (get_job_status(child.id)['status'], rows()) == ('deferred', 0)
 
 
 def test_a_late_relay_deletes_no_row_that_it_has_not_sent(

@@ -1,11 +1,12 @@
 """What can be asked about, and done to, a job that is still in the outbox."""
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from flask import Flask
-from sqlalchemy import delete
+from sqlalchemy import create_engine, delete, update
 from sqlalchemy.orm import Session, sessionmaker
 
 from qdjobs import (
@@ -16,8 +17,9 @@ from qdjobs import (
     enqueue_background_job,
     get_job_status,
     get_job_statuses,
+    wait_for_job,
 )
-from qdjobs.outbox import JobOutbox
+from qdjobs.outbox import JobOutbox, connections
 from qdjobs.outbox.sending import send_row
 
 ADD = 'tests.support.tasks.add'
@@ -129,3 +131,66 @@ def test_nothing_is_cancelled_that_is_nowhere(outbox: JobOutbox) -> None:
         connection.execute(delete(outbox.table))
     with pytest.raises(JobNotFoundError):
         cancel_job('nobody')
+
+
+def test_a_refused_row_has_the_refusal_as_the_error_of_its_status(
+    host: Flask, outbox: JobOutbox, sessions: Sessions
+) -> None:
+    with sessions.begin() as session:
+        job = outbox.enqueue(session, ADD, 1, job_after='nobody')
+    outbox.relay()
+    status = wait_for_job(job.id, timeout=60)
+    assert status['status'] == 'queued'
+    assert "there is no job 'nobody'" in str(status['error'])
+    result = host.test_cli_runner().invoke(args=['jobs', 'wait', job.id])
+    assert result.exit_code == 1
+    assert "there is no job 'nobody'" in result.output
+
+
+def test_a_request_that_uses_the_whole_pool_can_read_a_status(
+    database_url: str, outbox: JobOutbox, sessions: Sessions
+) -> None:
+    with sessions.begin() as session:
+        job = outbox.enqueue(session, ADD, 1)
+    small = create_engine(database_url, pool_size=1, max_overflow=0, pool_timeout=60)
+    with small.connect():
+        busy = JobOutbox(small)
+        assert set(busy.read_statuses([job.id, 'nobody'])) == {job.id}
+        assert [queue.waiting for queue in busy.read_waiting().queues] == [1]
+        assert busy.cancel(job.id)
+    small.dispose()
+
+
+def test_no_more_than_a_few_connections_are_beside_the_pool(
+    outbox: JobOutbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, 'PATIENCE', 0.1)
+    with ExitStack() as stack:
+        for _ in range(connections.MOST):
+            stack.enter_context(outbox._own.begin())
+        with pytest.raises(QueueUnavailableError, match='was free within'):
+            get_job_status('nobody')
+    with pytest.raises(JobNotFoundError):
+        get_job_status('nobody')
+
+
+def test_a_job_that_cannot_be_cancelled_because_of_a_lock_still_runs(
+    database_url: str,
+    outbox: JobOutbox,
+    sessions: Sessions,
+    queued: Queued,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(connections, 'PATIENCE', 0.1)
+    with sessions.begin() as session:
+        job = outbox.enqueue(session, ADD, 1)
+    arguments = {'timeout': 0.1} if outbox.engine.dialect.name == 'sqlite' else {}
+    impatient = create_engine(database_url, connect_args=arguments)
+    with sessions() as session:
+        session.execute(update(outbox.table).values(task='other'))
+        with pytest.raises(QueueUnavailableError):
+            JobOutbox(impatient).cancel(job.id)
+        session.rollback()
+    outbox.relay()
+    assert queued() == [job.id]
+    impatient.dispose()
