@@ -4,9 +4,11 @@ A tick is in whole seconds since the epoch.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta, tzinfo
 from difflib import get_close_matches
+from functools import partial
+from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo, available_timezones
 
 import msgspec
@@ -14,12 +16,18 @@ import msgspec
 from qdjobs.client.options import Duration, parse_duration
 from qdjobs.errors import InvalidJobError, short_repr
 
+if TYPE_CHECKING:
+    from croniter import croniter
+
 _DAY = 86_400
 _EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001  # of a wall clock, which knows no zone
 _SECOND = timedelta(seconds=1)
 
 # croniter's own: `R` is another time in each process, `H` needs an id.
 _HASHED = re.compile(r'[hr](\(.*|/.*)?', re.IGNORECASE)
+
+_RANGE = re.compile(r'(?<![^,])([^-/,#]+)-([^-/,#]+)(?:/0*[1-9]\d*)?(?![^,#])', re.ASCII)
+_DAY_OF_MONTH, _WEEKDAY = 2, 4  # the places of these fields
 
 
 class Every(msgspec.Struct, frozen=True, tag=True):
@@ -80,15 +88,19 @@ class Cron(msgspec.Struct, frozen=True, tag=True):
         That is so where a clock changes by an hour. croniter gets times without a zone, since what
         it does at a change differs between its two directions.
         """
-        from croniter import croniter  # most processes compute no tick
-
         for shift in (-_DAY, 0, _DAY):
             offset = datetime.fromtimestamp(now + shift, self.zone).utcoffset() or timedelta()
             wall = _EPOCH + timedelta(seconds=int(now)) + offset
             if is_ahead:
-                yield from self._moments(croniter(self.line, wall).get_next(datetime))
+                yield from self._moments(self._times(wall).get_next(datetime))
             else:
-                yield from self._moments(croniter(self.line, wall + _SECOND).get_prev(datetime))
+                yield from self._moments(self._times(wall + _SECOND).get_prev(datetime))
+
+    def _times(self, wall: datetime) -> 'croniter':
+        """Return the times that match, from one of a wall clock."""
+        from croniter import croniter  # most processes compute no tick
+
+        return croniter(_without_ranges_of_one(self.line, croniter.ALPHACONV), wall)
 
     def _moments(self, wall: datetime) -> Iterator[int]:
         """Yield when the wall clock shows a time."""
@@ -98,6 +110,31 @@ class Cron(msgspec.Struct, frozen=True, tag=True):
         yield first
         if second > first and self.line.split()[1] == '*':
             yield second
+
+
+def _without_ranges_of_one(line: str, names: Sequence[Mapping[str, object]]) -> str:
+    """Return a cron line with 5 in place of 5-5, which croniter takes for every value.
+
+    `names` are those of the values of each field, as those of months.
+    """
+    fields = []
+    for place, field in enumerate(line.split()):
+        of_field = partial(_value, place, names[place])
+        fields.append(_RANGE.sub(partial(_low_of_one, of_field), field))
+    return ' '.join(fields)
+
+
+def _low_of_one(value: Callable[[str], str], found: re.Match[str]) -> str:
+    low, high = found.groups()
+    is_week = value(low) == '0' and high == '7'  # from Sunday to Sunday
+    return low if value(low) == value(high) and not is_week else found[0]
+
+
+def _value(place: int, names: Mapping[str, object], text: str) -> str:
+    value = str(names.get(text.lower(), text)).lstrip('0') or '0'
+    if (place, value) == (_DAY_OF_MONTH, 'l'):
+        return '31'  # so does croniter, at the end of a range
+    return '0' if (place, value) == (_WEEKDAY, '7') else value
 
 
 Rule = Every | Cron

@@ -95,6 +95,29 @@ def test_a_leap_day_is_every_fourth_year() -> None:
     assert rule.following(at('2096-02-29T00:00Z')) == at('2104-02-29T00:00Z')
 
 
+@pytest.mark.parametrize(
+    ('line', 'same'),
+    [
+        ('5-5 0-0 * * *', '5 0 * * *'),
+        ('0 3-3/2 * * *', '0 3 * * *'),
+        ('0-0,30-30/7 03-3 * * *', '0,30 3 * * *'),
+        ('0 0 5-5,31-L 2-2,mar-3 *', '0 0 5,31 2,3 *'),
+        ('0 0 * jan-JAN mon-mon', '0 0 * 1 1'),
+        ('0 0 * * 1-mon,7-0', '0 0 * * 1,7'),
+        ('0 0 * * mon-mon#2', '0 0 * * mon#2'),
+        ('0 0 * * 0-7', '0 0 * * *'),
+        ('0 0 * * sun-7', '0 0 * * *'),
+    ],
+)
+def test_a_range_of_one_value_is_that_value(line: str, same: str) -> None:
+    rule, expected = (make_rule(None, each, None) for each in (line, same))
+    period = ('2026-12-04T23:00Z', '2027-02-05T00:00Z')
+    assert rule.latest(at(period[0])) == expected.latest(at(period[0]))
+    assert rule.following(at(period[0])) == expected.following(at(period[0]))
+    assert ticks(rule, *period) == ticks(expected, *period)
+    assert str(rule) == f'{line} UTC'
+
+
 def all_ticks(rule: Cron, start: datetime, end: datetime) -> list[int]:
     """Each tick of a rule, from all the times that match, whether the clock shows them or not."""
     zone, found = ZoneInfo(rule.timezone), set[int]()
@@ -169,6 +192,8 @@ def test_around_a_change_of_the_clock_the_nearest_ticks_are_found(
         (None, 'R * * * *', None, 'five fields'),
         (None, 'h(0-9)/2 * * * *', None, 'five fields'),
         (None, '@daily', None, 'five fields'),
+        (None, '5-5/0 * * * *', None, 'five fields'),
+        (None, '0 1-1-1 * * *', None, 'five fields'),
         (None, 3, None, 'five fields'),
         (None, '0 3 * * *', 'Europe/Berlyn', "not 'Europe/Berlyn'. Did you mean 'Europe/Berlin'?"),
         (None, '0 3 * * *', '../etc', 'IANA name'),
