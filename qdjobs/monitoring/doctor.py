@@ -19,7 +19,7 @@ from qdjobs.client.redis import redis_connection
 from qdjobs.config import JobConfig, get_config
 from qdjobs.errors import InvalidJobError, QueueUnavailableError, UnknownTaskError
 from qdjobs.monitoring.health import LATE, SILENCE, Health, WorkerHealth, read_health
-from qdjobs.schedule.entries import Periodic, make_calls, read_schedule
+from qdjobs.schedule.entries import Periodic, Refused, plan, read_schedule
 from qdjobs.schedule.state import read_states
 
 DEPTH = 1000  # entries of each list that are checked
@@ -262,10 +262,13 @@ def _examine_tasks(module: TaskModule) -> Iterator[Finding]:
 def _examine_schedule(command_line: CommandLine) -> Iterator[Finding]:
     try:
         schedule = read_schedule()
-        make_calls(schedule)
+        plans = plan(schedule)
     except (InvalidJobError, UnknownTaskError) as error:
         yield Finding('error', f'{error} No worker starts with it.')
         return
+    for each in plans:
+        if isinstance(each, Refused):
+            yield Finding('error', each.error)
     if schedule:
         try:
             yield from _examine_periodic(schedule, command_line)

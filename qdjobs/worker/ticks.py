@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import msgspec
 from redis.exceptions import RedisError
 
-from qdjobs.schedule.entries import Plan
+from qdjobs.schedule.entries import Plan, Refused
 from qdjobs.schedule.state import job_id_of, send_ticks
 from qdjobs.worker.contact import Contact
 
@@ -46,15 +46,21 @@ class Ticks:
     def __init__(self, contact: Contact, clock: Callable[[], float] = time.monotonic) -> None:
         self._contact = contact
         self._clock = clock
-        self._decoder = msgspec.msgpack.Decoder(list[Plan])
+        self._decoder = msgspec.msgpack.Decoder(list[Plan | Refused])
         self._entries: list[_Entry] = []
         self._lead: float | None = None  # seconds that the clock of Redis is ahead of ours
         self._next_beat = 0.0  # on our clock
         self._next_look = 0.0
 
     def serve(self, news: bytes) -> None:
-        """Take over what a new horse says that is periodic."""
-        self._entries = [_Entry(plan) for plan in self._decoder.decode(news)]
+        """Take over what a new horse says that is periodic.
+
+        What a hook refuses now stays as the horse before has planned it.
+        """
+        before = {entry.plan.name: entry.plan for entry in self._entries}
+        found = self._decoder.decode(news)
+        plans = [before.get(each.name) if isinstance(each, Refused) else each for each in found]
+        self._entries = [_Entry(plan) for plan in plans if plan is not None]
         self._next_beat = self._next_look = 0.0
 
     def seconds_left(self) -> float:
