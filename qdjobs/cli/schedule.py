@@ -11,7 +11,7 @@ from qdjobs.cli.parameters import json_option
 from qdjobs.cli.text import align, plain, safe_json
 from qdjobs.client.catalogue import read_task_modules
 from qdjobs.client.status import read_statuses
-from qdjobs.monitoring.doctor import show_duration
+from qdjobs.monitoring.doctor import list_names, show_duration
 from qdjobs.monitoring.health import SILENCE
 from qdjobs.schedule.entries import Periodic, Refused, plan, read_schedule
 from qdjobs.schedule.state import State, read_states
@@ -60,7 +60,7 @@ def schedule(as_json: bool) -> None:
     for error in [*unread, *refused]:
         click.echo(plain(error), err=True)
     if unserved := [row.name for row in rows if not row.is_served]:
-        click.echo(f'No living worker enqueues {", ".join(unserved)}.', err=True)
+        click.echo(f'No living worker enqueues {list_names(unserved)}.', err=True)
 
 
 def _read(entries: Mapping[str, Periodic]) -> list[_Row]:

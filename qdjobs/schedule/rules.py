@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 _DAY = 86_400
 _EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001  # of a wall clock, which knows no zone
 _SECOND = timedelta(seconds=1)
+_NO_PLACES = {'localtime', 'posixrules', 'Factory'}  # another time on each machine, or none
+_OTHER_FORMS = ('posix/', 'right/')  # of the same zones; `right` counts leap seconds
 _CHANGE = 3 * 3600  # seconds; no clock is changed by more
 
 # croniter's own: `R` is another time in each process, `H` needs an id.
@@ -226,8 +228,10 @@ def _wrong_line(line: object, reason: str = '') -> InvalidJobError:
 def _require_zone(name: str) -> None:
     try:
         ZoneInfo(name)
+        if name in _NO_PLACES or name.startswith(_OTHER_FORMS):
+            raise LookupError(name)
     except (LookupError, ValueError, TypeError, OSError):  # by what kind of no name it is
-        known = available_timezones()
+        known = available_timezones() - _NO_PLACES
         near = get_close_matches(str(name)[:100], known, n=1)
         hint = f'Did you mean {near[0]!r}?' if near else 'Its form is that of Europe/Berlin.'
         if not known:

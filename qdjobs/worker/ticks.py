@@ -31,6 +31,7 @@ class _Entry:
     tick: int = 0
     following: int = 0
     handled: int = 0  # the last tick with an outcome
+    error: str = ''  # of the last attempt, which is logged
 
     def is_due(self, now: float) -> bool:
         """Return whether its latest tick has no outcome that is known here."""
@@ -107,9 +108,11 @@ class Ticks:
 
     def _note(self, entry: _Entry, outcome: str) -> None:
         name, job_id = entry.plan.name, job_id_of(entry.plan.name, entry.tick)
-        if outcome.startswith('error'):
-            log.error('Periodic job %s cannot be enqueued: %s', name, outcome)
-        elif outcome != 'elsewhen':
+        error = outcome if outcome.startswith('error') else ''
+        if error and error != entry.error:
+            log.error('Periodic job %s cannot be enqueued: %s', name, error)
+        entry.error = error
+        if not error and outcome != 'elsewhen':
             entry.handled = entry.tick
         if outcome == 'added':
             log.info('Periodic job %s: enqueued %s', name, job_id)

@@ -157,6 +157,7 @@ def test_arguments_that_are_too_large_are_refused_by_the_name_of_the_entry(
         ({'timezone': 'UTC'}, "needs every='1h' or cron"),
         ({'every': 0.1}, 'every must be whole seconds, at least one'),
         ({'every': '1h', 'overlap': 'wait'}, "overlap must be 'skip' or 'queue', not 'wait'"),
+        ({'every': '1h', 'overlap': ''}, "overlap must be 'skip' or 'queue', not ''"),
         ({'cron': '0 0 30 2 *'}, 'never matches'),
         ({'every': '1h', 'job_id': 'one'}, 'job_id is for a single job'),
         ({'every': '1h', 'job_delay': '5m'}, 'job_delay is for a single job'),

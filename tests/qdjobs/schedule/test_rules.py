@@ -246,6 +246,10 @@ def test_around_a_change_of_the_clock_the_nearest_ticks_are_found(
         (None, '0 3 * * *', '../etc', 'IANA name'),
         (None, '0 3 * * *', 'Europe', 'IANA name'),
         (None, '0 3 * * *', 3, 'IANA name'),
+        (None, '0 3 * * *', 'localtime', "IANA name, not 'localtime'"),
+        (None, '0 3 * * *', 'posixrules', "IANA name, not 'posixrules'"),
+        (None, '0 3 * * *', 'Factory', "IANA name, not 'Factory'. Its form"),
+        (None, '0 3 * * *', 'right/Europe/Berlin', "Did you mean 'Europe/Berlin'?"),
     ],
 )
 def test_a_rule_that_cannot_be_is_refused(
