@@ -369,7 +369,7 @@ def _when(
     """Return when a task is due, or None if it is not periodic. Raises InvalidJobError."""
     if every is None and cron is None and timezone is None and overlap is None:
         return None
-    return make_when(every, cron, timezone, overlap or 'skip', options)
+    return make_when(every, cron, timezone, 'skip' if overlap is None else overlap, options)
 
 
 def init_job_queue(app: Flask, db: Any = None) -> JobQueue:

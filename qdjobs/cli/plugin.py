@@ -6,13 +6,17 @@ Where there is no application it says so.
 
 import logging
 import os
+import traceback
+from pathlib import Path
 from typing import Any
 
 import click
 from flask import current_app
 from flask.cli import NoAppException, ScriptInfo
 
+import qdjobs
 from qdjobs.cli.invocation import has_application_file
+from qdjobs.errors import JobError
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +61,8 @@ class _OfApplication(click.Command):
             app = info.load_app()
         except NoAppException as error:
             raise click.ClickException(error.format_message()) from error
+        except JobError as error:  # such as that of a task's declaration
+            raise click.ClickException(f'{error} ({_origin(error)})') from error
         command = app.cli.get_command(parent, str(self.name))
         if command is None:
             raise click.ClickException(
@@ -65,6 +71,14 @@ class _OfApplication(click.Command):
         if not current_app:  # as `flask` does for a command that it finds itself
             parent.with_resource(app.app_context())
         return command
+
+
+def _origin(error: BaseException) -> str:
+    """Return the last line outside of this package that has led to an error."""
+    own = str(Path(qdjobs.__file__).parent)
+    lines = traceback.extract_tb(error.__traceback__)
+    frame = [line for line in lines if not line.filename.startswith(own)][-1]
+    return f'{frame.filename}, line {frame.lineno}'
 
 
 jobs = _OfApplication('jobs', short_help='Enqueue, inspect and control background jobs.')

@@ -8,11 +8,12 @@ from typing import Any
 import click
 
 from qdjobs.cli.parameters import json_option
-from qdjobs.cli.text import align, safe_json
+from qdjobs.cli.text import align, plain, safe_json
+from qdjobs.client.catalogue import read_task_modules
 from qdjobs.client.status import read_statuses
-from qdjobs.monitoring.doctor import show_duration
+from qdjobs.monitoring.doctor import list_names, show_duration
 from qdjobs.monitoring.health import SILENCE
-from qdjobs.schedule.entries import Periodic, make_calls, read_schedule
+from qdjobs.schedule.entries import Periodic, Refused, plan, read_schedule
 from qdjobs.schedule.state import State, read_states_of
 
 
@@ -47,16 +48,19 @@ def schedule(as_json: bool) -> None:
     Exit codes: 0, also if no worker enqueues it, which stderr says; 1 if the schedule is wrong, or
     after another error.
     """
-    entries = read_schedule()
-    make_calls(entries)
+    unread = [module.error for module in read_task_modules() if module.error]
+    entries = read_schedule()  # some are declared in modules that workers import first
+    refused = [each.error for each in plan(entries) if isinstance(each, Refused)]
     rows = _read(entries)
     if as_json:
         click.echo(safe_json({'schedule': [_document(row) for row in rows]}))
     else:
         header = ('NAME', 'RULE', 'NEXT', 'LAST', 'SKIPPED', 'TASK')
         click.echo('\n'.join(align([header, *map(_line, rows)])) if rows else 'There is none.')
+    for error in [*unread, *refused]:
+        click.echo(plain(error), err=True)
     if unserved := [row.name for row in rows if not row.is_served]:
-        click.echo(f'No living worker enqueues {", ".join(unserved)}.', err=True)
+        click.echo(f'No living worker enqueues {list_names(unserved)}.', err=True)
 
 
 def _read(entries: Mapping[str, Periodic]) -> list[_Row]:

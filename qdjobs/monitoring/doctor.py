@@ -6,7 +6,7 @@ Changes nothing. Takes two round trips for any number of jobs, and imports every
 """
 
 import shlex
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -19,12 +19,13 @@ from qdjobs.client.redis import redis_connection
 from qdjobs.config import JobConfig, get_config
 from qdjobs.errors import InvalidJobError, QueueUnavailableError, UnknownTaskError
 from qdjobs.monitoring.health import LATE, SILENCE, Health, WorkerHealth, read_health
-from qdjobs.schedule.entries import Periodic, make_calls, read_schedule
+from qdjobs.schedule.entries import Periodic, Refused, plan, read_schedule
 from qdjobs.schedule.state import read_states_of
 
 DEPTH = 1000  # entries of each list that are checked
 MAX_WAIT = 300  # seconds; if a job waits for longer, there are too few workers
 MAX_OUTBOX_WAIT = 60  # seconds, in which any worker relays
+MOST_NAMES = 10  # in one line
 PATIENCE = 5  # seconds for the database of an outbox
 
 
@@ -262,10 +263,13 @@ def _examine_tasks(module: TaskModule) -> Iterator[Finding]:
 def _examine_schedule(command_line: CommandLine) -> Iterator[Finding]:
     try:
         schedule = read_schedule()
-        make_calls(schedule)
+        plans = plan(schedule)
     except (InvalidJobError, UnknownTaskError) as error:
         yield Finding('error', f'{error} No worker starts with it.')
         return
+    for each in plans:
+        if isinstance(each, Refused):
+            yield Finding('error', each.error)
     if schedule:
         try:
             yield from _examine_periodic(schedule, command_line)
@@ -280,7 +284,7 @@ def _examine_periodic(
     served = dict(zip(schedule, states, strict=True))
     unserved = [name for name, state in served.items() if now - (state.served_at or 0.0) > SILENCE]
     if unserved:
-        text = f'No living worker enqueues what is periodic: {", ".join(unserved)}. Start one:'
+        text = f'No living worker enqueues what is periodic: {list_names(unserved)}. Start one:'
         yield Finding('error', text, command_line('worker'))
     old = [
         name
@@ -290,7 +294,7 @@ def _examine_periodic(
     if old:
         yield Finding(
             'warning',
-            f'Workers know another time for what is periodic: {", ".join(old)}. Restart them.',
+            f'Workers know another time for what is periodic: {list_names(old)}. Restart them.',
         )
     if not unserved and not old:
         yield Finding('ok', f'{_count(len(schedule), "periodic job")}, which workers enqueue.')
@@ -308,6 +312,12 @@ def _examine_interfaces(config: JobConfig) -> Iterator[Finding]:
 
 def _count(number: int, noun: str) -> str:
     return f'{number:,} {noun}{"" if number == 1 else "s"}'
+
+
+def list_names(names: Sequence[str]) -> str:
+    """Return names in one line, of which there may be a thousand."""
+    more = len(names) - MOST_NAMES
+    return ', '.join(names[:MOST_NAMES]) + (f' and {more} more' if more > 0 else '')
 
 
 def show_duration(seconds: float) -> str:

@@ -8,7 +8,9 @@ PERIODIC = {
 
 import importlib
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any, Literal, ParamSpec, Unpack, cast, get_args, overload
@@ -30,6 +32,8 @@ MAX_ENTRIES = 1000  # Redis serves no other client while a worker says that it s
 TABLE = 'PERIODIC'  # its name in the module
 _EXTENSION = 'qdjobs_schedule'  # the key of an application's entries in `app.extensions`
 _OF_ONE_JOB = ('job_id', 'job_at', 'job_delay', 'job_after', 'job_after_failure')
+
+log = logging.getLogger(__name__)
 
 P = ParamSpec('P')
 Overlap = Literal['skip', 'queue']
@@ -180,7 +184,7 @@ def _import(name: str) -> ModuleType:
         ) from error
 
 
-class Plan(msgspec.Struct, frozen=True):
+class Plan(msgspec.Struct, frozen=True, tag=True):
     """A checked entry as plain data, for a process that cannot make its call."""
 
     name: str
@@ -190,20 +194,51 @@ class Plan(msgspec.Struct, frozen=True):
     is_own: bool = False  # a task of qdjobs itself
 
 
-def make_plans(queues: Sequence[str] = ()) -> list[Plan]:
-    """Return what a worker of these queues enqueues.
+class Refused(msgspec.Struct, frozen=True, tag=True):
+    """An entry whose call a hook of the application has refused."""
 
-    The hook `before_enqueue` of the current application gets each call, once for all ticks. Raises
-    as `make_calls`, and what the hook raises.
+    name: str
+    error: str  # one line
+
+
+def make_plans(queues: Sequence[str] = ()) -> list[Plan | Refused]:
+    """Return what a worker of these queues enqueues. Raises as `read_schedule` and `plan`."""
+    return plan(_place(read_schedule(), queues))
+
+
+def plan(schedule: Mapping[str, Periodic]) -> list[Plan | Refused]:
+    """Return the plan of each entry. Imports the modules of their tasks.
+
+    The hook `before_enqueue` of the current application gets each call, once for all ticks; but
+    not that of the outbox's relay, which is no call of the application.
+
+    Raises InvalidJobError or UnknownTaskError, which names the entry.
     """
-    schedule, plans = _place(read_schedule(), queues), []
-    for name, call in make_calls(schedule).items():
-        if (hooks := current_hooks()) is not None:
-            hooks.before_enqueue([call])
-        entry = schedule[name]
+    calls = make_calls(schedule)
+    return [_plan(name, schedule[name], call) for name, call in calls.items()]
+
+
+def _plan(name: str, entry: Periodic, call: Call) -> Plan | Refused:
+    is_own = is_own_task(entry.path)
+    with _naming(name):
         packed = pack_calls([call])
-        plans.append(Plan(name, entry.rule, entry.overlap, packed, is_own_task(entry.path)))
-    return plans
+    hooks = current_hooks()
+    if hooks is not None and not is_own:
+        try:
+            hooks.before_enqueue([call])
+            packed = pack_calls([call])
+        except (Exception, SystemExit) as error:  # costs this entry only
+            log.debug('before_enqueue refuses periodic job %s', name, exc_info=True)
+            return Refused(name, _in_one_line(name, error))
+    return Plan(name, entry.rule, entry.overlap, packed, is_own)
+
+
+def _in_one_line(name: str, error: BaseException) -> str:
+    said = next(iter(str(error).splitlines()), '')
+    return (
+        f'Periodic job {name!r} is not enqueued: before_enqueue has raised '
+        f'{type(error).__name__}: {said}'
+    )
 
 
 def _place(schedule: Mapping[str, Periodic], queues: Sequence[str]) -> dict[str, Periodic]:
@@ -236,9 +271,16 @@ def make_calls(schedule: Mapping[str, Periodic]) -> dict[str, Call]:
 
 
 def _make_call(name: str, entry: Periodic) -> Call:
-    try:
+    with _naming(name):
         options = {**entry.options, 'job_id': name}
         return call_from_python(entry.path, entry.args, entry.kwargs, options)
+
+
+@contextmanager
+def _naming(name: str) -> Iterator[None]:
+    """Have an error name the entry."""
+    try:
+        yield
     except UnknownTaskError as error:
         raise UnknownTaskError(f'Periodic job {name!r}: {error}') from error
     except InvalidJobError as error:

@@ -2,7 +2,7 @@
 
 One hash for each, `schedule:<name>`: `tick`, `job` (of the last tick that was not skipped),
 `skipped` (how many ticks were), `served_at` and `rule` (when a worker last served it, and by which
-rule), and `rule:<rule>`: since when that rule is known.
+rule), and `rule:<rule>`: since when that rule is known, and when it was last served.
 """
 
 from collections.abc import Mapping, Sequence

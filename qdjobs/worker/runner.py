@@ -35,7 +35,7 @@ from qdjobs.errors import (
     UnknownTaskError,
 )
 from qdjobs.progress import describe_job
-from qdjobs.schedule.entries import Plan, make_plans
+from qdjobs.schedule.entries import Plan, Refused, make_plans
 from qdjobs.worker import ending, logs
 from qdjobs.worker.application import ApplicationError, load_app
 from qdjobs.worker.ending import Encoded, Ending
@@ -332,12 +332,16 @@ class Runner:
         return Answer((b'', b''))
 
 
-def _plans(queues: Sequence[str]) -> list[Plan]:
+def _plans(queues: Sequence[str]) -> list[Plan | Refused]:
     """Return what is periodic in a worker of these queues. Raises ApplicationError."""
     try:
-        return make_plans(queues)
+        plans = make_plans(queues)
     except JobError as error:
         raise ApplicationError(f'The schedule cannot be used: {error}') from error
+    for plan in plans:
+        if isinstance(plan, Refused):
+            log.error('%s', plan.error)
+    return plans
 
 
 def unreadable(claim: Claim, error: Exception, connection: Redis) -> Ending:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import msgspec
 from redis.exceptions import RedisError
 
-from qdjobs.schedule.entries import Plan
+from qdjobs.schedule.entries import Plan, Refused
 from qdjobs.schedule.state import job_id_of, send_ticks
 from qdjobs.worker.contact import Contact
 
@@ -31,6 +31,7 @@ class _Entry:
     tick: int = 0
     following: int = 0
     handled: int = 0  # the last tick with an outcome
+    error: str = ''  # of the last attempt, which is logged
 
     def is_due(self, now: float) -> bool:
         """Return whether its latest tick has no outcome that is known here."""
@@ -46,15 +47,21 @@ class Ticks:
     def __init__(self, contact: Contact, clock: Callable[[], float] = time.monotonic) -> None:
         self._contact = contact
         self._clock = clock
-        self._decoder = msgspec.msgpack.Decoder(list[Plan])
+        self._decoder = msgspec.msgpack.Decoder(list[Plan | Refused])
         self._entries: list[_Entry] = []
         self._lead: float | None = None  # seconds that the clock of Redis is ahead of ours
         self._next_beat = 0.0  # on our clock
         self._next_look = 0.0
 
     def serve(self, news: bytes) -> None:
-        """Take over what a new horse says that is periodic."""
-        self._entries = [_Entry(plan) for plan in self._decoder.decode(news)]
+        """Take over what a new horse says that is periodic.
+
+        What a hook refuses now stays as the horse before has planned it.
+        """
+        before = {entry.plan.name: entry.plan for entry in self._entries}
+        found = self._decoder.decode(news)
+        plans = [before.get(each.name) if isinstance(each, Refused) else each for each in found]
+        self._entries = [_Entry(plan) for plan in plans if plan is not None]
         self._next_beat = self._next_look = 0.0
 
     def seconds_left(self) -> float:
@@ -101,9 +108,11 @@ class Ticks:
 
     def _note(self, entry: _Entry, outcome: str) -> None:
         name, job_id = entry.plan.name, job_id_of(entry.plan.name, entry.tick)
-        if outcome.startswith('error'):
-            log.error('Periodic job %s cannot be enqueued: %s', name, outcome)
-        elif outcome != 'elsewhen':
+        error = outcome if outcome.startswith('error') else ''
+        if error and error != entry.error:
+            log.error('Periodic job %s cannot be enqueued: %s', name, error)
+        entry.error = error
+        if not error and outcome != 'elsewhen':
             entry.handled = entry.tick
         level = logging.DEBUG if entry.plan.is_own else logging.INFO
         if outcome == 'added':

@@ -4,9 +4,10 @@ import os
 import time
 from pathlib import Path
 
-from flask import Flask
+from flask import Flask, request
 
 from qdjobs import JobQueue
+from qdjobs.client.call import Call
 from qdjobs.progress import current_job
 
 
@@ -38,4 +39,18 @@ def create_shop() -> Flask:
     app = Flask('shop')
     app.config.update(JOB_KEY_PREFIX='shop', JOB_TASK_MODULES='tests.support.periodic_apps')
     JobQueue(app).add('note', note, every='1s')
+    return app
+
+
+def create_refusing() -> Flask:
+    """An application whose hook needs a request for one of two tasks."""
+    app = create_app()
+    queue: JobQueue = app.extensions['job_queue']
+    queue.add('refused', 'tests.support.tasks.app_name', every='1s')
+
+    @queue.before_enqueue
+    def add_address(call: Call) -> None:
+        if call.id == 'refused':
+            call.meta['address'] = request.remote_addr
+
     return app

@@ -6,23 +6,46 @@
 -- not the latest tick now), '' if it has none, or 'error' and why.
 local KEPT = 100 * 86400  -- seconds that an entry is remembered which nobody serves
 local TOLERANCE = 300  -- seconds; what lies further ahead was written under a wrong clock
+local DEPLOY = 600  -- seconds in which workers of two versions may serve an entry
 local MAX_RULES = 20  -- of an entry: during a deploy there are two
 local moment = ARGV[2]
 local time = redis.call('TIME')
 local clock = time[1] + time[2] / 1000000
 
--- Returns since when a rule is known: the ticks before are not missed.
-local function known_since(state, rule)
-  local field = 'rule:' .. rule
-  local since = tonumber(redis.call('HGET', state, field))
-  if since and since <= clock + TOLERANCE then return since end
+-- Returns since when a rule is known, and when it was last served.
+local function times_of(state, rule)
+  local value = redis.call('HGET', state, 'rule:' .. rule)
+  local since, served = string.match(value or '', '^(%S+) ?(%S*)$')
+  return tonumber(since), tonumber(served)
+end
+
+-- Returns whether a rule comes back which another has replaced for longer than a deploy takes.
+local function was_replaced(state, rule, served)
+  local last, at = unpack(redis.call('HMGET', state, 'rule', 'served_at'))
+  if not served or not last or last == rule then return false end
+  local began = times_of(state, last) or clock
+  local ended = math.min(tonumber(at) or 0, clock)
+  return ended - math.max(served, began) > DEPLOY
+end
+
+-- Notes that a rule is served. Returns since when it is known: the ticks before are not missed.
+local function serve(state, rule)
+  local since, served = times_of(state, rule)
+  if not since or since > clock + TOLERANCE or was_replaced(state, rule, served) then
+    since = clock
+  end
   if redis.call('HLEN', state) > MAX_RULES then
     for _, other in ipairs(redis.call('HKEYS', state)) do
       if string.sub(other, 1, 5) == 'rule:' then redis.call('HDEL', state, other) end
     end
   end
-  redis.call('HSET', state, field, string.format('%.6f', clock))
-  return clock
+  local now = string.format('%.6f', clock)
+  redis.call(
+    'HSET', state, 'served_at', now, 'rule', rule,
+    'rule:' .. rule, string.format('%.6f ', since) .. now
+  )
+  redis.call('EXPIRE', state, KEPT)
+  return since
 end
 
 local function has_ended(id)
@@ -32,9 +55,7 @@ end
 
 local function run(entry, first)
   local state = key('schedule', entry.name)
-  redis.call('HSET', state, 'served_at', string.format('%.6f', clock), 'rule', entry.rule)
-  redis.call('EXPIRE', state, KEPT)
-  local since = known_since(state, entry.rule)
+  local since = serve(state, entry.rule)
   if entry.tick == 0 then return '' end
   if clock < entry.tick or clock >= entry.following then return 'elsewhen' end
   local found = redis.call('HMGET', state, 'tick', 'job')

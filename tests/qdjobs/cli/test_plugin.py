@@ -93,6 +93,19 @@ def test_an_application_that_cannot_be_used_is_one_sentence(
     assert says in line
 
 
+def test_a_wrong_declaration_is_one_line_that_says_where_it_is(
+    installed: Path, nowhere: Path
+) -> None:
+    (nowhere / 'app.py').write_text(
+        "from qdjobs import JobQueue\n\n@JobQueue().task('t', cron='0 3 * *')\ndef t(): pass\n"
+    )
+    done = flask(installed, nowhere, 'jobs', 'worker')
+    assert (done.returncode, done.stdout) == (1, '')
+    [line] = done.stderr.splitlines()
+    assert line.startswith('Error: cron must be a line of five fields')
+    assert line.endswith(f"not '0 3 * *'. ({nowhere / 'app.py'}, line 3)")
+
+
 def test_with_an_application_its_own_command_runs_in_its_context(
     installed: Path, nowhere: Path
 ) -> None:

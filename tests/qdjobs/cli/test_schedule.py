@@ -1,14 +1,18 @@
 """`flask jobs schedule`: what is periodic, when it is due next, and how its last job ended."""
 
+import importlib
 import json
 import re
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
+from flask import Flask
 from redis import Redis
 
-from qdjobs import enqueue_background_job
+from qdjobs import JobQueue, enqueue_background_job
+from qdjobs.client.call import Call
 from qdjobs.config import environment_config
 from qdjobs.testing import run_jobs
 from tests.support.shell import refused, run
@@ -89,3 +93,36 @@ def test_a_wrong_schedule_is_one_line(settings: pytest.MonkeyPatch) -> None:
     settings.setenv('JOB_SCHEDULE', 'tests.support.nowhere')
     environment_config.cache_clear()
     refused(run('schedule'), 'JOB_SCHEDULE', 'tests.support.nowhere')
+
+
+def test_what_a_hook_refuses_is_said() -> None:
+    queue = JobQueue()
+
+    @queue.before_enqueue
+    def refuse(call: Call) -> None:
+        raise ValueError('no tenant')
+
+    app = Flask('shop')
+    queue.init_app(app)
+    result = app.test_cli_runner().invoke(args=['jobs', 'schedule'])
+    said = "Periodic job 'note' is not enqueued: before_enqueue has raised ValueError: no tenant"
+    assert said in result.stderr.splitlines()
+    assert result.exit_code == 0
+    result = app.test_cli_runner().invoke(args=['jobs', 'doctor'])
+    assert f'✗ {said}' in re.sub('\n +', ' ', result.output)
+
+
+def test_it_imports_the_task_modules_first(settings: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    settings.delenv('JOB_SCHEDULE')
+    settings.setenv('JOB_TASK_MODULES', 'late_tasks,late_nowhere')
+    environment_config.cache_clear()
+    settings.syspath_prepend(str(tmp_path))
+    (tmp_path / 'late_shop.py').write_text('from qdjobs import JobQueue\nqueue = JobQueue()\n')
+    (tmp_path / 'late_tasks.py').write_text(
+        "from late_shop import queue\n@queue.task('late', every='1h')\ndef late() -> None: pass\n"
+    )
+    app = Flask('shop')
+    importlib.import_module('late_shop').queue.init_app(app)
+    result = app.test_cli_runner().invoke(args=['jobs', 'schedule'])
+    assert result.stdout.splitlines()[1].split()[:3] == ['late', 'every', '1h']
+    assert "there is no module 'late_nowhere'" in result.stderr

@@ -18,7 +18,7 @@ from app import create_app
 from libraries.job_manager import enqueue_background_job, get_job_status, wait_for_job
 from qdjobs.client.control import pause_workers
 from qdjobs.config import environment_config
-from qdjobs.monitoring.doctor import clean_up, set_in_server
+from qdjobs.monitoring.doctor import clean_up, list_names, set_in_server
 from qdjobs.server import embedded_redis, free_port
 from tests.support.applications import shared_app, use_redis
 from tests.support.apps import create_shop
@@ -252,6 +252,12 @@ def test_a_schedule_that_nobody_serves(connection: Redis) -> None:
     assert Report().marks('Workers know another time for what is periodic: note. Restart') == '!'
     connection.hset('rq:schedule:note', 'served_at', time.time() - 120)
     assert Report().marks('No living worker enqueues what is periodic: note.') == '✗'
+
+
+def test_of_many_names_ten_are_in_a_line() -> None:
+    names = [f'n{number}' for number in range(1000)]
+    assert list_names(names) == 'n0, n1, n2, n3, n4, n5, n6, n7, n8, n9 and 990 more'
+    assert list_names(names[:10]).endswith(', n9')
 
 
 def test_a_schedule_that_is_wrong(settings: pytest.MonkeyPatch) -> None:

@@ -2,16 +2,18 @@
 
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from flask import Flask
 
 from qdjobs import InvalidJobError, JobError, JobQueue
+from qdjobs.client.call import Call
+from qdjobs.client.tasks import RELAY_OUTBOX
 from qdjobs.config import environment_config
 from qdjobs.schedule import cron, every
-from qdjobs.schedule.entries import make_calls, make_plans, read_schedule
+from qdjobs.schedule.entries import Plan, Refused, make_calls, make_plans, plan, read_schedule
 from qdjobs.schedule.rules import Cron, Every
 from tests.support.tasks import add, fail
 
@@ -91,6 +93,62 @@ def test_a_hook_sees_the_call_of_an_entry(queue: JobQueue) -> None:
     assert seen == [NOTE]
 
 
+@pytest.fixture
+def shop(queue: JobQueue) -> Iterator[None]:
+    """The context of an application with a hook that refuses the task add and an outbox's relay."""
+
+    @queue.before_enqueue
+    def refuse(call: Call) -> None:
+        if call.task.path in {ADD, RELAY_OUTBOX}:
+            raise RuntimeError('Working outside of a request.\n\nThis typically means')
+
+    queue.add('cleanup', NOTE, every='1h')
+    app = Flask('shop')
+    app.config['JOB_TASK_MODULES'] = 'tests.support'
+    queue.init_app(app)
+    with app.app_context():
+        yield
+
+
+@pytest.mark.usefixtures('shop')
+def test_a_hook_that_raises_costs_one_entry() -> None:
+    refused, planned = plan({'sum': every('1h').run(ADD, 1), **read_schedule()})
+    assert isinstance(planned, Plan)
+    assert refused == Refused(
+        'sum',
+        "Periodic job 'sum' is not enqueued: before_enqueue has raised RuntimeError: "
+        'Working outside of a request.',
+    )
+
+
+@pytest.mark.usefixtures('shop')
+def test_a_hook_does_not_see_the_relay_of_an_outbox() -> None:
+    [planned] = plan({'qdjobs-outbox': every(5).run(RELAY_OUTBOX)})
+    assert isinstance(planned, Plan)
+
+
+def test_what_a_hook_adds_that_cannot_travel_costs_one_entry(queue: JobQueue) -> None:
+    queue.before_enqueue(lambda call: call.meta.update(by=object()))
+    app = Flask('shop')
+    app.config['JOB_TASK_MODULES'] = 'tests.support'
+    queue.init_app(app)
+    with app.app_context():
+        [refused] = plan({'sum': every('1h').run(ADD, 1)})
+    assert isinstance(refused, Refused)
+    assert 'InvalidJobError: job_meta' in refused.error
+
+
+def test_arguments_that_are_too_large_are_refused_by_the_name_of_the_entry(
+    settings: pytest.MonkeyPatch,
+) -> None:
+    settings.setenv('JOB_TASK_MODULES', 'tests.support')
+    settings.setenv('JOB_MAX_ARGUMENTS', '1')
+    environment_config.cache_clear()
+    large = every('1h').run('tests.support.tasks.echo', 'x' * 1_100_000)
+    with pytest.raises(InvalidJobError, match="Periodic job 'sum': The arguments of"):
+        plan({'sum': large})
+
+
 @pytest.mark.parametrize(
     ('options', 'says'),
     [
@@ -99,6 +157,7 @@ def test_a_hook_sees_the_call_of_an_entry(queue: JobQueue) -> None:
         ({'timezone': 'UTC'}, "needs every='1h' or cron"),
         ({'every': 0.1}, 'every must be whole seconds, at least one'),
         ({'every': '1h', 'overlap': 'wait'}, "overlap must be 'skip' or 'queue', not 'wait'"),
+        ({'every': '1h', 'overlap': ''}, "overlap must be 'skip' or 'queue', not ''"),
         ({'cron': '0 0 30 2 *'}, 'never matches'),
         ({'every': '1h', 'job_id': 'one'}, 'job_id is for a single job'),
         ({'every': '1h', 'job_delay': '5m'}, 'job_delay is for a single job'),

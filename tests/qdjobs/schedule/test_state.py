@@ -115,13 +115,69 @@ def test_a_rule_that_became_known_far_ahead_is_known_from_now_on(
 ) -> None:
     connection.hset(HASH, 'rule:every 1h', now(connection) + 10 * HOUR)
     assert send(10) == 'done'
-    assert abs(float(connection.hget(HASH, 'rule:every 1h') or 0) - now(connection)) < 60
+    since, served = (connection.hget(HASH, 'rule:every 1h') or b'').split()
+    assert abs(float(since) - now(connection)) < 60
+    assert abs(float(served) - now(connection)) < 60
 
 
 def test_a_new_rule_does_not_run_for_what_was_due_before(connection: Redis, send: Send) -> None:
     connection.hset(HASH, mapping={'rule:0 5 * * * UTC': 0, 'tick': now(connection) - 20})
     assert send(10) == 'done'
     assert list_jobs() == []
+
+
+OTHER = '0 5 * * * UTC'
+
+
+def served(connection: Redis, own: float, other: tuple[float, float]) -> None:
+    """Say how long ago the rule was last served, and from when until when another was after it."""
+    moment = now(connection)
+    began, ended = (moment - ago for ago in other)
+    connection.hset(
+        HASH,
+        mapping={
+            'rule:every 1h': f'0.0 {moment - own}',
+            f'rule:{OTHER}': f'{began} {ended}',
+            'rule': OTHER,
+            'served_at': ended,
+        },
+    )
+
+
+def test_a_rule_that_comes_back_does_not_run_for_what_was_due_before(
+    connection: Redis, send: Send
+) -> None:
+    served(connection, 2 * HOUR, (2 * HOUR, 5))
+    assert send(10) == 'done'
+    assert send(10) == 'done'
+    assert list_jobs() == []
+    connection.hset(HASH, 'rule:every 1h', f'{now(connection) - 8} {now(connection)}')
+    assert send(5) == 'added'  # the next tick
+
+
+def test_a_rule_that_a_rolling_deploy_brings_back_misses_no_tick(
+    connection: Redis, send: Send
+) -> None:
+    served(connection, 500, (500, 5))
+    assert send(10) == 'added'
+
+
+def test_a_rule_that_is_served_beside_another_misses_no_tick(connection: Redis, send: Send) -> None:
+    served(connection, 10, (30 * HOUR, 0))
+    assert send(5) == 'added'
+
+
+def test_a_tick_that_no_worker_saw_runs_late(connection: Redis, send: Send) -> None:
+    connection.hset(HASH, 'rule:every 1h', f'0.0 {now(connection) - 50 * HOUR}')
+    connection.hset(HASH, mapping={'rule': 'every 1h', 'served_at': now(connection) - 50 * HOUR})
+    assert send(10) == 'added'
+
+
+def test_a_tick_that_no_worker_saw_runs_late_though_another_rule_was_there_for_a_minute(
+    connection: Redis, send: Send
+) -> None:
+    served(connection, 50 * HOUR, (70, 10))
+    assert send(5) == 'added'
 
 
 def test_the_rules_of_an_entry_are_bounded(connection: Redis, send: Send) -> None:

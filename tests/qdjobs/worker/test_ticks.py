@@ -22,7 +22,7 @@ from qdjobs.client.enqueue import pack_calls
 from qdjobs.client.redis import get_connection
 from qdjobs.config import environment_config
 from qdjobs.monitoring.counts import read_counts
-from qdjobs.schedule.entries import Plan
+from qdjobs.schedule.entries import Plan, Refused
 from qdjobs.schedule.rules import Every
 from qdjobs.schedule.state import job_id_of, read_states, send_ticks
 from qdjobs.testing import run_jobs
@@ -300,16 +300,35 @@ def test_what_redis_refuses_is_tried_again(
     served = serve(connection, plan_of(30 * 86_400), clock)
     know_rule('every 30d')
     connection.set('rq:queue:default', 'no list')
-    for _ in range(3):
+    for _ in range(5):
         served.run_if_due()
-    assert 'Periodic job note cannot be enqueued: error WRONGTYPE' in caplog.text
+        clock.now += 3
+    assert caplog.text.count('Periodic job note cannot be enqueued: error WRONGTYPE') == 1
     connection.delete('rq:queue:default')
-    clock.now += 3
+    served.run_if_due()
+    assert len(ticks()) == 1
+
+
+def test_what_a_hook_refuses_for_a_later_horse_stays_as_it_was(connection: Redis) -> None:
+    served = serve(connection, plan_of(30 * 86_400), Clock())
+    know_rule('every 30d')
+    served.serve(msgspec.msgpack.encode([Refused('note', 'why'), Refused('other', 'why')]))
     served.run_if_due()
     assert len(ticks()) == 1
 
 
 # How a worker knows what is periodic
+
+
+def test_a_hook_that_raises_costs_one_entry_and_not_the_worker(
+    own_worker: Worker, tmp_path: Path, notes: Path
+) -> None:
+    with own_worker(**APP | {'JOB_APP': 'tests.support.periodic_apps:create_refusing'}):
+        eventually(lambda: lines_of(notes))
+    lines = (tmp_path / 'worker.log').read_text().splitlines()
+    [line] = [line for line in lines if 'refused' in line]
+    assert "Periodic job 'refused' is not enqueued: before_enqueue has raised RuntimeError" in line
+    assert not any('Traceback' in line for line in lines)
 
 
 def test_a_table_needs_no_application(own_worker: Worker, notes: Path) -> None:
