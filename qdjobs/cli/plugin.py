@@ -14,7 +14,6 @@ import click
 from flask import current_app
 from flask.cli import NoAppException, ScriptInfo
 
-import qdjobs
 from qdjobs.cli.invocation import has_application_file
 from qdjobs.errors import JobError
 
@@ -75,7 +74,7 @@ class _OfApplication(click.Command):
 
 def _origin(error: BaseException) -> str:
     """Return the last line outside of this package that has led to an error."""
-    own = str(Path(qdjobs.__file__).parent)
+    own = f'{Path(__file__).parents[1]}{os.sep}'
     lines = traceback.extract_tb(error.__traceback__)
     frame = [line for line in lines if not line.filename.startswith(own)][-1]
     return f'{frame.filename}, line {frame.lineno}'
