@@ -207,7 +207,7 @@ def claim_of(connection: Redis, job_id: str) -> Claim:
 
 
 def enqueue_dependents(
-    connection: Redis, parent: str, cursor: str, limit: int
+    connection: Redis, parent: str | bytes, cursor: str, limit: int
 ) -> tuple[str, list[str]]:
     """Enqueue jobs that wait for an ended one, about `limit` of them. Safe to repeat.
 
@@ -217,13 +217,13 @@ def enqueue_dependents(
     return reply[0].decode(), [job_id.decode() for job_id in reply[1]]
 
 
-def pending_dependents(connection: Redis, latest: float, limit: int) -> list[str]:
+def pending_dependents(connection: Redis, latest: float, limit: int) -> list[bytes]:
     """Return ended jobs whose dependents were to be looked at by a time, up to a limit."""
     found: Any = connection.zrangebyscore(_pending_dependents(), 0, latest, 0, limit)
-    return [member.decode(errors='replace') for member in found]
+    return list(found)
 
 
-def forget_pending(connection: Redis, parent: str) -> None:
+def forget_pending(connection: Redis, parent: bytes) -> None:
     """Remove the note that the dependents of a job are to be looked at."""
     connection.zrem(_pending_dependents(), parent)
 

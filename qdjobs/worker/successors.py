@@ -21,7 +21,7 @@ PAGE = 100  # dependents in one step: Redis serves no other client meanwhile
 log = logging.getLogger(__name__)
 
 
-def enqueue_all_dependents(connection: Redis, parent: str, seconds: float) -> bool:
+def enqueue_all_dependents(connection: Redis, parent: str | bytes, seconds: float) -> bool:
     """Enqueue the dependents of an ended job, for at most about `seconds`.
 
     Returns whether that was all. Until then, a note has maintenance repeat it. Raises RedisError.

@@ -645,6 +645,7 @@ def test_what_others_wait_for_is_not_forgotten(connection: Redis) -> None:
     # As it is until a worker has looked at the dependents of a job.
     connection.hset(waiting.key, 'status', 'deferred')
     connection.sadd(f'rq:job:{job_id}:dependents', waiting.id)
+    connection.sadd(f'rq:job::{waiting.id}:dependencies', job_id)
     connection.zadd('rq:pending-dependents', {job_id: 1})
     assert delete_job(job_id) == 'deleted'
     assert get_job_status(waiting.id)['status'] == 'queued'

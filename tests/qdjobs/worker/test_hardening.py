@@ -292,9 +292,10 @@ def has_ended(connection: Redis, key: bytes) -> bool:
 
 def require_tidying(connection: Redis, worker: SharedWorker) -> None:
     """Fail unless the worker tidies, and then lives; it does so every half second."""
+    lock = 'rq:tidying:default,high,low'
     for _ in range(2):
-        connection.delete('rq:tidying')
-        eventually(lambda: worker.poll() is not None or connection.exists('rq:tidying'))
+        connection.delete(lock)
+        eventually(lambda: worker.poll() is not None or connection.exists(lock))
     assert worker.poll() is None
     require_living(worker)
 
@@ -336,6 +337,7 @@ def test_a_bad_record_among_those_with_dependents_ends_no_worker(
     )
     connection.zadd('rq:pending-dependents', {member: 1})
     require_tidying(connection, shared_worker)
+    assert connection.zcard('rq:pending-dependents') == 0
 
 
 def test_commands_that_are_none_end_nothing(
