@@ -22,10 +22,11 @@ from qdjobs.client.call import Call, call_from_python
 from qdjobs.client.enqueue import pack_arguments, pack_calls, pack_metas
 from qdjobs.client.hooks import current_hooks
 from qdjobs.client.names import NamedTask
+from qdjobs.client.options import After, AfterFailure, Duration, given_options
 from qdjobs.client.outboxes import Waiting
 from qdjobs.client.stand_in import stand_in
 from qdjobs.client.status import Status
-from qdjobs.client.tasks import OPTION_PREFIX, TaskOrPath
+from qdjobs.client.tasks import TaskOrPath
 from qdjobs.errors import InvalidJobError, QueueUnavailableError
 from qdjobs.outbox.commits import RelayThread, note_added
 from qdjobs.outbox.connections import OwnConnections, begin
@@ -82,6 +83,19 @@ class JobOutbox:
         task: TaskOrPath,
         /,
         *args: Any,
+        job_queue: str | None = None,
+        job_timeout: Duration | None = None,
+        job_max_retries: int | None = None,
+        job_retry_delay: Duration | None = None,
+        job_delay: Duration | None = None,
+        job_at: datetime | None = None,
+        job_after: After | None = None,
+        job_after_failure: AfterFailure | None = None,
+        job_on_success: str | None = None,
+        job_on_failure: str | None = None,
+        job_id: str | None = None,
+        job_result_ttl: Duration | None = None,
+        job_meta: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> OutboxJob:
         """Check a call as `enqueue_background_job` does, and add it as a row by the session.
@@ -94,15 +108,13 @@ class JobOutbox:
         Raises UnknownTaskError or InvalidJobError, also for a session whose transaction the job
         cannot belong to, and QueueUnavailableError if there is no table.
         """
+        options = given_options(locals())
         session = checked_session(session, self.engine, self.table)
-        given = {name: value for name, value in kwargs.items() if name.startswith(OPTION_PREFIX)}
-        own = {name: value for name, value in kwargs.items() if name not in given}
-        options = {name: value for name, value in given.items() if value is not None}
         if isinstance(task, str) and '.' not in task and self.find is not None:
             named = self.find(task)
             task, options = named.path, {**named.options, **options}
         with self._context():
-            call = call_from_python(task, args, own, options)
+            call = call_from_python(task, args, kwargs, options)
             hooks = current_hooks()
             with hooks.around_enqueue([call]) if hooks is not None else nullcontext():
                 self._add(session, call)

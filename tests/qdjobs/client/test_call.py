@@ -30,6 +30,7 @@ from qdjobs.client.signature import Enqueue
 from qdjobs.client.tasks import check_call, resolve_task
 from qdjobs.config import environment_config
 from qdjobs.errors import InvalidJobError
+from qdjobs.outbox import JobOutbox
 from tests.support.tasks import convert
 from workers.svg_tasks import generate_complex_svg
 
@@ -225,7 +226,8 @@ def test_a_converted_value_is_as_good_as_one_from_python(name: str, value: Any) 
 
 
 @pytest.mark.parametrize(
-    'function', [enqueue_background_job, enqueue_background_jobs, JobQueue.enqueue]
+    'function',
+    [enqueue_background_job, enqueue_background_jobs, JobQueue.enqueue, JobOutbox.enqueue],
 )
 def test_the_options_are_in_the_signatures(function: Callable[..., Any]) -> None:
     parameters = inspect.signature(function).parameters

@@ -221,11 +221,11 @@ def test_a_row_whose_job_waits_already_makes_no_second_one(
 def test_the_job_of_a_row_is_what_it_would_have_been(
     unattended: JobOutbox, sessions: Sessions, connection: Redis
 ) -> None:
-    options = {'job_timeout': '2m', 'job_meta': {'a': 1}, 'job_result_ttl': 5}
+    options: dict[str, Any] = {'job_timeout': '2m', 'job_meta': {'a': 1}, 'job_result_ttl': 5}
     with sessions.begin() as session:
         unattended.enqueue(session, ADD, 1, b=2, job_id='one', **options)
     unattended.relay()
-    enqueue_background_job(ADD, 1, b=2, job_id='two', **options)  # type: ignore[call-overload]
+    enqueue_background_job(ADD, 1, b=2, job_id='two', **options)
     one, two = (connection.hgetall(f'rq:job:{job_id}') for job_id in ('one', 'two'))
     differing = {name for name, value in one.items() if two[name] != value}
     assert differing == {b'created_at', b'enqueued_at'}
