@@ -82,7 +82,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
     assert names == FILES | about | {f'{NAME}.dist-info/licenses/LICENSE'}
     assert 'qdjobs/py.typed' in names
     folders = {Path(name).parent.parent.name for name in names if name.endswith('.lua')}
-    assert folders == {'client', 'worker', 'monitoring'}
+    assert folders == {'client', 'worker', 'monitoring', 'schedule'}
     assert f'Version: {qdjobs.__version__}' in metadata
     assert 'License-Expression: MIT' in metadata
 
