@@ -267,6 +267,7 @@ def test_what_is_wrong_is_told_at_its_field_or_in_the_server_s_words(
     problem(page, '>= 20')
 
 
+@pytest.mark.slow
 def test_what_the_browser_remembers_need_not_make_sense_or_exist(
     visit: Visit, shared_worker: SharedWorker
 ) -> None:

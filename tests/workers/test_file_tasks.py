@@ -302,6 +302,7 @@ def test_a_time_out_ends_the_job_and_the_next_attempt_does_what_is_missing(
     assert report_of(job.id)['outcomes'][1]['result'] == str(converted('big.csv.json'))
 
 
+@pytest.mark.slow
 def test_a_killed_attempt_is_gone_on_with(upload: Upload, own_worker: Worker) -> None:
     done = [upload('a.csv', 'a\n1\n'), upload('b.csv', 'a\n2\n')]
     slow = upload_dir() / 'slow.parquet'

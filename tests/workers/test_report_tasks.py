@@ -349,6 +349,7 @@ def test_without_a_date_it_is_that_of_the_run() -> None:
     assert any(f'{day.day} {day:%B} {day.year}' in page.extract_text() for day in days)
 
 
+@pytest.mark.slow
 def test_a_user_has_a_sheet_of_their_own_that_is_always_the_same() -> None:
     users: list[int | str] = [
         211,

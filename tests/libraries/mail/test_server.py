@@ -105,6 +105,7 @@ def test_an_error_after_the_acceptance_is_none(answer: str) -> None:
         assert len(mailbox.envelopes) == 1
 
 
+@pytest.mark.slow
 def test_a_server_may_think_about_a_message_for_longer(settings: pytest.MonkeyPatch) -> None:
     settings.setattr(mail_server, 'TIMEOUT', 3.0)
     with run_server() as mailbox:

@@ -93,6 +93,7 @@ def test_redis_away_is_one_line_that_says_what_to_do() -> None:
 # Two applications on one Redis
 
 
+@pytest.mark.slow
 def test_a_prefix_keeps_an_application_s_jobs_apart(connection: Redis) -> None:
     other = enqueue_background_job(ADD, 1)
     plain = create_plain()

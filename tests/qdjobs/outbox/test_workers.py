@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from flask import Flask
 from redis import Redis
 from sqlalchemy import Engine
@@ -42,6 +43,7 @@ def test_a_worker_relays_what_its_process_has_left(
     assert 'qdjobs-outbox' not in log
 
 
+@pytest.mark.slow
 def test_workers_of_other_queues_than_the_first_relay_too(
     engine: Engine,
     unattended: JobOutbox,

@@ -188,6 +188,7 @@ HOURS = st.one_of(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=10)
 @given(
     minute=MINUTES,

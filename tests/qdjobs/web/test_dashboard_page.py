@@ -135,6 +135,7 @@ def test_an_operator_finds_a_failed_job_and_requeues_it(
     assert said == []
 
 
+@pytest.mark.slow
 def test_requeueing_and_deleting_from_the_list(
     visit: Visit, address: str, said: list[str], shared_worker: SharedWorker
 ) -> None:

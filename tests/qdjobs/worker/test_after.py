@@ -65,6 +65,7 @@ def test_another_worker_goes_on_where_one_has_died(
         eventually(lambda: get_job_status(child.id)['status'] == expected)
 
 
+@pytest.mark.slow
 def test_a_parent_that_has_failed_expires_with_what_waits_for_it(
     connection: Redis, own_worker: Worker
 ) -> None:

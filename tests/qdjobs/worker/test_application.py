@@ -101,6 +101,7 @@ def test_a_worker_without_any_task_module_claims_nothing() -> None:
     assert get_job_status(job.id)['status'] == 'queued'
 
 
+@pytest.mark.slow
 def test_a_name_that_a_living_worker_has_is_one_line(own_worker: Worker, connection: Redis) -> None:
     with own_worker('--name', 'twin') as worker:
         eventually(lambda: connection.exists('rq:worker:twin'))

@@ -216,6 +216,7 @@ def test_while_workers_are_paused_one_job_waits(own_worker: Worker, notes: Path)
         eventually(lambda: waiting['id'] in lines_of(notes))
 
 
+@pytest.mark.slow
 def test_an_idle_worker_that_waits_for_long_is_on_time(own_worker: Worker) -> None:
     slow = {'JOB_IDLE_WAIT': '20', 'JOB_HEARTBEAT_INTERVAL': '20', 'INTERVAL': '2s'}
     with own_worker(**APP | slow):

@@ -665,6 +665,7 @@ def test_a_job_deleted_or_cancelled_while_it_runs(
             assert connection.zrange('rq:leases', 0, -1) == []
 
 
+@pytest.mark.slow
 def test_a_deleted_job_of_a_dead_worker_leaves_nothing(
     connection: Redis, own_worker: Worker, shared_worker: SharedWorker, begun: Path
 ) -> None:
@@ -711,6 +712,7 @@ def test_callbacks(connection: Redis, queue: Queue, begun: Path) -> None:
         assert connection.get(f'callback:{job.id}') == name.encode()
 
 
+@pytest.mark.slow
 @with_a_worker
 def test_a_callback_has_its_own_time_out(connection: Redis, queue: Queue) -> None:
     """RQ gives a callback 60 seconds of its own, after the task's."""
@@ -720,6 +722,7 @@ def test_a_callback_has_its_own_time_out(connection: Redis, queue: Queue) -> Non
     assert connection.get(f'callback:{job.id}') == b'success'
 
 
+@pytest.mark.slow
 def test_a_callback_that_outlasts_the_lease_leaves_the_job_stopped(
     connection: Redis, queue: Queue, own_worker: Worker, shared_worker: SharedWorker, begun: Path
 ) -> None:
