@@ -14,6 +14,7 @@ from qdjobs.client.call import Call
 from qdjobs.errors import QueueUnavailableError
 
 _KEY = 'qdjobs_outbox'  # in the `info` of a session: its Pending of each outbox, by `on_commit`
+_BREATH = 0.005  # seconds that a request has to end before its rows are relayed
 _PAUSE = 1.0  # seconds after a failed attempt, in which there is no other
 
 log = logging.getLogger(__name__)
@@ -91,6 +92,7 @@ class RelayThread:
 
     def _run(self, woken: threading.Event) -> None:
         while woken.wait():
+            time.sleep(_BREATH)  # both run Python code, one at a time
             woken.clear()
             try:
                 self._relay()

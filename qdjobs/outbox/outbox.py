@@ -13,7 +13,6 @@ from flask import Flask, has_app_context
 from flask.globals import app_ctx
 from redis.exceptions import ResponseError
 from sqlalchemy import Connection, Engine, MetaData, delete, inspect, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.orm import Session, scoped_session
 from sqlalchemy.pool import SingletonThreadPool, StaticPool
@@ -35,7 +34,7 @@ from qdjobs.outbox.relay import read_queues, relay_queue
 from qdjobs.outbox.savepoints import repair_savepoints
 from qdjobs.outbox.sending import claim_marker
 from qdjobs.outbox.sessions import Source, checked_session, engine_of
-from qdjobs.outbox.table import is_missing, outbox_table
+from qdjobs.outbox.table import is_missing, make_upsert, outbox_table
 
 log = logging.getLogger(__name__)
 
@@ -68,6 +67,7 @@ class JobOutbox:
         """
         self.table = outbox_table(MetaData() if metadata is None else metadata)
         self.engine = engine_of(source, self.table)
+        self._upsert = make_upsert(self.table, self.engine.dialect.name)
         repair_savepoints(self.engine)
         self.app = app
         self.find = find
@@ -130,19 +130,8 @@ class JobOutbox:
             'meta': metas[0] if metas else None,
             'created_at': datetime.now(UTC),
         }
-        dialect = postgresql if self.engine.dialect.name == 'postgresql' else sqlite
-        statement = dialect.insert(self.table).values(row)
-        # A job of this id that waits is the same job, as in Redis; a refused row is none, and is
-        # replaced. PostgreSQL locks the row in either case, so that no relay sends it before the
-        # data of this transaction are committed.
-        new = {name: statement.excluded[name] for name in ('seq', *row)}
-        statement = statement.on_conflict_do_update(
-            index_elements=[self.table.c.job_id],
-            set_={**new, 'error': None},
-            where=self.table.c.error.is_not(None),
-        )
         try:
-            session.execute(statement)
+            session.execute(self._upsert, row)
         except DBAPIError as error:
             if is_missing(error):
                 raise _no_table() from error

@@ -13,10 +13,15 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    bindparam,
 )
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects.postgresql import Insert as PostgresInsert
+from sqlalchemy.dialects.sqlite import Insert as SqliteInsert
 from sqlalchemy.exc import DBAPIError
 
 NAME = 'qdjobs_outbox'
+ADDED = ('job_id', 'queue', 'task', 'packed', 'meta', 'created_at')  # columns that a call fills
 
 OutboxRow = Any  # a Row, whose parameters differ between SQLAlchemy 2.0 and 2.1
 
@@ -49,3 +54,19 @@ def is_missing(error: DBAPIError) -> bool:
     cause = error.orig
     code = getattr(cause, 'sqlstate', None) or getattr(cause, 'pgcode', None)
     return code == '42P01' or 'no such table' in str(cause)
+
+
+def make_upsert(table: Table, dialect: str) -> PostgresInsert | SqliteInsert:
+    """Return the statement that adds a row; its parameters are the values of ADDED.
+
+    A job of its id that waits is the same job, as in Redis; a refused row is none, and is replaced.
+    PostgreSQL locks the row in either case, so that no relay sends it before the data of this
+    transaction are committed.
+    """
+    insert = postgresql.insert(table) if dialect == 'postgresql' else sqlite.insert(table)
+    statement = insert.values({name: bindparam(name) for name in ADDED})
+    return statement.on_conflict_do_update(
+        index_elements=[table.c.job_id],
+        set_={name: statement.excluded[name] for name in ('seq', *ADDED)} | {'error': None},
+        where=table.c.error.is_not(None),
+    )
