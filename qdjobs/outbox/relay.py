@@ -80,7 +80,7 @@ def _take_locked(
     outcome = _Outcome()
     # Each statement must see what was committed before it.
     reading = engine.execution_options(isolation_level='READ COMMITTED')
-    with reading.begin() as connection:
+    with begin(reading) as connection:
         yield _lock_next(connection, table, queue), outcome
         _write(connection, table, outcome)
 
