@@ -7,10 +7,16 @@ from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Any, Literal
+from typing import Any
 from uuid import uuid4
 
-from qdjobs.client.options import JobOptions, parse_options, unknown_option
+from qdjobs.client.options import (
+    FOLLOWER_NAMES,
+    FollowerName,
+    JobOptions,
+    parse_options,
+    unknown_option,
+)
 from qdjobs.client.tasks import OPTION_PREFIX, Task, TaskOrPath, resolve_task
 from qdjobs.config import get_config
 from qdjobs.errors import InvalidJobError, UnknownTaskError, short_repr
@@ -42,21 +48,23 @@ class Call:
     ) -> 'Call':
         """Return the call of checked arguments. Raises InvalidJobError as `Task.accept` does."""
         task.accept(args, kwargs)
-        for name in ('on_success', 'on_failure'):
-            if (path := getattr(options, name)) is not None:
-                _check_follower(path, f'job_{name}')
         return cls(task, args, kwargs, options, job_id, deepcopy(dict(options.meta)))
 
 
-def follower_call(call: Call, end: Literal['success', 'failure']) -> Call | None:
-    """Return the call of the task that is to follow an end of a job, or None if there is none."""
-    options = call.options
-    path = options.on_success if end == 'success' else options.on_failure
-    if path is None:
-        return None
-    given = {'job_queue': options.queue, 'job_max_retries': FOLLOWER_RETRIES}
-    follower = call_from_python(path, (call.id,), {}, given)
-    return replace(follower, id=f'{call.id}-on-{end}', meta=call.meta)
+def follower_call(call: Call, name: FollowerName) -> Call:
+    """Return the call of the task that is to follow an end of a job, which must have one."""
+    given = {'job_queue': call.options.queue, 'job_max_retries': FOLLOWER_RETRIES}
+    follower = call_from_python(getattr(call.options, name), (call.id,), {}, given)
+    return replace(follower, id=f'{call.id}-{name.replace("_", "-")}', meta=call.meta)
+
+
+def _parse(given: Mapping[str, Any]) -> JobOptions:
+    """Return the options of calls. Raises InvalidJobError, or UnknownTaskError for what follows."""
+    options = parse_options(given, get_config())
+    for name in FOLLOWER_NAMES:
+        if (path := getattr(options, name)) is not None:
+            _check_follower(path, f'{OPTION_PREFIX}{name}')
+    return options
 
 
 def _check_follower(path: str, option: str) -> None:
@@ -87,7 +95,7 @@ def call_from_python(
     task = resolve_task(task_or_path)
     if unknown := _option_names(kwargs):
         raise unknown_option(unknown[0])
-    options = parse_options(given, get_config())
+    options = _parse(given)
     return Call.of(task, *task.pack(args, kwargs), options, options.job_id or str(uuid4()))
 
 
@@ -98,7 +106,7 @@ def call_from_json(path: str, params: Mapping[str, Any], given: Mapping[str, Any
     """
     task = resolve_task(path)
     kwargs = task.read_json(params)
-    options = parse_options(given, get_config())
+    options = _parse(given)
     return Call.of(task, (), kwargs, options, options.job_id or str(uuid4()))
 
 
@@ -108,7 +116,7 @@ def call_from_text(path: str, texts: Mapping[str, str], given: Mapping[str, Any]
     Raises UnknownTaskError or InvalidJobError.
     """
     task = resolve_task(path)
-    options = parse_options(given, get_config())
+    options = _parse(given)
     kwargs = task.read_text(texts)
     return Call.of(task, (), kwargs, options, options.job_id or str(uuid4()))
 
@@ -122,7 +130,7 @@ def calls_from_python(
     InvalidJobError.
     """
     task = resolve_task(task_or_path)
-    options = parse_options(given, get_config())
+    options = _parse(given)
     if not isinstance(calls, Iterable):
         raise InvalidJobError(f'The calls must be a list of mappings, not {short_repr(calls)}.')
     bounded = list(islice(calls, MAX_CALLS + 1))

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from datetime import UTC, datetime
 from itertools import islice
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 from redis import Redis
@@ -18,7 +18,14 @@ from rq.utils import utcformat
 from qdjobs.client.call import Call, call_from_python, calls_from_python, follower_call
 from qdjobs.client.hooks import current_hooks
 from qdjobs.client.job import job_class
-from qdjobs.client.options import After, AfterFailure, Duration, given_options, retry_delays
+from qdjobs.client.options import (
+    FOLLOWER_NAMES,
+    After,
+    AfterFailure,
+    Duration,
+    given_options,
+    retry_delays,
+)
 from qdjobs.client.payload import (
     MAX_DEPTH,
     PlainSerializer,
@@ -56,8 +63,7 @@ _AFTER_FAILURE = {
     'cancel': ('after_failure', 'cancel'),
 }
 
-_ENDS: tuple[Literal['success', 'failure'], ...] = ('success', 'failure')
-_FIELDS_OF_FOLLOWERS = tuple(f'on_{end}_data' for end in _ENDS)
+_FIELDS_OF_FOLLOWERS = tuple(f'{name}_data' for name in FOLLOWER_NAMES)
 
 _script = Script(LUA / 'enqueue.lua', COUNT, AFTER, ADD)
 
@@ -209,14 +215,6 @@ def pack_again(packed: Packed, job_id: str) -> Packed:
     return Packed(msgspec.msgpack.encode(request), values)
 
 
-def pack_template(call: Call) -> tuple[AddRequest, bytes]:
-    """Return what a script needs to add jobs of a call later, except their ids, and the data."""
-    [job] = _make_jobs([call])
-    [payload] = pack_arguments([call])
-    request = msgspec.structs.replace(_request([call], [job]), created_at='')
-    return request, zlib.compress(payload)
-
-
 def _pack(calls: Sequence[Call]) -> tuple[list[Job], Packed]:
     payloads = pack_arguments(calls)
     metas, fields = pack_metas(calls), ['data']
@@ -279,15 +277,16 @@ def _pack_followers(
     shared: list[str] = []
     fields: list[str] = []
     values: list[bytes] = []
-    options = calls[0].options
-    for end in _ENDS if options.on_success or options.on_failure else ():
-        followers = [call for each in calls if (call := follower_call(each, end)) is not None]
-        if followers:
-            template = pack_template(followers[0])[0]
-            shared += (f'on_{end}', msgspec.json.encode(template).decode())
-            fields += (f'on_{end}_data', f'on_{end}_delays')
-            values += map(zlib.compress, pack_arguments(followers))
-            values += [json.dumps(retry_delays(call.options)).encode() for call in followers]
+    for name in FOLLOWER_NAMES:
+        if getattr(calls[0].options, name) is None:
+            continue
+        followers = [follower_call(call, name) for call in calls]
+        first = followers[:1]
+        template = msgspec.structs.replace(_request(first, _make_jobs(first)), created_at='')
+        shared += (name, msgspec.json.encode(template).decode())
+        fields += (f'{name}_data', f'{name}_delays')
+        values += map(zlib.compress, pack_arguments(followers))
+        values += [json.dumps(retry_delays(call.options)).encode() for call in followers]
     if fields and metas:
         fields.append('follower_meta')
         values += metas

@@ -34,6 +34,7 @@ class HasId(Protocol):
 
 After = str | HasId | Sequence[str | HasId]
 AfterFailure = Literal['wait', 'run', 'cancel']
+FollowerName = Literal['on_success', 'on_failure']
 
 
 class Options(TypedDict, total=False):
@@ -60,6 +61,7 @@ FOLLOWERS: tuple[Literal['job_on_success', 'job_on_failure'], ...] = (
 )
 
 _KNOWN = Options.__optional_keys__
+FOLLOWER_NAMES: tuple[FollowerName, ...] = get_args(FollowerName)  # the fields of JobOptions
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from qdjobs.client.hooks import current_hooks
 from qdjobs.client.names import NamedTask
 from qdjobs.client.options import After, AfterFailure, Duration, given_options
 from qdjobs.client.outboxes import Waiting
-from qdjobs.client.stand_in import stand_in
+from qdjobs.client.stand_in import StandIn, stand_in
 from qdjobs.client.status import Status
 from qdjobs.client.tasks import TaskOrPath
 from qdjobs.errors import InvalidJobError, QueueUnavailableError
@@ -140,8 +140,8 @@ class JobOutbox:
 
     def _committed(self, calls: Sequence[Call], bind: Engine | Connection) -> None:
         """Have the rows relayed, of which a session has just committed some."""
-        if stand_in() is not None:
-            self._hand_over(calls, bind)
+        if (other := stand_in()) is not None:
+            self._hand_over(other, calls, bind)
         elif self._is_private:
             try:
                 self.relay()
@@ -150,7 +150,7 @@ class JobOutbox:
         else:
             self._thread.wake()
 
-    def _hand_over(self, calls: Sequence[Call], bind: Engine | Connection) -> None:
+    def _hand_over(self, other: StandIn, calls: Sequence[Call], bind: Engine | Connection) -> None:
         """Hand committed calls to what takes the place of Redis in a test.
 
         The session can be bound to a connection with a transaction that the test rolls back.
@@ -165,13 +165,12 @@ class JobOutbox:
             session.commit()
         for job_id in there:
             batch = [by_id[job_id]]
-            if (other := stand_in()) is not None:
-                with self._context():
-                    arguments, metas = pack_arguments(batch), pack_metas(batch)
-                    try:
-                        other.enqueue(batch, arguments, metas)
-                    except InvalidJobError as error:  # as of a relay, which fails no commit
-                        log.error('No job can be made of %s: %s', job_id, error)
+            with self._context():
+                arguments, metas = pack_arguments(batch), pack_metas(batch)
+                try:
+                    other.enqueue(batch, arguments, metas)
+                except InvalidJobError as error:  # as of a relay, which fails no commit
+                    log.error('No job can be made of %s: %s', job_id, error)
 
     def relay(self, *, refused: bool = False, seconds: float | None = None) -> int:
         """Make a job of each committed row, and return of how many.

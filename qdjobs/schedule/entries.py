@@ -249,13 +249,15 @@ def _place(schedule: Mapping[str, Periodic], queues: Sequence[str]) -> dict[str,
     """
     known = get_config().queues
     queue = next((name for name in queues if name in known), known[0])
-    options = Options(job_queue=queue)
-    return {
-        _in_queue(name, queue) if entry.is_anywhere else name: (
-            replace(entry, options={**entry.options, **options}) if entry.is_anywhere else entry
-        )
-        for name, entry in schedule.items()
-    }
+    placed = {}
+    for name, entry in schedule.items():
+        if entry.is_anywhere:
+            options = Options(**entry.options)
+            options['job_queue'] = queue
+            placed[_in_queue(name, queue)] = replace(entry, options=options)
+        else:
+            placed[name] = entry
+    return placed
 
 
 def _in_queue(name: str, queue: str) -> str:

@@ -7,8 +7,9 @@ from datetime import UTC, datetime
 
 from rq.utils import utcformat
 
-from qdjobs.client.call import Call, follower_call
+from qdjobs.client.call import follower_call
 from qdjobs.client.enqueue import pack_arguments, pack_metas
+from qdjobs.client.options import FollowerName
 from qdjobs.client.stand_in import using
 from qdjobs.client.states import ENDED
 from qdjobs.testing.attempt import WORKER, resolving_anew, run_attempt
@@ -17,6 +18,7 @@ from qdjobs.testing.recorded import RecordedJobs
 from qdjobs.worker.lease import Lease
 from qdjobs.worker.untrusted import restore_job
 
+FOLLOWED_BY: dict[str, FollowerName] = {'finished': 'on_success', 'failed': 'on_failure'}
 MAX_DEPTH = 30  # jobs inside one another
 
 
@@ -52,15 +54,11 @@ class EagerMemory(Memory):
                 raise raised
 
     def _go_on_after(self, record: Record) -> None:
-        if record.state == 'finished':
-            self._follow(follower_call(record.call, 'success'))
-        elif record.state == 'failed':
-            self._follow(follower_call(record.call, 'failure'))
+        name = FOLLOWED_BY.get(record.state)
+        if name is not None and getattr(record.call.options, name) is not None:
+            follower = [follower_call(record.call, name)]
+            self.enqueue(follower, pack_arguments(follower), pack_metas(follower))
         self.settle()
-
-    def _follow(self, call: Call | None) -> None:
-        if call is not None:
-            self.enqueue([call], pack_arguments([call]), pack_metas([call]))
 
 
 @contextmanager

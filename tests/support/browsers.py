@@ -1,7 +1,6 @@
 """Pages in a Chromium that the tests of a process share."""
 
 import contextlib
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +8,8 @@ from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Error, sync_playwright
+
+from tests.support.missing import report, require
 
 CHROMIUM = shutil.which('chromium') or shutil.which('chromium-browser')
 ARGUMENTS = [
@@ -63,19 +64,13 @@ def _forget(context: BrowserContext) -> None:
 
 def require_chromium(path: str | None) -> str:
     """Where Chromium is. Without it, tests of pages are skipped, and fail in CI."""
-    if path is not None:
-        return path
-    missing = 'There is no Chromium: the pages are not tested.'
-    if os.environ.get('CI') == 'true':
-        pytest.fail(missing)
-    pytest.skip(missing)
+    return require(path, 'There is no Chromium: the pages are not tested.')
 
 
 def report_missing(path: str | None, reporter: pytest.TerminalReporter) -> None:
     """Say at the end of the session that the pages have not been tested, if so."""
-    if path is None:
-        reporter.section('NO CHROMIUM, SO THE PAGES ARE NOT TESTED', red=True, bold=True)
-        reporter.line("Install Debian's `chromium` to test them; CI does.", red=True)
+    title = 'NO CHROMIUM, SO THE PAGES ARE NOT TESTED'
+    report(path, reporter, title, "Install Debian's `chromium` to test them; CI does.")
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from sqlalchemy.exc import OperationalError
 
 from qdjobs.outbox import JobOutbox
 from qdjobs.server import HOST, free_port
+from tests.support.missing import report, require
 from tests.support.outages import standing
 
 _INITDB = shutil.which('initdb') or next(
@@ -102,19 +103,13 @@ class PostgresServer:
 
 def require_initdb(path: str | None) -> str:
     """Where `initdb` is. Without it, tests of PostgreSQL are skipped, and fail in CI."""
-    if path is not None:
-        return path
-    missing = 'There is no PostgreSQL: the outbox is tested with SQLite only.'
-    if os.environ.get('CI') == 'true':
-        pytest.fail(missing)
-    pytest.skip(missing)
+    return require(path, 'There is no PostgreSQL: the outbox is tested with SQLite only.')
 
 
 def report_missing_postgresql(reporter: pytest.TerminalReporter) -> None:
     """Say at the end of the session that PostgreSQL has not been tested with, if so."""
-    if _INITDB is None:
-        reporter.section('NO POSTGRESQL, SO THE OUTBOX IS NOT TESTED WITH IT', red=True, bold=True)
-        reporter.line("Install Debian's `postgresql` to do so; CI does.", red=True)
+    title = 'NO POSTGRESQL, SO THE OUTBOX IS NOT TESTED WITH IT'
+    report(_INITDB, reporter, title, "Install Debian's `postgresql` to do so; CI does.")
 
 
 @contextmanager

@@ -16,12 +16,15 @@ local function enqueue_waiting(id, queue, moment, ttl, at_front)
   wake_up(queue)
 end
 
+-- Returns the keys of a job but those of its runs.
+local function keys_of(id)
+  return {job_key(id), key('results', id), dependencies_of(id), dependents_of(id)}
+end
+
 -- Lets an ended job be kept until those that wait for it have been looked at.
 local function keep_for_dependents(id, expiry)
   redis.call('HSET', job_key(id), 'kept_until', expiry)
-  for _, name in ipairs({job_key(id), key('results', id), dependencies_of(id), dependents_of(id)}) do
-    redis.pcall('PERSIST', name)
-  end
+  for _, name in ipairs(keys_of(id)) do redis.pcall('PERSIST', name) end
   redis.call('ZADD', PENDING, 0, id)
 end
 
@@ -62,9 +65,7 @@ local function cancel_waiting(id, queue, task, moment, ttl)
   if redis.call('EXISTS', dependents_of(id)) == 1 then
     keep_for_dependents(id, now() + ttl)
   else  -- the results are those of attempts before it was cancelled
-    for _, name in ipairs({job_key(id), key('results', id), dependencies_of(id)}) do
-      redis.call('EXPIRE', name, ttl)
-    end
+    for _, name in ipairs(keys_of(id)) do redis.call('EXPIRE', name, ttl) end
   end
   -- RQ never cleans this registry and sets no expiry on jobs that it cancels: do both here.
   local registry = key('canceled', queue)
@@ -138,8 +139,7 @@ local function settle_dependents(parent, moment, cursor, count, is_deleted)
   redis.call('ZREM', PENDING, parent)
   if kept_until then
     redis.call('HDEL', job_key(parent), 'kept_until')
-    for _, name in ipairs({job_key(parent), dependents_of(parent), key('results', parent),
-                           dependencies_of(parent)}) do
+    for _, name in ipairs(keys_of(parent)) do
       redis.call('EXPIREAT', name, math.floor(kept_until))
     end
   end

@@ -2,8 +2,8 @@
 -- ARGV: prefix, 1 to include results, job ids.
 -- Returns for each job nil, or {values of FIELDS, `data` if the hash does not name the task, the
 -- last outcomes, newest first, ids of jobs that it still waits for}; 'later' if the results before it
--- were so large that it must be read by another call. FIELDS are STATUS_FIELDS in status.py. A return value is included
--- only if it is the job's result. A key of the wrong type affects its own job only.
+-- were so large that it must be read by another call. FIELDS are STATUS_FIELDS in status.py. A return
+-- value is included only if it is the job's result. A key of the wrong type affects its own job only.
 local FIELDS = {'status', 'origin', 'created_at', 'started_at', 'ended_at', 'meta', 'task',
                 'blocked_by'}
 local TASK = 7  -- its index
