@@ -21,6 +21,7 @@ from qdjobs.errors import (
 )
 from qdjobs.extension import JobQueue, init_job_queue
 from qdjobs.progress import CurrentJob, Progress, current_job, report_progress, track
+from qdjobs.sentinel import JobRedis
 from qdjobs.worker import JobWorker
 
 __version__ = '0.2.0'
@@ -34,6 +35,7 @@ __all__ = [
     'JobError',
     'JobNotFoundError',
     'JobQueue',
+    'JobRedis',
     'JobWorker',
     'Options',
     'PermanentJobError',

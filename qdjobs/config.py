@@ -12,12 +12,15 @@ from difflib import get_close_matches
 from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, overload
+from urllib.parse import parse_qsl
 
 from flask import Flask, current_app, has_app_context
-from redis import Redis
+from redis import ConnectionPool
+from redis.exceptions import RedisError
 from rq.defaults import RQ_KEY_PREFIX
 
 from qdjobs.errors import short_repr
+from qdjobs.sentinel import OPTIONS, add_options, connection_options
 
 QUEUES = ('high', 'default', 'low')  # the default of JOB_QUEUES; the highest priority first
 EXTENSION = 'qdjobs'  # the key of an application's JobConfig in `app.extensions`
@@ -26,11 +29,13 @@ _DAY = 86_400
 MAX_DURATION = 366 * _DAY  # seconds
 MIN_INTERVAL, MAX_INTERVAL = 0.01, 20.0  # seconds
 MAX_RESULT = 300  # megabytes; encoded, Redis accepts no more than 512
+MAX_REPLICAS = 10
 MAX_ARGUMENTS = 60  # megabytes; a worker reads no more than 64
 
 # The first two in the order in which `rq worker` reads them, so that web and worker agree.
 VARIABLES = (
-    'RQ_REDIS_URL', 'REDIS_URL', 'JOB_KEY_PREFIX', 'JOB_QUEUES', 'JOB_TASK_MODULES', 'JOB_APP',
+    'RQ_REDIS_URL', 'REDIS_URL', 'JOB_REDIS_OPTIONS', 'JOB_WAIT_REPLICAS',
+    'JOB_KEY_PREFIX', 'JOB_QUEUES', 'JOB_TASK_MODULES', 'JOB_APP',
     'JOB_SCHEDULE',
     'JOB_RESULT_TTL', 'JOB_FAILURE_TTL', 'JOB_MAX_ARGUMENTS', 'JOB_MAX_RESULT', 'JOB_LEASE',
     'JOB_MAX_WORKER_DEATHS', 'JOB_UNKNOWN_TASK_GRACE', 'JOB_SHUTDOWN_GRACE', 'JOB_HORSE_MAX_JOBS',
@@ -54,6 +59,7 @@ class JobConfig:
     """
 
     redis_url: str = field(repr=False)  # can contain a password
+    wait_replicas: int | None  # that must have a job, or its outcome; None: the primary is enough
     key_prefix: str  # of every key in Redis, RQ's included
     queues: tuple[str, ...]  # in the order in which workers serve them
     task_modules: tuple[str, ...]  # packages or modules whose functions can be tasks
@@ -184,6 +190,7 @@ def _as_text(key: str, value: Any) -> str:
 def _read(env: Mapping[str, str]) -> JobConfig:
     return JobConfig(
         redis_url=_redis_url(env),
+        wait_replicas=_whole(env, 'JOB_WAIT_REPLICAS', None, MAX_REPLICAS),
         key_prefix=_key_prefix(env),
         queues=_queues(env),
         task_modules=_task_modules(env.get('JOB_TASK_MODULES') or 'workers'),
@@ -213,14 +220,17 @@ def _read(env: Mapping[str, str]) -> JobConfig:
 
 def _redis_url(env: Mapping[str, str]) -> str:
     name = 'RQ_REDIS_URL' if env.get('RQ_REDIS_URL') else 'REDIS_URL'
-    url = env.get(name) or 'redis://localhost:6379/0'
+    options = env.get(OPTIONS) or ''
+    url = add_options(env.get(name) or 'redis://localhost:6379/0', options)
     try:
-        Redis.from_url(url).connection_pool.make_connection()  # opens no socket
-    except (ValueError, TypeError):
+        parse_qsl(options, strict_parsing=bool(options))
+        ConnectionPool(**connection_options(url)).make_connection()  # opens no socket
+    except (ValueError, TypeError, RedisError):
         # Without the cause, which can contain the password.
         raise ValueError(
-            f'{name} must be of the form redis://user:password@host:6379/0, or begin with '
-            'rediss:// or unix://, and its options must be those of redis-py.'
+            f'{name} must be of the form redis://user:password@host:6379/0, begin with rediss:// '
+            'or unix://, or name Sentinels: redis+sentinel://user:password@host1,host2:26379/service.'
+            f' Its options, and those of {OPTIONS}, must be those of redis-py.'
         ) from None
     return url
 

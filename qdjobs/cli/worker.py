@@ -8,7 +8,7 @@ import click
 from flask.cli import ScriptInfo
 
 from qdjobs.cli.invocation import FILES
-from qdjobs.client.redis import redis_connection
+from qdjobs.client.redis import redis_connection, redis_key
 from qdjobs.config import VARIABLES, WEB_SECRETS, JobConfig, get_config
 
 
@@ -36,7 +36,7 @@ def worker(context: click.Context, arguments: tuple[str, ...]) -> None:
             f'{unknown[0]!r} is no queue of this application: there are {", ".join(config.queues)}.'
         )
     with redis_connection() as connection:
-        connection.ping()  # or it says here what to do
+        connection.exists(redis_key('workers', 'x'))  # or it says here what to do
     app = _import_path(context.ensure_object(ScriptInfo).app_import_path)
     command = [sys.executable, '-m', 'rq.cli', 'worker', '--worker-class', 'qdjobs.JobWorker']
     sys.stdout.flush()
@@ -51,7 +51,12 @@ def _environment(config: JobConfig, app: str) -> dict[str, str]:
     names = [name for name in VARIABLES if name not in WEB_SECRETS]
     other = {name: value for name, value in os.environ.items() if name not in names}
     mine = {name: config.variables[name] for name in names if name in config.variables}
-    own = {'REDIS_URL': config.redis_url, 'RQ_KEY_PREFIX': config.key_prefix, 'JOB_APP': app}
+    own = {
+        'REDIS_URL': config.redis_url,
+        'RQ_CONNECTION_CLASS': 'qdjobs.JobRedis',
+        'RQ_KEY_PREFIX': config.key_prefix,
+        'JOB_APP': app,
+    }
     return other | mine | own
 
 

@@ -195,7 +195,8 @@ def send_packed(connection: Redis, packed: Packed, once_for: int = 0, once_as: s
     under another `once_as` it can be added again.
     """
     moment = utcformat(datetime.now(UTC))
-    return _script(connection, [moment, once_for, once_as, packed.request, *packed.values])
+    arguments = [moment, once_for, once_as, packed.request, *packed.values]
+    return _script(connection, arguments, must_last=True)
 
 
 def pack_calls(calls: Sequence[Call]) -> Packed:

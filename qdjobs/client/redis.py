@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from redis import ConnectionPool, Redis
 from redis.backoff import NoBackoff
@@ -17,6 +16,9 @@ from redis.connection import Connection
 from redis.exceptions import (
     AuthenticationError,
     BusyLoadingError,
+    ClusterCrossSlotError,
+    ClusterDownError,
+    MovedError,
     NoScriptError,
     ReadOnlyError,
     RedisError,
@@ -26,8 +28,9 @@ from redis.retry import Retry
 
 from qdjobs.client.stand_in import stand_in
 from qdjobs.client.states import LUA_STATES
-from qdjobs.config import get_config
+from qdjobs.config import JobConfig, get_config
 from qdjobs.errors import QueueUnavailableError
+from qdjobs.sentinel import SentinelConnection, connection_options, names_sentinels, show_address
 
 LUA = Path(__file__).with_name('lua')
 # Functions for the scripts that count jobs, let jobs wait for others, or add jobs.
@@ -38,6 +41,10 @@ _COMMON = LUA / 'common.lua'
 # Together less than two seconds: a new connection and its first answer.
 _CONNECT_TIMEOUT = 0.6  # seconds
 _ANSWER_TIMEOUT = 0.9  # seconds
+_REPLICATION_TIMEOUT = 0.5  # seconds, of those of an answer
+
+_CLUSTER_ERRORS = (MovedError, ClusterCrossSlotError, ClusterDownError)
+NO_CLUSTER = 'RQ works with one server, or with Sentinel: name one of these in REDIS_URL.'
 
 
 def get_connection() -> Redis:
@@ -50,16 +57,22 @@ def connect(url: str) -> Redis:
     # Protocol 2 without driver info needs no handshake, which takes several round trips. Not over
     # TLS: there redis-py mistakes the server's first bytes for an unread answer.
     no_handshake: dict[str, Any] = {'protocol': 2, 'driver_info': None}
-    pool = _Pool.from_url(
-        url,
-        **({} if url.startswith('rediss://') else no_handshake),
-        socket_connect_timeout=_CONNECT_TIMEOUT,
-        socket_timeout=_ANSWER_TIMEOUT,
+    options: dict[str, Any] = {
+        **({} if url.startswith('rediss') else no_handshake),
+        # By Sentinel a new connection asks for the address, and the server for its role.
+        'socket_connect_timeout': _CONNECT_TIMEOUT / 2
+        if names_sentinels(url)
+        else _CONNECT_TIMEOUT,
+        'socket_timeout': _ANSWER_TIMEOUT,
         # By default redis-py repeats a failed command up to ten times. An enqueue must not be
         # repeated without its caller's knowledge.
-        retry=Retry(NoBackoff(), 0),
-    )
-    return Redis.from_pool(pool)
+        'retry': Retry(NoBackoff(), 0),
+    }
+    return Redis.from_pool(_Pool(**options | connection_options(url)))
+
+
+class NotReplicatedError(RedisError):
+    """Too few replicas have confirmed a write."""
 
 
 class _NotConnectedError(RedisError):
@@ -71,9 +84,15 @@ class _Pool(ConnectionPool):
 
     def get_connection(self, *args: Any, **options: Any) -> Connection:
         try:
-            return super().get_connection(*args, **options)
+            connection = super().get_connection(*args, **options)
+            if isinstance(connection, SentinelConnection) and connection.is_outdated:
+                # The former primary may be cut off, and not know of the new one.
+                self.release(connection)
+                self.disconnect(inuse_connections=False)
+                connection = super().get_connection(*args, **options)
         except RedisError as error:
             raise _NotConnectedError(str(error)) from error
+        return connection
 
 
 @contextmanager
@@ -90,16 +109,38 @@ def redis_connection(job_id: str | None = None) -> Iterator[Redis]:
     try:
         yield get_connection()
     except RedisError as error:
-        if isinstance(error, ReadOnlyError):
-            # A demoted primary keeps its connections: the next call connects anew, to the primary
-            # of then. Connections that other threads are using are theirs to drop.
+        if may_be_former_primary(error):
+            # It keeps its connections: the next call connects anew, to the primary of then.
+            # Connections that other threads are using are theirs to drop.
             get_connection().connection_pool.disconnect(inuse_connections=False)
-        reason = str(error).rstrip('.')
         raise QueueUnavailableError(
-            f'Redis at {address()} does not answer or does not accept: {reason}. '
-            'Is it running, and is it the one that REDIS_URL names?',
+            f'Redis at {address()} {_what_is_wrong(error)}',
             None if _is_refused(error) else job_id,
         ) from error
+
+
+def may_be_former_primary(error: RedisError) -> bool:
+    """Return whether the server may have been a primary that has been replaced."""
+    return isinstance(error, (ReadOnlyError, NotReplicatedError)) or str(error).startswith(
+        ('NOREPLICAS', 'MASTERDOWN', 'UNBLOCKED')
+    )
+
+
+def _what_is_wrong(error: RedisError) -> str:
+    reason = str(error).rstrip('.')
+    if isinstance(error, NotReplicatedError):
+        return f'has done it, but {reason}. A fail-over now may undo it.'
+    if isinstance(error, _CLUSTER_ERRORS):
+        return f'is a node of a cluster: {reason}. {NO_CLUSTER}'
+    if 'CERTIFICATE_VERIFY_FAILED' in reason:
+        return (
+            f'has a certificate that cannot be verified: {reason}. Name the file of its authority: '
+            'JOB_REDIS_OPTIONS=ssl_ca_certs=… (docs/redis.md).'
+        )
+    return (
+        f'does not answer or does not accept: {reason}. '
+        'Is it running, and is it the one that REDIS_URL names?'
+    )
 
 
 def _is_refused(error: RedisError) -> bool:
@@ -112,8 +153,7 @@ def _is_refused(error: RedisError) -> bool:
 
 def address() -> str:
     """Return the address of Redis, without the user and the password in its URL."""
-    url = urlsplit(get_config().redis_url)
-    return f'{url.hostname}:{url.port or 6379}' if url.hostname else url.path
+    return show_address(get_config().redis_url)
 
 
 class Script:
@@ -133,13 +173,45 @@ class Script:
         self._source = f'{head}{LUA_STATES}{constants}{"".join(files)}'
         self._sha = hashlib.sha1(self._source.encode(), usedforsecurity=False).hexdigest()
 
-    def __call__(self, connection: Redis, arguments: Sequence[Any]) -> Any:
-        """Run the script. Its first argument is the key prefix, `arguments` follow."""
-        prefix = get_config().key_prefix
+    def __call__(self, connection: Redis, arguments: Sequence[Any], must_last: bool = False) -> Any:
+        """Run the script. Its first argument is the key prefix, `arguments` follow.
+
+        With `must_last`, return once JOB_WAIT_REPLICAS replicas have all that it has seen. Raises
+        NotReplicatedError otherwise.
+        """
+        config = get_config()
+        prefix = config.key_prefix
+        # The two keys are for a cluster. It keeps them apart, and refuses the script for that
+        # before anything is written.
+        head = (2, f'{prefix}:queues', f'{prefix}:workers', prefix)
+        if must_last and config.wait_replicas is not None:
+            return self._run_and_wait(connection, [*head, *arguments], config)
         try:
-            return connection.evalsha(self._sha, 0, prefix, *arguments)
+            return connection.evalsha(self._sha, *head, *arguments)
         except NoScriptError:
-            return connection.eval(self._source, 0, prefix, *arguments)
+            return connection.eval(self._source, *head, *arguments)
+
+    def _run_and_wait(self, connection: Redis, arguments: list[Any], config: JobConfig) -> Any:
+        with connection.pipeline(transaction=False) as pipeline:
+            pipeline.evalsha(self._sha, *arguments)
+            # WAIT waits for what its connection has written last, which is nothing if the script
+            # has found its work done by an earlier call. A message is always replicated.
+            pipeline.publish(f'{config.key_prefix}:replicated', '')
+            milliseconds = int(_REPLICATION_TIMEOUT * 1000)
+            pipeline.execute_command('WAIT', config.wait_replicas, milliseconds)
+            reply, _, confirmed = pipeline.execute(raise_on_error=False)
+        if isinstance(reply, NoScriptError):
+            connection.script_load(self._source)
+            return self._run_and_wait(connection, arguments, config)
+        for each in (reply, confirmed):
+            if isinstance(each, RedisError):
+                raise each
+        if confirmed < config.wait_replicas:
+            raise NotReplicatedError(
+                f'only {confirmed} of {config.wait_replicas} replicas (JOB_WAIT_REPLICAS) have '
+                f'confirmed it within {_REPLICATION_TIMEOUT} s'
+            )
+        return reply
 
 
 def redis_key(kind: str, name: str) -> str:

@@ -15,12 +15,13 @@ from rq.defaults import RQ_KEY_PREFIX
 
 from qdjobs.client.catalogue import TaskModule, read_task_modules
 from qdjobs.client.outboxes import Waiting, current_outbox
-from qdjobs.client.redis import redis_connection
+from qdjobs.client.redis import NO_CLUSTER, redis_connection
 from qdjobs.config import JobConfig, get_config
 from qdjobs.errors import InvalidJobError, QueueUnavailableError, UnknownTaskError
 from qdjobs.monitoring.health import LATE, SILENCE, Health, WorkerHealth, read_health
 from qdjobs.schedule.entries import Periodic, Refused, plan, read_schedule
 from qdjobs.schedule.state import read_states_of
+from qdjobs.sentinel import find_primary, names_sentinels
 
 DEPTH = 1000  # entries of each list that are checked
 MAX_WAIT = 300  # seconds; if a job waits for longer, there are too few workers
@@ -68,6 +69,11 @@ def _examine_redis(config: JobConfig) -> Iterator[Finding]:
     yield Finding('ok', f'{server} {version} answers.')
     if str(info.get('redis_version', '7')).partition('.')[0] in map(str, range(1, 7)):
         yield Finding('error', 'It is too old for a JobWorker: use Redis 7 or Valkey, or newer.')
+    if info.get('cluster_enabled'):
+        yield Finding('error', f'It is a node of a cluster. {NO_CLUSTER}')
+    if info.get('role') == 'slave':
+        yield Finding('error', 'It is a replica, which accepts no job: name its primary.')
+    yield from _examine_replicas(config, server, info)
     if {info.get('aof_last_write_status'), info.get('rdb_last_bgsave_status')} & {'err'}:
         yield Finding('error', f'{server} cannot write to its disk: see its log, and free space.')
     if info.get('aof_enabled'):
@@ -91,14 +97,41 @@ def _examine_redis(config: JobConfig) -> Iterator[Finding]:
         )
 
 
+def _examine_replicas(config: JobConfig, server: str, info: Mapping[str, Any]) -> Iterator[Finding]:
+    wanted, connected = config.wait_replicas, info.get('connected_slaves', 0)
+    if wanted is None:
+        if names_sentinels(config.redis_url):
+            yield Finding(
+                'note',
+                'JOB_WAIT_REPLICAS is not set: a fail-over loses the jobs that no replica has '
+                'received by then.',
+            )
+    elif connected < wanted:
+        yield Finding(
+            'error',
+            f'It has {_count(connected, "replica")}, but JOB_WAIT_REPLICAS is {wanted}: no job '
+            'can be enqueued.',
+        )
+    else:
+        yield Finding('ok', f'It has {_count(connected, "replica")}; {wanted} must have each job.')
+    if wanted is not None and 'min_slaves_good_slaves' not in info:
+        yield Finding(
+            'warning',
+            'A primary that is cut off from its replicas goes on. Put "min-replicas-to-write 1" '
+            'into the configuration file of each server; until it restarts:',
+            set_in_server(config, server, 'min-replicas-to-write', '1'),
+        )
+
+
 def set_in_server(config: JobConfig, server: str, name: str, value: str) -> str:
     """Return the command that changes a setting of the server. It asks for a password, if any."""
     url = urlsplit(config.redis_url)
     if url.scheme == 'unix':
         where = ['-s', url.path]
     else:
-        where = ['-h', url.hostname or 'localhost', '-p', str(url.port or 6379)]
-        where += ['--tls'] if url.scheme == 'rediss' else []
+        host, port = _host_and_port(config.redis_url)
+        where = ['-h', host, '-p', str(port)]
+        where += ['--tls'] if url.scheme.startswith('rediss') else []
     user = ['--user', url.username] if url.username else []
     password = ['--askpass'] if _has_password(config) else []
     return shlex.join(
@@ -106,10 +139,19 @@ def set_in_server(config: JobConfig, server: str, name: str, value: str) -> str:
     )
 
 
+def _host_and_port(url: str) -> tuple[str, int]:
+    if names_sentinels(url):
+        return find_primary(url)
+    parts = urlsplit(url)
+    return parts.hostname or 'localhost', parts.port or 6379
+
+
 def clean_up(config: JobConfig) -> str:
     """Return the command of RQ that runs its clean-up."""
     prefix = config.key_prefix
     setting = f'RQ_KEY_PREFIX={shlex.quote(prefix)} ' if prefix != RQ_KEY_PREFIX else ''
+    if names_sentinels(config.redis_url):
+        setting += 'RQ_CONNECTION_CLASS=qdjobs.JobRedis '
     # `rq` reads the environment too: a password is not shown.
     where = [] if _has_password(config) else ['--url', config.redis_url]
     return setting + shlex.join(['rq', 'info', *where])

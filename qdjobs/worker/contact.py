@@ -6,6 +6,7 @@ import time
 from redis import Redis
 from redis.exceptions import ReadOnlyError, RedisError
 
+from qdjobs.client.redis import may_be_former_primary
 from qdjobs.config import JobConfig
 
 REPORT_INTERVAL = 10.0  # seconds between two lines about the same outage
@@ -43,10 +44,11 @@ class Contact:
         if moment - self._reported_at >= REPORT_INTERVAL:
             self._reported_at = moment
             log.error('Worker %s: cannot %s: Redis is away: %s', self.worker, action, error)
+        if may_be_former_primary(error):
+            self.drop()
         if not isinstance(error, ReadOnlyError):
             self._read_only_since = None
             return
-        self.drop()
         self._read_only_since = self._read_only_since or moment
         if moment - self._read_only_since >= self._patience:
             log.error('Worker %s: Redis remains read-only: exits with 1', self.worker)
@@ -60,8 +62,11 @@ class Contact:
         self._read_only_since = None
 
     def drop(self) -> None:
-        """Close all connections: the next command opens a new one."""
+        """Close all connections but that of RQ's thread: the next command opens a new one.
+
+        A server that becomes a replica still passes on the messages that the thread waits for.
+        """
         if self._own is not None:
             self._own.close()
             self._own = None
-        self.connection.connection_pool.disconnect()
+        self.connection.connection_pool.disconnect(inuse_connections=False)

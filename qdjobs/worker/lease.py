@@ -161,11 +161,14 @@ def end_run(
 ) -> Ended:
     """End a run, and claim the next job if there is a `request`. Safe to repeat.
 
+    Raises RedisError, also if fewer replicas than JOB_WAIT_REPLICAS have it.
+
     `ending` is an Ending as its `encode` returns it. `begun` was claimed ahead and has begun.
     """
     identity = [lease.job_id, lease.execution_id, lease.worker, lease.origin]
     wanted = b'' if request is None else msgspec.msgpack.encode(request)
-    reply = _end(connection, [*identity, *ending, begun.member if begun else '', wanted])
+    arguments = [*identity, *ending, begun.member if begun else '', wanted]
+    reply = _end(connection, arguments, must_last=True)
     claimed = _read_claimed(reply[2], request) if request is not None else None
     return Ended(reply[0].decode(), bool(reply[1]), claimed)
 

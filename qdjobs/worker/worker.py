@@ -24,6 +24,7 @@ from rq.utils import now, utcformat
 from rq.worker import DequeueStrategy
 
 from qdjobs.client.payload import PlainSerializer
+from qdjobs.client.redis import NO_CLUSTER
 from qdjobs.config import JobConfig, get_config
 from qdjobs.worker import logs
 from qdjobs.worker.claims import Claims
@@ -126,6 +127,7 @@ class JobWorker(Worker):
         except ValueError as error:
             raise SystemExit(f'Error: {error}') from None
         self._require_rq_keys()
+        self._require_one_server()
         with logs.configurable():
             self._import_tasks()
         self._supervisor.require_horse()  # before RQ starts its thread, and before a job is claimed
@@ -144,6 +146,12 @@ class JobWorker(Worker):
             if queue.key != f'{RQ_KEY_PREFIX}:queue:{queue.name}':
                 self.log.error('Worker %s: serves no queue under %s', self.name, queue.key)
                 raise SystemExit(1)
+
+    def _require_one_server(self) -> None:
+        """Exit if Redis is a node of a cluster, which would keep some of the keys elsewhere."""
+        with contextlib.suppress(RedisError):  # it is away, or this user may not know
+            if self.connection.info('cluster').get('cluster_enabled'):
+                raise SystemExit(f'Error: Redis is a node of a cluster. {NO_CLUSTER}')
 
     def _import_tasks(self) -> None:
         """Import the task modules before the fork, so that no job waits for an import."""

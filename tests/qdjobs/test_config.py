@@ -35,6 +35,8 @@ def test_an_empty_value_is_the_default() -> None:
 def test_every_setting_can_be_set() -> None:
     env = {
         'REDIS_URL': 'rediss://:secret@host:1/2',
+        'JOB_REDIS_OPTIONS': 'ssl_cert_reqs=none',
+        'JOB_WAIT_REPLICAS': '2',
         'JOB_KEY_PREFIX': 'shop:{1}',
         'JOB_QUEUES': 'fast, slow',
         'JOB_TASK_MODULES': ' workers, tests.support.tasks ,,',
@@ -63,7 +65,8 @@ def test_every_setting_can_be_set() -> None:
     assert {*env, 'RQ_REDIS_URL'} == set(VARIABLES)
     config = _read(env)
     assert {each.name: getattr(config, each.name) for each in fields(config)} == {
-        'redis_url': 'rediss://:secret@host:1/2',
+        'redis_url': 'rediss://:secret@host:1/2?ssl_cert_reqs=none',
+        'wait_replicas': 2,
         'key_prefix': 'shop:{1}',
         'queues': ('fast', 'slow'),
         'task_modules': ('workers', 'tests.support.tasks'),
@@ -117,6 +120,7 @@ def test_a_time_is_whole_seconds(name: str, value: str) -> None:
 
 DEFAULTS: dict[str, Any] = {
     'redis_url': 'redis://localhost:6379/0',
+    'wait_replicas': None,
     'key_prefix': 'rq',
     'queues': ('high', 'default', 'low'),
     'task_modules': ('workers',),
