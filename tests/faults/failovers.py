@@ -1,0 +1,169 @@
+"""Fail-overs while jobs are enqueued and run, and which of the accepted jobs are lost by them."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from qdjobs import QueueUnavailableError, enqueue_background_job
+from qdjobs.client.status import read_statuses
+from tests.faults.storm import Storm
+from tests.support.processes import JOB_WORKER, QUICK, ROOT, eventually
+from tests.support.sentinels import Member, Service
+
+CUT_FOR = 0.5  # seconds in which a primary without replicas goes on, before it dies
+ENVIRONMENT = QUICK | {
+    'JOB_LEASE': '2',
+    'JOB_TASK_MODULES': 'tests.support.tasks',
+    'RQ_CONNECTION_CLASS': 'qdjobs.JobRedis',
+}
+PROTECTED = {'JOB_WAIT_REPLICAS': '1'}
+PROTECTED_SERVER = {'min-replicas-to-write': '1'}
+
+
+@contextmanager
+def killed(primary: Member) -> Iterator[None]:
+    """The primary dies, and comes back as it was: as a primary, until a Sentinel sees it."""
+    primary.kill()
+    yield
+    primary.start()
+
+
+@contextmanager
+def stopped(primary: Member) -> Iterator[None]:
+    """The primary hangs, and knows nothing of another when it goes on."""
+    os.kill(primary.pid, signal.SIGSTOP)
+    yield
+    os.kill(primary.pid, signal.SIGCONT)
+
+
+@contextmanager
+def cut_off(primary: Member) -> Iterator[None]:
+    """The primary loses its replicas, goes on for a moment, and dies."""
+    primary.link.cut_from_replicas()
+    time.sleep(CUT_FOR)
+    with killed(primary):
+        yield
+        primary.link.heal()
+
+
+Fault = Callable[[Member], AbstractContextManager[None]]
+FAULTS: tuple[Fault, ...] = (killed, stopped, cut_off)
+
+
+@dataclass(frozen=True)
+class Losses:
+    """What a storm of fail-overs has left."""
+
+    accepted: int
+    lost: dict[str, int]  # by the fault
+    seconds: Sequence[float]  # of each fail-over, until a new job is accepted
+
+
+def run_failovers(
+    service: Service,
+    folder: Path,
+    faults: Sequence[Fault],
+    environment: dict[str, str],
+    is_hurried: bool = False,
+) -> Losses:
+    """Let 4 workers run what 2 processes enqueue, and strike again and again.
+
+    A former primary is made a replica by the Sentinels, as in production, which takes them ten
+    seconds; if that `is_hurried`, by us.
+    """
+    environment = ENVIRONMENT | environment | {'REDIS_URL': service.url}
+    lost = {fault.__name__: 0 for fault in faults}
+    seconds = []
+    accepted: list[str] = []
+    with Storm(JOB_WORKER, folder, environment, size=4) as storm:
+        for number, fault in enumerate(faults):
+            with enqueuing(folder, f'{number}', environment) as accepted_now:
+                eventually(lambda: len(accepted_now()) > 20)
+                seconds.append(_fail_over(service, fault, accepted_now, is_hurried))
+            storm.replace_the_dead()
+            ids = accepted_now()
+            accepted += ids
+            lost[fault.__name__] += len(_lost(ids))
+    return Losses(len(accepted), lost, seconds)
+
+
+def _fail_over(
+    service: Service, fault: Fault, accepted: Callable[[], list[str]], is_hurried: bool
+) -> float:
+    primary = service.primary
+    begin = time.monotonic()
+    with fault(primary):
+        service.await_another(primary)
+        before = len(accepted())
+        eventually(lambda: len(accepted()) > before)
+        seconds = time.monotonic() - begin
+    if is_hurried:
+        primary.follow(service.primary)
+    service.await_replicas()
+    return seconds
+
+
+@contextmanager
+def enqueuing(
+    folder: Path, name: str, environment: dict[str, str]
+) -> Iterator[Callable[[], list[str]]]:
+    """Two processes that enqueue jobs until the block ends. Yields what reads the accepted ids."""
+    files = [folder / f'accepted-{name}-{n}' for n in range(2)]
+    command = [sys.executable, '-m', 'tests.faults.failovers']
+    with ExitStack() as stack:
+        for file in files:
+            process = stack.enter_context(
+                subprocess.Popen([*command, str(file)], cwd=ROOT, env=os.environ | environment)
+            )
+            stack.callback(process.terminate)
+        yield lambda: [line for f in files if f.exists() for line in f.read_text().splitlines()]
+
+
+def _lost(ids: Sequence[str]) -> list[str]:
+    """The jobs that Redis does not know, once all others have finished."""
+    missing: list[str] = []
+
+    def is_settled() -> bool:
+        nonlocal missing
+        try:
+            statuses = read_statuses(ids)
+        except QueueUnavailableError:
+            return False
+        missing = [job_id for job_id, status in zip(ids, statuses, strict=True) if status is None]
+        return all(status is None or status['status'] == 'finished' for status in statuses)
+
+    eventually(is_settled, timeout=120)
+    return missing
+
+
+def main(file: Path) -> None:
+    """Enqueue until SIGTERM. A job is accepted once its call, perhaps a repeated one, returns."""
+    is_over = False
+
+    def end(*_: object) -> None:
+        nonlocal is_over
+        is_over = True
+
+    signal.signal(signal.SIGTERM, end)
+    number = 0
+    with file.open('w', buffering=1) as accepted:
+        while not is_over:
+            job_id = f'{file.name}-{number}'
+            try:
+                enqueue_background_job('tests.support.tasks.sleep', 0.001, job_id=job_id)
+            except QueueUnavailableError:
+                time.sleep(0.05)
+                continue
+            accepted.write(f'{job_id}\n')
+            number += 1
+            time.sleep(0.005)
+
+
+if __name__ == '__main__':
+    main(Path(sys.argv[1]))
