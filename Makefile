@@ -18,16 +18,8 @@ demo: install
 	@python -m examples.demo
 
 # Everything of Procfile.dev, restarted when code changes. Ctrl-C stops all of it.
-up: export REDIS_PORT ?= 6399
-up: export WEB_PORT ?= 8000
-up: export MAIL_PORT ?= 8025
-# Whatever the shell says: development writes to no customer.
-up: export SMTP_URL = smtp://127.0.0.1:$(MAIL_PORT)
 up: install
-	@echo 'In a second terminal, here:'
-	@echo '    source .venv/bin/activate'
-	@echo '    export REDIS_URL=redis://127.0.0.1:$(REDIS_PORT)/0 SMTP_URL=$(SMTP_URL)'
-	@env -u RQ_REDIS_URL REDIS_URL=redis://127.0.0.1:$(REDIS_PORT)/0 honcho start -f Procfile.dev
+	@python -m examples.up
 
 # Each process has a server of its own. To debug: `pytest tests/test_x.py`, in one process.
 PYTEST = python -m pytest -n 4 --dist worksteal
@@ -36,8 +28,13 @@ test: install
 	@$(PYTEST) -m 'not slow and not upstream'
 
 # What CI runs: millions of rows, soaks, and other people's software beside ours too.
-test-all: install
+test-all: .venv/validators
 	@$(PYTEST)
+
+.venv/validators: .venv/installed tests/deploy/requirements.txt
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check \
+		-r tests/deploy/requirements.txt -c constraints.txt
+	@touch $@
 
 # RQ's own tests of its worker, with JobWorker in its place; a part of `make test-all`.
 test-upstream: install

@@ -1,15 +1,14 @@
 """Create the Flask application. Importing this module opens no connection."""
 
-from flask import Flask, Response
+from flask import Flask
 
 from components.artboard.main import artboard
 from components.artboard.page import page
 from components.task_names import name_tasks
 from libraries.mail.settings import read_mail_settings
 from qdjobs import JobQueue
-from qdjobs.client.redis import redis_connection
 from qdjobs.extension import shown_by_flask
-from qdjobs.web import register_problems
+from qdjobs.web import health, register_problems
 
 
 def create_app() -> Flask:
@@ -20,14 +19,7 @@ def create_app() -> Flask:
         read_mail_settings()  # here, and not only when a mail is due
     app.register_blueprint(artboard)
     app.register_blueprint(page)
+    app.register_blueprint(health)
     name_tasks(JobQueue(app))
-    app.add_url_rule('/healthz', view_func=healthz)
     register_problems(app)
     return app
-
-
-def healthz() -> Response:
-    """Answer 200 if this process reaches Redis, else 503."""
-    with redis_connection() as connection:
-        connection.ping()
-    return Response('ok\n', mimetype='text/plain')

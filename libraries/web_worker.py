@@ -2,7 +2,8 @@
 
 gunicorn's own threaded worker waits for the rest of a request without a limit, so a client that
 sends one byte and no more blocks a thread. It also waits up to two seconds for a client to close,
-in the loop that accepts all other clients.
+in the loop that accepts all other clients. And while it finishes its requests after SIGTERM, it
+lets others connect, whom it never answers.
 """
 
 import contextlib
@@ -34,6 +35,13 @@ class WebWorker(ThreadWorker):  # type: ignore[misc]  # untyped
             return keep
         finally:
             del self._started[conn]
+
+    def set_accept_enabled(self, enabled: bool) -> None:
+        """Accept connections or not; gunicorn calls it in its main thread, also before the end."""
+        super().set_accept_enabled(enabled)
+        if not self.alive:
+            for listener in self.sockets:
+                listener.close()  # whoever connects now is refused, and can go elsewhere
 
     def murder_pending(self) -> None:
         """End requests past their time limit; gunicorn calls it each second in its main thread."""

@@ -40,7 +40,7 @@ VARIABLES = (
     'JOB_RESULT_TTL', 'JOB_FAILURE_TTL', 'JOB_MAX_ARGUMENTS', 'JOB_MAX_RESULT', 'JOB_LEASE',
     'JOB_MAX_WORKER_DEATHS', 'JOB_UNKNOWN_TASK_GRACE', 'JOB_SHUTDOWN_GRACE', 'JOB_HORSE_MAX_JOBS',
     'JOB_HORSE_MAX_MEMORY', 'JOB_IDLE_WAIT', 'JOB_DUE_INTERVAL', 'JOB_HEARTBEAT_INTERVAL',
-    'JOB_TIDY_INTERVAL', 'JOB_LOG_FORMAT', 'JOBS_API_TOKEN', 'METRICS_TOKEN',
+    'JOB_TIDY_INTERVAL', 'JOB_HEALTH_FILE', 'JOB_LOG_FORMAT', 'JOBS_API_TOKEN', 'METRICS_TOKEN',
     'DASHBOARD_USERNAME', 'DASHBOARD_PASSWORD',
 )  # fmt: skip
 
@@ -79,6 +79,7 @@ class JobConfig:
     heartbeat_interval: float  # seconds between two heartbeats of a worker
     tidy_interval: float  # seconds between two rounds of tidying, of all workers together
     log_format: str  # 'text' or 'json': of a worker, unless its application configures logging
+    health_file: str | None = field(compare=False)  # by which a probe sees that a worker lives
     # The application that a worker loads, as for `flask --app`; None: jobs run without one.
     app: str | None = field(compare=False)
     api_token: str | None = field(repr=False, compare=False)  # None: there is no HTTP API
@@ -211,6 +212,7 @@ def _read(env: Mapping[str, str]) -> JobConfig:
         heartbeat_interval=_interval(env, 'JOB_HEARTBEAT_INTERVAL', 10.0),
         tidy_interval=_interval(env, 'JOB_TIDY_INTERVAL', 5.0),
         log_format=_log_format(env.get('JOB_LOG_FORMAT') or 'text'),
+        health_file=env.get('JOB_HEALTH_FILE') or None,
         api_token=_token(env, 'JOBS_API_TOKEN'),
         metrics_token=_token(env, 'METRICS_TOKEN'),
         dashboard_login=_login(env),

@@ -79,6 +79,10 @@ class UnknownHereError(UnknownTaskError):
     """
 
 
+class UnfitHereError(TypeError):
+    """This version of a task does not take these arguments, but another may do so. Not public."""
+
+
 class InvalidJobError(JobError):
     """The arguments, options, data or current state of a job do not allow the call.
 

@@ -44,6 +44,7 @@ from tests.support.databases import (
     report_missing_postgresql,
     running_postgresql,
 )
+from tests.support.deployments import report_missing_systemd
 from tests.support.processes import JOB_WORKER, QUICK, ROOT, Worker, kill_group, start_worker
 from tests.support.proxy import Proxy, proxy_to
 from tests.support.shared_worker import SharedWorker
@@ -73,6 +74,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     report_missing(CHROMIUM, terminalreporter)
     report_missing_postgresql(terminalreporter)
+    report_missing_systemd(terminalreporter)
 
 
 @pytest.fixture(scope='session')

@@ -44,10 +44,10 @@ def raising(error: Exception) -> FlaskClient:
 # Health
 
 
-def test_it_is_healthy_while_redis_answers(client: FlaskClient, connection: Redis) -> None:
-    answer = client.get('/healthz')
+def test_it_is_ready_while_redis_answers(client: FlaskClient, connection: Redis) -> None:
+    answer = client.get('/readyz')
     assert (answer.status_code, answer.text) == (200, 'ok\n')
-    assert client.head('/healthz').status_code == 200
+    assert client.head('/readyz').status_code == 200
     assert connection.dbsize() == 0
 
 
@@ -61,15 +61,17 @@ def test_it_is_healthy_while_redis_answers(client: FlaskClient, connection: Redi
         'unix:///no/such/socket?password=hush-hush',
     ],
 )
-def test_it_is_not_while_redis_is_away_and_tells_no_secret(
+def test_it_is_alive_but_not_ready_while_redis_is_away_and_tells_no_secret(
     client: FlaskClient,
     settings: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     url: str,
 ) -> None:
     use_redis(settings, url.format(port=free_port()), client.application)
+    alive = client.get('/healthz')
+    assert (alive.status_code, alive.text, caplog.text) == (200, 'ok\n', '')
     with caplog.at_level(logging.DEBUG):
-        answer = client.get('/healthz')
+        answer = client.get('/readyz')
     assert_problem(answer, 503)
     assert int(answer.headers['Retry-After']) > 0
     assert 'does not answer' in caplog.text
@@ -78,25 +80,25 @@ def test_it_is_not_while_redis_is_away_and_tells_no_secret(
     assert 'hush-hush' not in caplog.text
 
 
-def test_a_wrong_password_is_not_healthy_and_not_told(
+def test_a_wrong_password_is_not_ready_and_not_told(
     client: FlaskClient,
     settings: pytest.MonkeyPatch,
     redis_url: str,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     use_redis(settings, redis_url.replace('://', '://someone:hush-hush@'), client.application)
-    answer = client.get('/healthz')
+    answer = client.get('/readyz')
     assert_problem(answer, 503)
     assert 'hush-hush' not in answer.text + caplog.text
 
 
-def test_it_is_healthy_again_once_redis_is_back(
+def test_it_is_ready_again_once_redis_is_back(
     client: FlaskClient, settings: pytest.MonkeyPatch, redis_url: str
 ) -> None:
     use_redis(settings, f'redis://127.0.0.1:{free_port()}/0', client.application)
-    assert client.get('/healthz').status_code == 503
+    assert client.get('/readyz').status_code == 503
     use_redis(settings, redis_url, client.application)
-    assert client.get('/healthz').status_code == 200
+    assert client.get('/readyz').status_code == 200
 
 
 # Errors

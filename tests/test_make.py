@@ -1,14 +1,19 @@
 """The commands of the README, as a newcomer types them."""
 
+import contextlib
 import os
 import re
 import signal
+import socket
 import subprocess
+import sys
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from examples.up import PORTS, find_problems, read_ports
 from libraries.job_manager import enqueue_background_job, wait_for_job
 from qdjobs.server import embedded_redis, free_port
 from tests.support.applications import use_redis
@@ -67,7 +72,7 @@ def test_make_up_shows_mails_and_ctrl_c_leaves_no_process_behind(
             ['make', 'up'], cwd=ROOT, env=environment, stdout=output, start_new_session=True
         )
     try:
-        eventually(lambda: answers(f'http://127.0.0.1:{web}/healthz'), timeout=60)
+        eventually(lambda: answers(f'http://127.0.0.1:{web}/readyz'), timeout=60)
         eventually(lambda: any('rq worker' in line for line in processes_with(mark)), timeout=60)
         use_redis(settings, f'redis://127.0.0.1:{ports["REDIS_PORT"]}/0')
         job = enqueue_background_job(
@@ -93,3 +98,66 @@ def answers(url: str) -> bool:
             return bool(answer.status == 200)
     except OSError:
         return False
+
+
+def test_make_up_on_taken_ports_starts_nothing_and_names_the_variable_of_each(
+    tmp_path: Path,
+) -> None:
+    with contextlib.ExitStack() as stack:
+        ports = {name: str(stack.enter_context(taken_port())) for name in PORTS}
+        done = up(tmp_path, **ports)
+    assert (done.returncode, done.stdout) == (1, '')
+    for line, (name, port) in zip(done.stderr.splitlines(), ports.items(), strict=True):
+        assert line.startswith(f'Error: Port {port}, for {PORTS[name][1]}, is in use by another')
+        assert re.search(rf': make up {name}=\d+, or write that into \.env\.$', line)
+
+
+def test_make_up_reads_env_but_for_where_redis_and_mails_are(tmp_path: Path) -> None:
+    (tmp_path / '.env').write_text(
+        'SMTP_URL=smtps://user:hush-hush@customer.example\nREDIS_URL=redis://production\n'
+        'WEB_PORT=1\nMAIL_PORT=2\nMETRICS_TOKEN="a b"\nREDIS_DATA=data\n'
+    )
+    (tmp_path / 'Procfile.dev').write_text('show: env\n')
+    store, port = str(free_port()), str(free_port())
+    done = up(tmp_path, REDIS_PORT=store, MAIL_PORT=port, RQ_REDIS_URL='redis://production')
+    shown = {line.partition('| ')[2] for line in done.stdout.splitlines()}
+    redis, mail = f'REDIS_URL=redis://127.0.0.1:{store}/0', f'SMTP_URL=smtp://127.0.0.1:{port}'
+    assert {redis, mail, 'WEB_PORT=1', 'METRICS_TOKEN=a b', 'REDIS_DATA=data'} <= shown
+    assert f'    export {redis} {mail} FLASK_SKIP_DOTENV=1\n' in done.stdout
+    assert 'SMTP_URL of .env is not used' in done.stdout
+    assert not re.search('production|customer', done.stdout)
+
+
+@pytest.mark.parametrize(
+    ('ports', 'says'),
+    [
+        ({'WEB_PORT': 'http'}, "WEB_PORT must be a number from 1 to 65535, not 'http'."),
+        ({'MAIL_PORT': '0'}, "MAIL_PORT must be a number from 1 to 65535, not '0'."),
+        ({'WEB_PORT': '7', 'MAIL_PORT': '7'}, 'WEB_PORT and MAIL_PORT are both 7: make up MAIL'),
+    ],
+)
+def test_make_up_says_which_port_is_none(ports: dict[str, str], says: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(says)):
+        raise ValueError(*find_problems(read_ports(ports)))
+
+
+@contextlib.contextmanager
+def taken_port() -> Iterator[int]:
+    """A port of 127.0.0.1 on which something listens."""
+    with socket.create_server(('127.0.0.1', 0)) as server:
+        yield server.getsockname()[1]
+
+
+def up(folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """What the target `up` runs, in a folder with a Procfile.dev of its own."""
+    path = f'{Path(sys.executable).parent}:{os.environ["PATH"]}'
+    own = {name: text for name, text in os.environ.items() if name not in (*PORTS, 'REDIS_DATA')}
+    return subprocess.run(
+        [sys.executable, '-m', 'examples.up'],
+        cwd=folder,
+        env=own | {'PATH': path, 'PYTHONPATH': str(ROOT)} | environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )

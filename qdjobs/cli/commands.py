@@ -7,6 +7,7 @@ from flask.cli import with_appcontext
 
 from qdjobs.cli.changing import cancel, delete, enqueue, pause, resume, retry
 from qdjobs.cli.doctor import doctor
+from qdjobs.cli.health import worker_health
 from qdjobs.cli.outbox import outbox
 from qdjobs.cli.reading import list_, show, status, tasks, wait, workers
 from qdjobs.cli.schedule import schedule
@@ -37,6 +38,6 @@ def jobs() -> None:
 
 for _command in (
     enqueue, list_, show, status, wait, cancel, delete, retry, tasks, schedule, outbox, worker,
-    workers, pause, resume, doctor,
+    worker_health, workers, pause, resume, doctor,
 ):  # fmt: skip
     jobs.add_command(_command)

@@ -22,7 +22,13 @@ from qdjobs.client.hints import (
 )
 from qdjobs.client.payload import ARGUMENT_DEPTH, check_plain
 from qdjobs.config import get_config, has_own_task_modules
-from qdjobs.errors import InvalidJobError, UnknownHereError, UnknownTaskError, short_repr
+from qdjobs.errors import (
+    InvalidJobError,
+    UnfitHereError,
+    UnknownHereError,
+    UnknownTaskError,
+    short_repr,
+)
 
 OPTION_PREFIX = 'job_'
 
@@ -244,9 +250,10 @@ def check_call(path: Any, args: Any, kwargs: Any) -> tuple[types.FunctionType, A
     """Check the call of a job as at enqueue, for workers.
 
     Returns the task's function, and the arguments as it takes them. Raises UnknownHereError if a
-    newer version of the code may know the task, TypeError if the arguments do not fit, as the call
-    itself would; UnknownTaskError or InvalidJobError for what no version can run: a path outside
-    the allowed modules, a private name, a payload that holds no call or no plain data.
+    newer version of the code may know the task, UnfitHereError, a TypeError as of the call itself,
+    if this version does not take the arguments; UnknownTaskError or InvalidJobError for what no
+    version can run: a path outside the allowed modules, a private name, a payload that holds no
+    call or no plain data.
     """
     if not isinstance(path, str):
         raise UnknownTaskError('The record names no function.')
@@ -263,7 +270,7 @@ def check_call(path: Any, args: Any, kwargs: Any) -> tuple[types.FunctionType, A
     try:
         return task.function, task.unpack(tuple(args), kwargs)
     except InvalidJobError as error:
-        raise TypeError(
+        raise UnfitHereError(
             f"This worker's version of the task does not take these arguments: {error}"
         ) from error
 

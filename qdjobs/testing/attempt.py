@@ -11,7 +11,6 @@ from rq.timeouts import BaseDeathPenalty
 from qdjobs.client.hooks import current_hooks
 from qdjobs.client.tasks import forget_tasks, resolve_function
 from qdjobs.config import get_config
-from qdjobs.errors import UnknownHereError, UnknownTaskError
 from qdjobs.progress import describe_job
 from qdjobs.worker.ending import Ending
 from qdjobs.worker.lease import Lease
@@ -68,11 +67,9 @@ def run_attempt(job: CheckedJob, lease: Lease, connection: Redis) -> Ending:
     )
     performer.config = get_config()
     performer.log_job_description = False
-    job.raised = refusal(job)
+    job.raised, _ = refusal(job)
     if job.raised is None:
         require_unpatched(job.func_name or '')
-    if isinstance(job.raised, UnknownHereError):
-        job.raised = UnknownTaskError(str(job.raised))  # its public class
     hooks = current_hooks()
     job.around_task = hooks.around_job(lambda: describe_job(job)) if hooks else nullcontext()
     ended = performer.run(job, lease)

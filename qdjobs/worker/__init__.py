@@ -20,6 +20,13 @@ In the horse, where RQ's `perform_job` runs:
   whether or not the job is still this worker's.
 """
 
+import os
+
+if not hasattr(os, 'fork'):  # before the imports below fail for lesser reasons
+    raise ImportError(
+        'qdjobs needs Linux or macOS, since its workers fork: on Windows, run Python inside WSL.'
+    )
+
 from qdjobs.worker.worker import JobWorker
 
 __all__ = ['JobWorker']

@@ -31,6 +31,7 @@ from qdjobs.errors import (
     InvalidJobError,
     JobError,
     PermanentJobError,
+    UnfitHereError,
     UnknownHereError,
     UnknownTaskError,
 )
@@ -238,12 +239,11 @@ class Runner:
             return Answer(unreadable(claim, error, self._connection).encode())
         self._marks.enter(number)  # what the import of its module does to the horse is its doing
         logs.enter(job)
-        job.raised = refusal(job) or (poison if deaths == limit else None)
+        refused, may_fit_elsewhere = refusal(job)
+        job.raised = refused or (poison if deaths == limit else None)
         self._marks.enter(0)
-        if isinstance(job.raised, UnknownHereError):
-            job.raised = UnknownTaskError(str(job.raised))  # its public class
-            if release := self._release(job, claim):
-                return Answer(release.encode())
+        if may_fit_elsewhere and (release := self._release(job, claim)):
+            return Answer(release.encode())
         job.around_task = self._around_task(job, number)
         self._log_start(job)
         started_at = time.monotonic()
@@ -285,12 +285,12 @@ class Runner:
         )
 
     def _release(self, job: CheckedJob, claim: Claim) -> Ending | None:
-        """Return the ending of a job for a newer worker, or None once the grace has passed."""
+        """Return the ending of a job for other workers, or None once the grace has passed."""
         since = _number(claim.fields.get(b'unknown_since')) or time.time()
         if time.time() - since >= self._config.unknown_task_grace:
             return None
         error = f'{type(job.raised).__name__}: {job.raised}'
-        log.warning('Job %s is released for a newer worker: %s', job.id, error)
+        log.warning('Job %s is released for a worker of another version: %s', job.id, error)
         return ending.unknown_here(since)
 
     @contextlib.contextmanager
@@ -360,13 +360,18 @@ def _unread(claim: Claim, error: str, connection: Redis) -> Ending:
     return ending.failed(job, claim.lease.worker, error)
 
 
-def refusal(job: CheckedJob) -> Exception | None:
-    """Return why the task must not be entered, or None."""
+def refusal(job: CheckedJob) -> tuple[Exception | None, bool]:
+    """Return why the task must not be entered, or None; and whether other code may enter it."""
     try:
         job.require_trustworthy()
+    except UnknownHereError as error:
+        return UnknownTaskError(str(error)), True
+    except UnfitHereError as error:
+        # Arguments that nobody has checked are the mistake of whoever has enqueued the job.
+        return TypeError(str(error)), job.was_checked
     except Exception as error:  # noqa: BLE001  # recorded as the job's failure
-        return error
-    return None
+        return error, False
+    return None, False
 
 
 def _report(job: CheckedJob, error: str, is_final: bool, is_death: bool = False) -> None:

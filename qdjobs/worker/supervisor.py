@@ -60,9 +60,13 @@ class Supervisor:
         recorder: Recorder,
         worker: Worker,
         new_horse: Callable[[], Horse],
+        pulse: Callable[[], None],
         beat: Callable[[], None],
     ) -> None:
-        """`worker` is RQ's, for its commands and handlers; `beat` is called while a job runs."""
+        """`worker` is RQ's, for its commands and handlers.
+
+        While a job runs, `pulse` is called, and `beat` too if Redis answers.
+        """
         self._contact = contact
         self._config = contact.config
         self._orders = orders
@@ -70,6 +74,7 @@ class Supervisor:
         self._recorder = recorder
         self._worker = worker
         self._new_horse = new_horse
+        self._pulse = pulse
         self._beat = beat
         self._early_deaths = 0
         self._horse: Horse | None = None
@@ -119,6 +124,7 @@ class Supervisor:
         assert self._horse is not None
         try:
             while True:
+                self._pulse()
                 answer = self._horse.wait(LATE if self._claims.ahead else TICK)
                 if answer is not None:
                     return self._read(run, answer)
@@ -289,6 +295,7 @@ class Supervisor:
         deadline = time.monotonic() + FOLLOW_UP_TIMEOUT
         try:
             while horse.wait(TICK) is None:
+                self._pulse()
                 self._beat()
                 moment = time.monotonic()
                 if moment >= min(deadline, self._orders.grace_until) or self._orders.at_once:

@@ -38,6 +38,7 @@ class CheckedJob(Job):
         self.serializer = PlainSerializer  # never RQ's, which can run code
         self.raised: BaseException | None = None  # by the task, or by the check of the record
         self.has_webhooks = False
+        self.was_checked = False  # its arguments, by the code that has enqueued it
         self.around_task: AbstractContextManager[None] = nullcontext()
 
     @classmethod
@@ -86,7 +87,7 @@ class CheckedJob(Job):
     def require_trustworthy(self) -> None:
         """Raise InvalidJobError or UnknownTaskError if anything in the record is not allowed.
 
-        UnknownHereError means that a newer version of the code may allow it.
+        UnknownHereError and UnfitHereError mean that another version of the code may allow it.
         """
         try:
             self._deserialize_data()  # type: ignore[no-untyped-call]
@@ -111,6 +112,7 @@ def restore_job(job_id: str, fields: Mapping[bytes, bytes], connection: Redis) -
     job.restore(kept | {b'data': b''})  # RQ would decompress it without a limit
     job.data = decompress(fields[b'data'])
     job.has_webhooks = bool(fields.get(b'webhooks'))
+    job.was_checked = b'task' in fields  # which RQ's own enqueue does not write
     for intervals in (job.retry_intervals, job.repeat_intervals):
         if intervals is not None:
             msgspec.convert(intervals, list[Annotated[float, msgspec.Meta(ge=0, le=1e9)]])

@@ -34,6 +34,7 @@ from qdjobs.worker.lease import Claim
 from qdjobs.worker.maintenance import Maintenance
 from qdjobs.worker.orders import Orders
 from qdjobs.worker.presence import Presence
+from qdjobs.worker.pulse import Pulse
 from qdjobs.worker.recorder import RETRY_INTERVAL, Outcome, Recorder
 from qdjobs.worker.runner import Performer, Runner
 from qdjobs.worker.supervisor import Run, Supervisor
@@ -70,6 +71,7 @@ class JobWorker(Worker):
     def _compose(self) -> None:
         self._orders = Orders(self._config.shutdown_grace, self._on_stop)
         self._contact = Contact(self.name, self.connection, self._config)
+        self._pulse = Pulse(self._config)
         self._presence = Presence(self._contact, self.worker_ttl, self._describe)
         self._claims = Claims(
             self._contact, self._orders, lambda: [queue.name for queue in self._ordered_queues]
@@ -86,6 +88,7 @@ class JobWorker(Worker):
             self._recorder,
             self,
             self._new_horse,
+            self._pulse.beat_if_due,
             self._beat,
         )
 
@@ -195,6 +198,7 @@ class JobWorker(Worker):
             if 'compiling script' not in str(error):
                 raise
             raise SystemExit('Error: Redis 7 or Valkey, or newer, is needed.') from error
+        self._pulse.begin()
         self.log.info('Worker %s: started with PID %d', self.name, os.getpid())
         self.subscribe()  # type: ignore[no-untyped-call]
         self.log.info('*** Listening on %s...', ', '.join(self.queue_names()))
@@ -250,6 +254,7 @@ class JobWorker(Worker):
         """Wait for a job. Returns None if the worker has to end."""
         idle_since = time.monotonic()
         while True:
+            self._pulse.beat_if_due()
             self._beat()
             self._settle()
             if self._orders.stop:
@@ -349,6 +354,7 @@ class JobWorker(Worker):
         """Wait until all endings are recorded, and follow them up. Exits if no horse survives."""
         deadline = time.monotonic() + 2 * self._config.lease
         while self._recorder.is_behind:
+            self._pulse.beat_if_due()
             self._recorder.retry_if_due()
             if self._orders.at_once or (self._orders.stop and time.monotonic() >= deadline):
                 self.log.error('Worker %s: ends before Redis has recorded all', self.name)

@@ -10,6 +10,7 @@ from werkzeug.exceptions import HTTPException
 from libraries.job_manager import enqueue_background_job
 from qdjobs import JobError, JobQueue, init_job_queue
 from qdjobs.config import get_config
+from qdjobs.web import health
 from tests.support.applications import use_redis
 
 SECRETS = {
@@ -113,6 +114,16 @@ def test_an_outage_is_503_and_says_when_to_come_back(settings: pytest.MonkeyPatc
     assert answer.status_code == 503
     assert answer.headers['Retry-After'] == '5'
     assert answer.mimetype == 'application/problem+json'
+
+
+def test_any_application_mounts_liveness_and_readiness(settings: pytest.MonkeyPatch) -> None:
+    host = make_host()
+    JobQueue(host)
+    host.register_blueprint(health)
+    use_redis(settings, 'redis://127.0.0.1:1/0', host)
+    assert host.test_client().get('/healthz').status_code == 200
+    answer = host.test_client().get('/readyz')
+    assert (answer.status_code, answer.mimetype) == (503, 'application/problem+json')
 
 
 @pytest.mark.parametrize('first', [True, False])

@@ -31,7 +31,7 @@ from qdjobs.client.call import (
 from qdjobs.client.payload import ARGUMENT_DEPTH, PlainSerializer
 from qdjobs.client.tasks import Task, check_call, resolve_task
 from qdjobs.config import environment_config
-from qdjobs.errors import InvalidJobError, UnknownHereError, UnknownTaskError
+from qdjobs.errors import InvalidJobError, UnfitHereError, UnknownHereError, UnknownTaskError
 from tests.support.tasks import add
 
 NOW = datetime(2030, 1, 2, tzinfo=UTC)
@@ -1090,7 +1090,7 @@ def test_arguments_that_do_not_fit_here_are_an_error_of_the_call(
     args: tuple[Any, ...], kwargs: dict[str, Any], reason: str
 ) -> None:
     kind, message = refusal_of('tests.support.tasks.add', args, kwargs)
-    assert kind is TypeError
+    assert kind is UnfitHereError
     assert message.startswith("This worker's version of the task does not take these arguments: ")
     assert reason in message
 

@@ -93,13 +93,14 @@ def server(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     environment = os.environ | {
         'PATH': f'{Path(sys.executable).parent}:{os.environ["PATH"]}',
         'PYTHONPATH': str(ROOT),
+        'HOST': HOST,
         'PORT': str(port),
         'REDIS_URL': redis_url,
         'JOBS_API_TOKEN': TOKEN,
     }
     with log.open('w') as output:
         process = subprocess.Popen(
-            ['bash', '-c', f'exec {command}'],
+            ['bash', '-c', command],
             cwd=ROOT,
             env=environment,
             stdout=output,

@@ -1,13 +1,16 @@
-"""Rolling deploys: jobs of the new code reach workers that still run the old one."""
+"""Rolling deploys: jobs of one version of the code reach workers of another."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from redis import Redis
 from rq import Queue
+from rq.job import Job
 
-from libraries.job_manager import get_job_status
+from libraries.job_manager import enqueue_background_job, get_job_status
+from qdjobs.client.tasks import forget_tasks
 from qdjobs.config import environment_config
 from tests.support.jobs import done, require_living
 from tests.support.processes import ROOT, Worker, eventually
@@ -99,3 +102,82 @@ def test_the_control_what_no_worker_may_run_fails_at_once(
         status = done(plain_queue.enqueue('os.path.join', 'a'))
     assert status['status'] == 'failed'
     assert 'outside the allowed task modules' in str(status['error'])
+
+
+# Another signature
+
+ONE, BOTH = NEW_CODE, 'def send(number, copies=1):\n    return number + copies\n'
+TWO = 'def send(number, copies):\n    return number + copies\n'
+Send = Callable[..., Job]
+
+
+@pytest.fixture
+def send(tmp_path: Path, settings: pytest.MonkeyPatch) -> Send:
+    """Enqueues the task as the web process of a release does, whose code checks the arguments."""
+
+    def enqueue(release: str, *args: int) -> Job:
+        settings.syspath_prepend(str(tmp_path / release))
+        for name in [name for name in sys.modules if name.split('.')[0] == 'deployed']:
+            del sys.modules[name]
+        forget_tasks()
+        return enqueue_background_job(TASK, *args)
+
+    return enqueue
+
+
+def released(job: Job) -> bool:
+    return get_job_status(job.id)['status'] == 'scheduled'
+
+
+@pytest.mark.parametrize(
+    ('sender', 'args', 'other'),
+    [(TWO, (1, 1), ONE), (ONE, (1,), TWO)],
+    ids=['new job, old worker', 'old job, new worker'],
+)
+def test_a_job_whose_arguments_do_not_fit_waits_for_a_worker_whose_code_takes_them(
+    own_worker: Worker, deploy: Deploy, send: Send, sender: str, args: tuple[int, ...], other: str
+) -> None:
+    mine, its = deploy('mine', sender), deploy('its', other)
+    job = send('mine', *args)
+    with own_worker(**its) as worker:
+        eventually(lambda: released(job) or get_job_status(job.id)['ended_at'])
+        assert get_job_status(job.id)['error'] is None
+        require_living(worker)
+        with own_worker(**mine):  # beside it
+            status = done(job)
+    assert (status['status'], status['result'], status['attempts']) == ('finished', 2, [])
+
+
+def test_the_procedure_has_each_job_run_by_each_version(
+    own_worker: Worker, deploy: Deploy, send: Send
+) -> None:
+    """A parameter is added with a default, and required only in a later release."""
+    deploy('one', ONE)
+    both = deploy('both', BOTH)
+    first, second = send('one', 1), send('both', 1, 2)
+    with own_worker(**both):
+        assert [done(job)['result'] for job in (first, second)] == [2, 3]
+    third = send('both', 1, 3)
+    with own_worker(**deploy('two', TWO)):
+        assert done(third)['result'] == 4
+
+
+def test_arguments_that_fit_no_worker_fail_in_the_end(
+    own_worker: Worker, deploy: Deploy, send: Send
+) -> None:
+    deploy('mine', TWO)
+    job = send('mine', 1, 1)
+    with own_worker(JOB_UNKNOWN_TASK_GRACE='1', **deploy('its', ONE)):
+        status = done(job)
+    assert status['status'] == 'failed'
+    says = "TypeError: This worker's version of the task does not take these arguments"
+    assert str(status['error']).startswith(says)
+
+
+def test_the_control_arguments_that_nobody_has_checked_fail_at_once(
+    plain_queue: Queue, own_worker: Worker, deploy: Deploy
+) -> None:
+    """RQ's own enqueue checks nothing: there need be no code that takes them."""
+    with own_worker(**deploy('old', ONE)):
+        status = done(plain_queue.enqueue(TASK, 1, 1))
+    assert str(status['error']).startswith('TypeError: ')
