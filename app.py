@@ -5,6 +5,7 @@ from flask import Flask, Response
 from components.artboard.main import artboard
 from components.artboard.page import page
 from components.task_names import name_tasks
+from libraries.files import read_file_settings
 from libraries.mail.settings import read_mail_settings
 from qdjobs import JobQueue
 from qdjobs.client.redis import redis_connection
@@ -18,6 +19,7 @@ def create_app() -> Flask:
     app.config['MAX_CONTENT_LENGTH'] = 1024 * 1024
     with shown_by_flask():
         read_mail_settings()  # here, and not only when a mail is due
+        read_file_settings()
     app.register_blueprint(artboard)
     app.register_blueprint(page)
     name_tasks(JobQueue(app))

@@ -44,6 +44,7 @@ from tests.support.databases import (
     report_missing_postgresql,
     running_postgresql,
 )
+from tests.support.object_store import ObjectStore, running_store, use_store
 from tests.support.processes import JOB_WORKER, QUICK, ROOT, Worker, kill_group, start_worker
 from tests.support.proxy import Proxy, proxy_to
 from tests.support.shared_worker import SharedWorker
@@ -194,6 +195,20 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 def engine(database_url: str) -> Iterator[Engine]:
     with engine_for(database_url) as engine:
         yield engine
+
+
+@pytest.fixture(scope='session')
+def s3_server() -> Iterator[ObjectStore]:
+    with running_store() as store:
+        yield store
+
+
+@pytest.fixture
+def object_store(s3_server: ObjectStore, settings: pytest.MonkeyPatch) -> ObjectStore:
+    """An S3 server with an empty bucket, in which both folders of the test are."""
+    s3_server.empty()
+    use_store(settings, s3_server)
+    return s3_server
 
 
 @pytest.fixture(scope='session')
