@@ -126,9 +126,12 @@ class Store:
 
         `patience` is seconds for the answer to each request.
         """
-        found = self.look(name, patience)
-        with io.BufferedReader(_Reader(self, name, found, patience), BLOCK) as file:
+        with self.reader(name, self.look(name, patience), patience) as file:
             yield file
+
+    def reader(self, name: str, found: Found, patience: float | None = None) -> IO[bytes]:
+        """The object that has been found, as a file. Requests nothing before it is read."""
+        return io.BufferedReader(_Reader(self, name, found, patience), BLOCK)
 
     @contextmanager
     def copy(self, name: str) -> Iterator[Path]:

@@ -110,8 +110,10 @@ def moved(settings: pytest.MonkeyPatch, address: str) -> Iterator[None]:
     with settings.context() as patch:
         patch.setenv('AWS_ENDPOINT_URL_S3', address)
         disconnect()
-        yield
-    disconnect()
+        try:
+            yield
+        finally:
+            disconnect()
 
 
 @contextmanager
