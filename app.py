@@ -4,6 +4,7 @@ from flask import Flask, Response
 
 from components.artboard.main import artboard
 from components.artboard.page import page
+from components.file_check import check_files
 from components.task_names import name_tasks
 from libraries.files import read_file_settings
 from libraries.mail.settings import read_mail_settings
@@ -22,7 +23,9 @@ def create_app() -> Flask:
         read_file_settings()
     app.register_blueprint(artboard)
     app.register_blueprint(page)
-    name_tasks(JobQueue(app))
+    queue = JobQueue(app)
+    name_tasks(queue)
+    check_files(queue)
     app.add_url_rule('/healthz', view_func=healthz)
     register_problems(app)
     return app
