@@ -1,6 +1,8 @@
 """Files in an object store: the same names, whole or not at all, errors that say no secret."""
 
+import asyncio
 import logging
+import os
 import signal
 import subprocess
 import sys
@@ -263,6 +265,37 @@ def test_a_process_killed_during_the_upload_leaves_the_name_as_it_was(
         assert process.returncode == -signal.SIGKILL
     assert object_store.keys() == ([] if before is None else ['out/a'])
     assert before is None or object_store.get('out/a') == before
+
+
+class TimeOut(Exception):
+    """What a job's time-out raises in the thread of its task, wherever that is."""
+
+
+def test_a_time_out_ends_an_upload(object_store: ObjectStore, settings: pytest.MonkeyPatch) -> None:
+    """So that it does not go on beside the next attempt."""
+
+    def end(*_: object) -> None:
+        raise TimeOut
+
+    def end_and_hang() -> bool:
+        os.kill(os.getpid(), signal.SIGUSR1)
+        return True
+
+    def is_uploading() -> bool:
+        return any('_put_file' in repr(task) for task in asyncio.all_tasks(loop))
+
+    before = signal.signal(signal.SIGUSR1, end)
+    try:
+        with behind_proxy(settings, object_store) as proxy:
+            assert outputs().state('a') == 'missing'
+            loop = connect('s3://plots')[0].loop
+            proxy.hang_when = end_and_hang
+            with pytest.raises(TimeOut):
+                write_output('a', 'x')
+            eventually(lambda: not is_uploading(), timeout=10)  # a request itself takes 15 s
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert object_store.keys() == []
 
 
 def test_where_puts_are_not_whole_a_rename_makes_them_so(memory: None) -> None:
