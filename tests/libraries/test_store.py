@@ -157,6 +157,7 @@ def test_without_fsspec_a_url_says_what_to_install(settings: pytest.MonkeyPatch)
         read_file_settings({'OUTPUT_DIR': 's3://some-bucket'})
 
 
+@pytest.mark.slow
 def test_a_local_folder_needs_no_fsspec() -> None:
     code = 'import sys; from libraries.files import write_output as write; write("a", "x"); '
     shown = run(code + "print({'fsspec', 's3fs'} & set(sys.modules))")
@@ -210,6 +211,7 @@ def test_an_object_appears_after_the_block(object_store: ObjectStore) -> None:
     assert object_store.get('out/a.svg') == b'other'
 
 
+@pytest.mark.slow
 def test_a_large_file_arrives_as_it_is(object_store: ObjectStore) -> None:
     content = bytes(range(256)) * (LARGE // 256 + 1)
     write_output('a', content)
@@ -217,6 +219,7 @@ def test_a_large_file_arrives_as_it_is(object_store: ObjectStore) -> None:
     assert object_store.uploads() == 0
 
 
+@pytest.mark.slow
 def test_an_upload_that_fails_half_way_leaves_the_name_as_it_was(
     object_store: ObjectStore, settings: pytest.MonkeyPatch
 ) -> None:
@@ -248,7 +251,8 @@ with open_output('a') as file:
 """
 
 
-@pytest.mark.parametrize('before', [None, pytest.param(b'old', marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize('before', [None, b'old'])
 def test_a_process_killed_during_the_upload_leaves_the_name_as_it_was(
     object_store: ObjectStore, settings: pytest.MonkeyPatch, before: bytes | None
 ) -> None:
@@ -271,6 +275,7 @@ class TimeOut(Exception):
     """What a job's time-out raises in the thread of its task, wherever that is."""
 
 
+@pytest.mark.slow
 def test_a_time_out_ends_an_upload(object_store: ObjectStore, settings: pytest.MonkeyPatch) -> None:
     """So that it does not go on beside the next attempt."""
 
