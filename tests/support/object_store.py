@@ -18,13 +18,13 @@ BUCKET = 'plots'
 SIGNED = 'AWS4-HMAC-SHA256 Credential=anna/20200101/us-east-1/s3/aws4_request, Signature=0'
 
 SERVER = """
-import logging, time
+import logging, sys
 from moto.server import ThreadedMotoServer
 logging.disable()
 server = ThreadedMotoServer('127.0.0.1', 0, verbose=False)
 server.start()
 print(server.get_host_and_port()[1], flush=True)
-time.sleep(100_000)
+sys.stdin.read()  # until the tests end, however they do
 """
 
 
@@ -85,7 +85,9 @@ class ObjectStore:
 @contextmanager
 def running_store() -> Iterator[ObjectStore]:
     """Run a server until the block ends."""
-    with subprocess.Popen([sys.executable, '-c', SERVER], stdout=subprocess.PIPE) as process:
+    command = [sys.executable, '-c', SERVER]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe) as process:
         try:
             assert process.stdout is not None
             for line in process.stdout:
