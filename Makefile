@@ -28,12 +28,12 @@ test: install
 	@$(PYTEST) -m 'not slow and not upstream'
 
 # What CI runs: millions of rows, soaks, and other people's software beside ours too.
-test-all: .venv/validators
+test-all: .venv/installed-for-ci
 	@$(PYTEST)
 
-.venv/validators: .venv/installed tests/deploy/requirements.txt
+.venv/installed-for-ci: .venv/installed requirements-ci.txt
 	@.venv/bin/python -m pip install --quiet --disable-pip-version-check \
-		-r tests/deploy/requirements.txt -c constraints.txt
+		-r requirements-ci.txt -c constraints.txt
 	@touch $@
 
 # RQ's own tests of its worker, with JobWorker in its place; a part of `make test-all`.

@@ -4,7 +4,9 @@ from flask import Flask
 
 from components.artboard.main import artboard
 from components.artboard.page import page
+from components.file_check import check_files
 from components.task_names import name_tasks
+from libraries.files import read_file_settings
 from libraries.mail.settings import read_mail_settings
 from qdjobs import JobQueue
 from qdjobs.extension import shown_by_flask
@@ -17,9 +19,12 @@ def create_app() -> Flask:
     app.config['MAX_CONTENT_LENGTH'] = 1024 * 1024
     with shown_by_flask():
         read_mail_settings()  # here, and not only when a mail is due
+        read_file_settings()
     app.register_blueprint(artboard)
     app.register_blueprint(page)
     app.register_blueprint(health)
-    name_tasks(JobQueue(app))
+    queue = JobQueue(app)
+    name_tasks(queue)
+    check_files(queue)
     register_problems(app)
     return app

@@ -5,7 +5,7 @@ Jobs are enqueued by `enqueue_background_job`.
 
 import logging
 from collections import ChainMap
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, replace
@@ -18,7 +18,7 @@ from flask import Blueprint, Flask
 from qdjobs.cli.commands import jobs
 from qdjobs.client.call import Call, call_from_python
 from qdjobs.client.enqueue import enqueue_call
-from qdjobs.client.hooks import Failure, Hooks
+from qdjobs.client.hooks import DoctorCheck, Failure, Hooks
 from qdjobs.client.names import NamedTask, TaskNames, check_name
 from qdjobs.client.options import (
     After,
@@ -60,6 +60,7 @@ AroundEnqueue = TypeVar('AroundEnqueue', bound=Callable[[Sequence[Call]], object
 AroundJob = TypeVar('AroundJob', bound=Callable[[CurrentJob], object])
 AroundHorse = TypeVar('AroundHorse', bound=Callable[[], object])
 OnFailure = TypeVar('OnFailure', bound=Callable[[Failure], object])
+FindFaults = TypeVar('FindFaults', bound=Callable[[], Iterable[str]])
 
 log = logging.getLogger(__name__)
 
@@ -286,6 +287,21 @@ class JobQueue:
         """
         self._hooks.add_on_failure(function)
         return function
+
+    def doctor_check(self, *, queue: str | None = None) -> Callable[[FindFaults], FindFaults]:
+        """Decorate a function that checks the set-up for `flask jobs doctor`.
+
+        It returns, or yields, a sentence for each thing that is wrong, with what to do about it.
+        The first line of its docstring says what is so if there is none. If it waits for a job,
+        `queue` names that job's queue: it is called only while a worker is alive there, and must
+        end within seconds all the same.
+        """
+
+        def add(function: FindFaults) -> FindFaults:
+            self._hooks.doctor_checks.append(DoctorCheck(function, queue))
+            return function
+
+        return add
 
     @typed_enqueue
     def enqueue(

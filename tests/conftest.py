@@ -45,6 +45,7 @@ from tests.support.databases import (
     running_postgresql,
 )
 from tests.support.deployments import report_missing_systemd
+from tests.support.object_store import ObjectStore, running_store, use_store
 from tests.support.processes import JOB_WORKER, QUICK, ROOT, Worker, kill_group, start_worker
 from tests.support.proxy import Proxy, proxy_to
 from tests.support.shared_worker import SharedWorker
@@ -199,6 +200,20 @@ def engine(database_url: str) -> Iterator[Engine]:
 
 
 @pytest.fixture(scope='session')
+def s3_server() -> Iterator[ObjectStore]:
+    with running_store() as store:
+        yield store
+
+
+@pytest.fixture
+def object_store(s3_server: ObjectStore, settings: pytest.MonkeyPatch) -> ObjectStore:
+    """An S3 server with an empty bucket, in which both folders of the test are."""
+    s3_server.empty()
+    use_store(settings, s3_server)
+    return s3_server
+
+
+@pytest.fixture(scope='session')
 def browser() -> Iterator[Chromium]:
     with running_chromium(require_chromium(CHROMIUM)) as chromium:
         yield chromium
@@ -286,5 +301,5 @@ def _remove(path: Path) -> None:
 
 
 def _ours_in_environment() -> list[str]:
-    ours = ('RQ_', 'JOB_', 'JOBS_', 'SMTP_', 'MAIL_', 'METRICS_', 'DASHBOARD_')
+    ours = ('RQ_', 'JOB_', 'JOBS_', 'SMTP_', 'MAIL_', 'METRICS_', 'DASHBOARD_', 'AWS_', 'FSSPEC_')
     return [name for name in os.environ if name.startswith(ours)]

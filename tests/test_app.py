@@ -173,3 +173,12 @@ def test_a_bad_setting_is_told_before_anything_starts(
     environment_config.cache_clear()
     with pytest.raises(ValueError, match=name):
         create_app()
+
+
+@pytest.mark.parametrize('name', ['UPLOAD_DIR', 'OUTPUT_DIR'])
+def test_a_folder_that_is_no_url_is_told_before_anything_starts(
+    settings: pytest.MonkeyPatch, name: str
+) -> None:
+    settings.setenv(name, 's3:/plots')
+    with pytest.raises(ValueError, match=f'{name} looks like a URL and is none'):
+        create_app()

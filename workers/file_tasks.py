@@ -2,12 +2,12 @@
 
 import logging
 import time
-from pathlib import Path
+from pathlib import PurePath
 from typing import Literal, NotRequired, TypedDict
 
 import msgspec
 
-from libraries.files import call_digest, output_path, upload_path, write_output
+from libraries.files import Place, call_digest, outputs, uploads, write_output
 from libraries.tables.files import TableFormat, convert_upload
 from qdjobs.errors import PermanentJobError
 from qdjobs.progress import current_job, track
@@ -88,7 +88,7 @@ def process_batch(file_list: list[str], operation: Operation = 'convert_to_json'
 
 
 def _convert(file: str, format: TableFormat, attempt: int) -> Entry:
-    before = _upload_state(file)
+    before = _state(uploads(), file)
     try:
         if attempt > MAX_DEATHS:
             raise PermanentJobError(
@@ -97,31 +97,23 @@ def _convert(file: str, format: TableFormat, attempt: int) -> Entry:
         result = convert_upload(file, format)
     except PermanentJobError as error:
         return Entry(file=file, result=None, error=' '.join(str(error).split()), seen='')
-    return Entry(file=file, result=str(result), error=None, seen=f'{before} {_file_state(result)}')
+    seen = f'{before} {_state(outputs(), str(result))}'
+    return Entry(file=file, result=str(result), error=None, seen=seen)
 
 
 def _is_done(entry: Entry | None) -> bool:
     """Whether the file was converted, and neither it nor its result has changed since."""
     if entry is None or entry['result'] is None:
         return False
-    now = f'{_upload_state(entry["file"])} {_file_state(Path(entry["result"]))}'
+    now = f'{_state(uploads(), entry["file"])} {_state(outputs(), entry["result"])}'
     return entry['seen'] == now
 
 
-def _upload_state(file: str) -> str:
+def _state(place: Place, name: str) -> str:
     try:
-        return _file_state(upload_path(file))
+        return place.state(name)
     except ValueError:  # converting the file raises it again
         return 'refused'
-
-
-def _file_state(path: Path) -> str:
-    """Size and modification time of a file, or 'missing'."""
-    try:
-        found = path.stat()
-    except (FileNotFoundError, NotADirectoryError):
-        return 'missing'
-    return f'{found.st_size}:{found.st_mtime_ns}'
 
 
 def _report_name(file_list: list[str], operation: Operation) -> str:
@@ -131,13 +123,13 @@ def _report_name(file_list: list[str], operation: Operation) -> str:
 
 def _read_report(name: str, operation: Operation) -> tuple[dict[str, Entry], dict[str, int]]:
     """The outcomes of earlier attempts and the counts of deaths while converting, by file."""
-    path = output_path(name)
-    if not path.exists():
-        return {}, {}
     try:
-        report = msgspec.json.decode(path.read_bytes(), type=Report)
+        with outputs().open(name) as file:
+            report = msgspec.json.decode(file.read(), type=Report)
+    except FileNotFoundError:
+        return {}, {}
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        log.warning('Cannot read the report %s; converting all files again: %s', path, error)
+        log.warning('Cannot read the report %s; converting all files again: %s', name, error)
         return {}, {}
     if report['operation'] != operation:  # an earlier job had the same id
         return {}, {}
@@ -150,7 +142,7 @@ def _write_report(
     file_list: list[str],
     entries: dict[str, Entry],
     begun: dict[str, int],
-) -> Path:
+) -> PurePath:
     outcomes = [entries[file] for file in file_list if file in entries]
     report = Report(operation=operation, outcomes=outcomes)
     if begun:

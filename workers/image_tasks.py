@@ -1,15 +1,16 @@
 """Process images and write them to the `images` folder of OUTPUT_DIR."""
 
+import os
 import struct
 import zlib
 from contextlib import suppress
 from io import BytesIO
-from pathlib import Path
+from pathlib import PurePath, PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import msgspec
 
-from libraries.files import call_digest, upload_dir, upload_path, write_output
+from libraries.files import call_digest, open_upload, uploads, write_output
 from qdjobs.errors import PermanentJobError
 
 if TYPE_CHECKING:
@@ -86,19 +87,22 @@ def _parse(operations: Operations) -> list[Step]:
     return steps
 
 
-def _read(image_path: str) -> tuple[Path, bytes]:
+def _read(image_path: str) -> tuple[PurePath, bytes]:
     """The path of the file, relative to UPLOAD_DIR, and its content."""
     try:
-        path = upload_path(image_path)
+        name = uploads().name_of(image_path)
     except ValueError as error:
         raise PermanentJobError(str(error)) from error
-    if not path.is_file():
+    try:
+        with open_upload(name) as file:
+            if file.seek(0, os.SEEK_END) > LARGEST_FILE:
+                raise PermanentJobError(f'{image_path!r} has more than {LARGEST_FILE} bytes')
+            file.seek(0)
+            return PurePosixPath(name), file.read()
+    except FileNotFoundError as error:
         raise PermanentJobError(
-            f'{image_path!r}: there is no such file in {upload_dir()} (UPLOAD_DIR).'
-        )
-    if path.stat().st_size > LARGEST_FILE:
-        raise PermanentJobError(f'{image_path!r} has more than {LARGEST_FILE} bytes')
-    return path.relative_to(upload_dir()), path.read_bytes()
+            f'{image_path!r}: there is no such file in {uploads()} (UPLOAD_DIR).'
+        ) from error
 
 
 def _decode(content: bytes) -> Picture:

@@ -4,11 +4,11 @@ from typing import Literal
 from uuid import uuid4
 
 import msgspec
-from flask import Blueprint, Response, request, send_file, url_for
+from flask import Blueprint, Response, request, url_for
 from werkzeug.exceptions import NotFound
 
+from components.artboard.files import send_output
 from libraries.drawing.patterns import Millimetres, PatternName, draw_pattern
-from libraries.files import output_path
 from libraries.job_manager import (
     InvalidJobError,
     JobNotFoundError,
@@ -91,8 +91,8 @@ def show_drawing(job_id: str) -> Response:
     if job['status'] != 'finished':
         raise NotFound(f'There is no drawing: its job is {job["status"]}.')
     try:
-        answer = send_file(
-            output_path(job['result']),
+        answer = send_output(
+            job['result'],
             'image/svg+xml',
             as_attachment=request.args.get('download') == '1',
             download_name=f'{job_id}.svg',

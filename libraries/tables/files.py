@@ -7,11 +7,11 @@ the engine. If the counts differ, no file is written.
 import io
 import os
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
-from pathlib import Path
+from contextlib import ExitStack
+from pathlib import Path, PurePath
 from typing import IO, TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
-from libraries.files import open_output, output_path, upload_dir, upload_path
+from libraries.files import open_output, outputs, upload_copy, uploads
 from libraries.tables.columns import text_frames, typed_frames
 from libraries.tables.csv import CsvForm, CsvReader
 from libraries.tables.json import JsonReader
@@ -38,24 +38,24 @@ def convert_upload(
     delimiter: str | None = None,
     encoding: str | None = None,
     on_progress: ProgressCallback | None = None,
-) -> Path:
-    """Convert an uploaded table; return the path of `converted/<its name>.<format>`.
+) -> PurePath:
+    """Convert an uploaded table to `converted/<its name>.<format>`; return where that is.
 
     The extension of `file_path` decides how it is read. Raises PermanentJobError, with the place
     in the file and the remedy, for anything that would be lost, changed or guessed; an existing
     output file is then unchanged.
     """
     try:
-        source = upload_path(file_path)
-        if not source.is_file():  # opening a pipe would block
-            raise TableError(f'there is no such file in {upload_dir()} (UPLOAD_DIR).')
-        name = source.relative_to(upload_dir())
+        name = uploads().name_of(file_path)
         # The name keeps its extension: a.csv and a.tsv do not overwrite each other.
-        target = output_path(f'converted/{name}.{format}')
+        target = outputs().name_of(f'converted/{name}.{format}')
     except ValueError as error:
         raise PermanentJobError(f'{short_repr(file_path)}: {error}') from error
     try:
-        with _open_source(source) as file, _open_target(target) as output:
+        with ExitStack() as stack:
+            source = _copy_source(stack, name)
+            file = stack.enter_context(_open_source(source))
+            output = _open_target(stack, target)
             reader = _open_reader(source, file, delimiter, encoding)
             size = os.fstat(file.fileno()).st_size
             written = _write(
@@ -68,7 +68,17 @@ def convert_upload(
                 raise TableError(f'{written} of {reader.rows} rows would have been written.')
     except TableError as error:
         raise PermanentJobError(f'{name}: {error}') from error
-    return target
+    return outputs().result(target)
+
+
+def _copy_source(stack: ExitStack, name: str) -> Path:
+    """The path of the file: JSON is read twice, and Parquet in any order, from one version."""
+    try:
+        return stack.enter_context(upload_copy(name))
+    except FileNotFoundError as error:
+        raise PermanentJobError(
+            f'{short_repr(name)}: there is no such file in {uploads()} (UPLOAD_DIR).'
+        ) from error
 
 
 def _open_source(source: Path) -> IO[bytes]:
@@ -78,15 +88,14 @@ def _open_source(source: Path) -> IO[bytes]:
         raise TableError('the worker may not read it: fix its permissions.') from error
 
 
-def _open_target(target: Path) -> AbstractContextManager[IO[bytes]]:
+def _open_target(stack: ExitStack, target: str) -> IO[bytes]:
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
+        return stack.enter_context(open_output(target))
     except (FileExistsError, NotADirectoryError) as error:
         raise TableError(
-            f'its output folder {target.parent} cannot be created: the result of another file is '
-            'in the way. Rename one of the two.'
+            f'its output folder {outputs().result(target).parent} cannot be created: the result of '
+            'another file is in the way. Rename one of the two.'
         ) from error
-    return open_output(str(target))
 
 
 def _open_reader(

@@ -24,6 +24,8 @@ _MARKS: dict[Level, tuple[str, str]] = {
 def doctor(as_json: bool) -> None:
     """Check the set-up, and say how to fix each problem. Changes nothing.
 
+    An application's own checks come last, and may write something that they remove again.
+
     ✓ is ok, · is a note, ! is a warning, ✗ is an error. A line below is a command that helps. The
     JSON document is {"ok": ..., "findings": [{"level", "text", "remedy"}]}; a remedy is a command
     or null. Exit codes: 0, also with warnings; 1 if there is any ✗, or a setting is wrong; 2 for a

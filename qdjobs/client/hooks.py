@@ -33,6 +33,20 @@ class Failure:
     is_death: bool = False  # the work horse or the worker died, or was killed after a time-out
 
 
+@dataclass(frozen=True)
+class DoctorCheck:
+    """A check of an application's own, which `flask jobs doctor` makes."""
+
+    find_faults: Callable[[], Iterable[str]]
+    queue: str | None  # on which a worker must be alive, if it enqueues a job
+
+    @property
+    def title(self) -> str:
+        """What is so if there is no fault: the first line of the function's docstring."""
+        lines = (self.find_faults.__doc__ or self.find_faults.__name__).strip().splitlines()
+        return lines[0].rstrip('.')
+
+
 Manager = Callable[..., AbstractContextManager[Any]]
 
 
@@ -45,6 +59,7 @@ class Hooks:
         self._around_job: list[Manager] = []
         self._around_horse: list[Manager] = []
         self._on_failure: list[Callable[[Failure], object]] = []
+        self.doctor_checks: list[DoctorCheck] = []
 
     @property
     def has_any(self) -> bool:
@@ -113,6 +128,12 @@ def current_hooks() -> Hooks | None:
     """Return the hooks of the current application, or None if it has none or none is current."""
     hooks: Hooks | None = current_app.extensions.get(_EXTENSION) if has_app_context() else None
     return hooks if hooks is not None and hooks.has_any else None
+
+
+def current_doctor_checks() -> list[DoctorCheck]:
+    """Return the checks of the current application."""
+    hooks: Hooks | None = current_app.extensions.get(_EXTENSION) if has_app_context() else None
+    return hooks.doctor_checks if hooks is not None else []
 
 
 def _as_manager(function: Callable[..., Any]) -> Manager:

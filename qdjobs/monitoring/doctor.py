@@ -2,9 +2,11 @@
 
 A remedy is a command that works when it is pasted into a shell of the same folder and environment.
 
-Changes nothing. Takes two round trips for any number of jobs, and imports every task module.
+Changes nothing, unless a check of the application's own does. Takes two round trips for any number
+of jobs, beside those checks, and imports every task module.
 """
 
+import logging
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +16,7 @@ from urllib.parse import urlsplit
 from rq.defaults import RQ_KEY_PREFIX
 
 from qdjobs.client.catalogue import TaskModule, read_task_modules
+from qdjobs.client.hooks import DoctorCheck, current_doctor_checks
 from qdjobs.client.outboxes import Waiting, current_outbox
 from qdjobs.client.redis import NO_CLUSTER, redis_connection
 from qdjobs.config import JobConfig, get_config
@@ -29,6 +32,8 @@ MAX_OUTBOX_WAIT = 60  # seconds, in which any worker relays
 MOST_NAMES = 10  # in one line
 PATIENCE = 5  # seconds for the database of an outbox
 
+
+log = logging.getLogger(__name__)
 
 Level = Literal['ok', 'note', 'warning', 'error']
 CommandLine = Callable[..., str]  # of `flask jobs`, with these words
@@ -46,12 +51,14 @@ class Finding:
 def examine(command_line: CommandLine) -> Iterator[Finding]:
     """Run all checks, and yield each finding at once. Raises ValueError for a bad setting."""
     config = get_config()
+    served = None  # not known
     try:
         yield from _examine_redis(config)
         health = read_health(DEPTH)
     except QueueUnavailableError as error:
         yield Finding('error', str(error))
     else:
+        served = _served(health)
         yield from _examine_workers(health, command_line)
         yield from _examine_jobs(health, command_line)
     yield from _examine_outbox(command_line)
@@ -59,6 +66,8 @@ def examine(command_line: CommandLine) -> Iterator[Finding]:
         yield from _examine_tasks(module)
     yield from _examine_schedule(command_line)
     yield from _examine_interfaces(config)
+    for check in current_doctor_checks():
+        yield from _examine_by(check, served)
 
 
 def _examine_redis(config: JobConfig) -> Iterator[Finding]:
@@ -167,7 +176,7 @@ def _examine_workers(health: Health, command_line: CommandLine) -> Iterator[Find
         text = 'The workers are suspended and take no job. To resume them:'
         yield Finding('warning', text, command_line('resume'))
     alive = [worker for worker in health.workers if worker.state != 'lost']
-    served = frozenset[str]().union(*(worker.queues for worker in alive))
+    served = _served(health)
     if unserved := [queue for queue in get_config().queues if queue not in served]:
         text = f'No worker is alive on {", ".join(unserved)}. Start one:'
         yield Finding('error', text, command_line('worker'))
@@ -175,6 +184,12 @@ def _examine_workers(health: Health, command_line: CommandLine) -> Iterator[Find
         yield Finding('ok', f'Every queue has a worker; {_count(len(alive), "worker")} in all.')
     for worker in health.workers:
         yield from _examine_worker(worker, command_line)
+
+
+def _served(health: Health) -> frozenset[str]:
+    """The queues on which a worker is alive."""
+    alive = (worker.queues for worker in health.workers if worker.state != 'lost')
+    return frozenset[str]().union(*alive)
 
 
 def _examine_worker(worker: WorkerHealth, command_line: CommandLine) -> Iterator[Finding]:
@@ -350,6 +365,26 @@ def _examine_interfaces(config: JobConfig) -> Iterator[Finding]:
     ):
         if secret is None:
             yield Finding('note', f'There is no {path}: {variables} not set here.')
+
+
+def _examine_by(check: DoctorCheck, served: frozenset[str] | None) -> Iterator[Finding]:
+    if check.queue is not None and served is None:
+        return  # Redis is away, which was found before
+    if check.queue is not None and served is not None and check.queue not in served:
+        text = f'Not checked, since no worker is alive on {check.queue}: {check.title}.'
+        yield Finding('note', text)
+        return
+    try:
+        faults = list(check.find_faults())
+    except QueueUnavailableError as error:
+        yield Finding('error', str(error))
+    except Exception as error:  # of the application's code: the other checks still count
+        log.exception('A check of the doctor has failed')
+        yield Finding('error', f'Not checked, since {type(error).__name__}: {check.title}.')
+    else:
+        yield from (Finding('error', fault) for fault in faults)
+        if not faults:
+            yield Finding('ok', f'{check.title}.')
 
 
 def _count(number: int, noun: str) -> str:

@@ -24,6 +24,8 @@ ENVIRONMENT = QUICK | {
     'JOB_MAX_WORKER_DEATHS': '1000',
     'JOB_TASK_MODULES': 'tests.support.tasks',
     'RQ_CONNECTION_CLASS': 'qdjobs.JobRedis',
+    # Hershey-Fonts installs a package `tests` of its own.
+    'PYTHONPATH': str(ROOT),
 }
 PROTECTED = {'JOB_WAIT_REPLICAS': '1'}
 PROTECTED_SERVER = {'min-replicas-to-write': '1'}

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import pyarrow.parquet
@@ -238,7 +238,7 @@ def test_the_report_is_written_on_the_way(upload: Upload, monkeypatch: pytest.Mo
     monkeypatch.setattr(file_tasks, 'REPORT_INTERVAL', 0)
     known: list[list[str]] = []
 
-    def convert(file: str, format: Any) -> Path:
+    def convert(file: str, format: Any) -> PurePath:
         known.append([outcome['file'] for outcome in report_of()['outcomes']] if known else [])
         return convert_upload(file, format)
 
@@ -252,7 +252,7 @@ def test_a_time_out_leaves_a_report_of_what_is_done(
 ) -> None:
     files = [upload(f'{name}.csv', 'a\n1\n') for name in 'abc']
 
-    def convert(file: str, format: Any) -> Path:
+    def convert(file: str, format: Any) -> PurePath:
         if file == 'b.csv':
             raise JobTimeoutException
         return convert_upload(file, format)

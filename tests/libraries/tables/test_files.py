@@ -5,6 +5,7 @@ import io
 import itertools
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -43,9 +44,9 @@ def there_and_back(text: str, way: TableFormat) -> Table:
     folder = upload_dir()
     folder.mkdir(exist_ok=True)
     (folder / 'a.csv').write_bytes(text.encode())
-    there = convert_upload('a.csv', way, delimiter=',')
+    there = Path(convert_upload('a.csv', way, delimiter=','))
     (folder / f'b.{way}').write_bytes(there.read_bytes())
-    back = convert_upload(f'b.{way}', 'csv', '\t' if way == 'tsv' else None)
+    back = Path(convert_upload(f'b.{way}', 'csv', '\t' if way == 'tsv' else None))
     with back.open(newline='', encoding='utf-8') as file:
         return list(csv.reader(file))
 
@@ -117,7 +118,7 @@ def require_the_same_rows_as_the_csv_module(text: str) -> None:
     folder.mkdir(exist_ok=True)
     (folder / 'a.csv').write_bytes(text.encode())
     try:
-        path = convert_upload('a.csv', 'csv', delimiter=',')
+        path = Path(convert_upload('a.csv', 'csv', delimiter=','))
     except PermanentJobError:
         without_end = re.sub(r'(\r?\n)+\Z', '', text)
         assert not strictly_right(f'{without_end}\r\n', None) or not fit_header(text)

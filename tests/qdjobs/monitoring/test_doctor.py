@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from flask import Flask
 from redis import Redis
 
 from app import create_app
 from libraries.job_manager import enqueue_background_job, get_job_status, wait_for_job
+from qdjobs import JobQueue
 from qdjobs.client.control import pause_workers
 from qdjobs.config import environment_config
 from qdjobs.monitoring.doctor import clean_up, list_names, set_in_server
@@ -61,7 +63,7 @@ def tasks(settings: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def allow_test_tasks(settings: pytest.MonkeyPatch) -> None:
-    settings.setenv('JOB_TASK_MODULES', 'tests.support.tasks')
+    settings.setenv('JOB_TASK_MODULES', 'tests.support.tasks,workers.check_tasks')
     environment_config.cache_clear()
 
 
@@ -469,6 +471,7 @@ def test_each_remedy_works_when_it_is_pasted_for_an_application_that_is_named() 
 
 CLI = """#!{python}
 import sys
+from flask import Flask
 from redis import Redis
 *where, command, subcommand, name, value = sys.argv[1:]
 options = dict(zip(where[::2], where[1::2]))
@@ -557,3 +560,64 @@ def test_a_door_without_a_key_is_closed_and_that_is_told(
         settings.setenv(name, 'a-key')
     environment_config.cache_clear()
     assert f'There is no {door}' not in Report().text
+
+
+# An application's own checks
+
+
+def examined(check: Callable[[], Any], queue: str | None = None) -> list[str]:
+    """What the doctor says last, of an application with one check."""
+    app = Flask('checked')
+    JobQueue(app).doctor_check(queue=queue)(check)
+    result = app.test_cli_runner().invoke(args=['jobs', 'doctor'])
+    lines: list[str] = result.output.splitlines()
+    return lines[[line.startswith('· There is no /metrics') for line in lines].index(True) + 1 :]
+
+
+def test_a_check_of_the_application_finds_what_is_wrong() -> None:
+    def check() -> Iterator[str]:
+        """The printer has paper.
+
+        More of that.
+        """
+        yield 'There is no paper: fill it.'
+        yield 'And no ink.'
+
+    assert examined(check) == ['✗ There is no paper: fill it.', '✗ And no ink.']
+
+
+def test_a_check_that_finds_nothing_says_what_is_so() -> None:
+    def check() -> list[str]:
+        """The printer has paper."""
+        return []
+
+    assert examined(check) == ['✓ The printer has paper.']
+
+
+def test_a_check_that_fails_is_an_error_and_stops_no_other(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def check() -> list[str]:
+        """The printer has paper."""
+        raise RuntimeError('on fire')
+
+    assert examined(check) == ['✗ Not checked, since RuntimeError: The printer has paper.']
+    assert 'on fire' in caplog.text
+
+
+def test_a_check_that_needs_a_worker_is_not_made_without_one(
+    connection: Redis, settings: pytest.MonkeyPatch
+) -> None:
+    def check() -> list[str]:
+        """The printer has paper."""
+        return ['It was made.']
+
+    assert examined(check, 'low') == [
+        '· Not checked, since no worker is alive on low: The printer has paper.'
+    ]
+    fields: Any = {'birth': LONG_AGO, 'queues': 'low'}
+    connection.hset('rq:worker:a', mapping=fields)
+    connection.sadd('rq:workers', 'rq:worker:a')
+    assert examined(check, 'low') == ['✗ It was made.']
+    use_redis(settings, f'redis://127.0.0.1:{free_port()}/0')
+    assert examined(check, 'low') == []

@@ -1,0 +1,100 @@
+"""Read uploaded files and write output files, by names: in local folders or in an object store.
+
+`UPLOAD_DIR` and `OUTPUT_DIR` say where. All that a task needs is here: `write_output` and
+`open_output` write a file whole or not at all, `open_upload` reads one as a file object,
+`upload_copy` is a local path for libraries that need one. docs/files.md has the rest.
+"""
+
+from contextlib import AbstractContextManager
+from pathlib import Path, PurePath
+from typing import IO
+
+from libraries.files.folder import Folder
+from libraries.files.names import call_digest
+from libraries.files.settings import Place, outputs, read_file_settings, uploads
+from libraries.files.store import StorageError, Store
+
+__all__ = [
+    'Folder',
+    'Place',
+    'StorageError',
+    'Store',
+    'call_digest',
+    'open_output',
+    'open_upload',
+    'output_dir',
+    'output_path',
+    'outputs',
+    'read_file_settings',
+    'upload_copy',
+    'upload_dir',
+    'upload_path',
+    'uploads',
+    'write_output',
+]
+
+
+def write_output(name: str, content: str | bytes) -> PurePath:
+    """Write an output file as a whole, replacing any file of that name; return where it is.
+
+    That is the absolute path in a local folder, and the name itself in an object store: `str` of
+    it is what a task returns.
+    """
+    with open_output(name) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+    return outputs().result(name)
+
+
+def open_output(name: str) -> AbstractContextManager[IO[bytes]]:
+    """Open a binary output file that appears under its name when the block ends without error.
+
+    It is a local file until then, with a path, which can seek. If the block raises, the disk is
+    full, an upload fails or the process is killed, an existing file of that name is unchanged.
+    Raises ValueError for a name that cannot be used.
+    """
+    return outputs().create(name)
+
+
+def open_upload(name: str) -> AbstractContextManager[IO[bytes]]:
+    """Open an uploaded file for reading; it can seek. Raises FileNotFoundError or ValueError."""
+    return uploads().open(name)
+
+
+def upload_copy(name: str) -> AbstractContextManager[Path]:
+    """The path of an uploaded file: its own, or that of a copy until the end of the block.
+
+    Raises FileNotFoundError or ValueError.
+    """
+    return uploads().copy(name)
+
+
+def upload_dir() -> Path:
+    """The local folder of uploaded files. Raises ValueError if `UPLOAD_DIR` is none."""
+    return _folder(uploads()).path
+
+
+def output_dir() -> Path:
+    """The local folder of the files that tasks write. Raises ValueError if `OUTPUT_DIR` is none."""
+    return _folder(outputs()).path
+
+
+def upload_path(name: str) -> Path:
+    """The absolute path of an uploaded file in a local folder.
+
+    Raises ValueError for a name outside `UPLOAD_DIR` or one that cannot be a file's.
+    """
+    return _folder(uploads()).find(name)
+
+
+def output_path(name: str) -> Path:
+    """The absolute path of an output file in a local folder.
+
+    Raises ValueError for a name outside `OUTPUT_DIR` or one that cannot be a file's.
+    """
+    return _folder(outputs()).find(name)
+
+
+def _folder(place: Place) -> Folder:
+    if not isinstance(place, Folder):
+        raise ValueError(f'{place.setting} is no local folder: use the functions that open a file.')
+    return place

@@ -1,0 +1,100 @@
+"""The settings `UPLOAD_DIR` and `OUTPUT_DIR`: each a local folder or the URL of a store."""
+
+import os
+import re
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+
+from libraries.files.folder import Folder
+from libraries.files.store import Store
+
+Place = Folder | Store
+
+DEFAULTS = {'UPLOAD_DIR': 'uploads', 'OUTPUT_DIR': 'output'}
+PACKAGES = {
+    's3': 's3fs', 's3a': 's3fs', 'gs': 'gcsfs', 'gcs': 'gcsfs', 'abfs': 'adlfs', 'abfss': 'adlfs',
+    'az': 'adlfs', 'oss': 'ossfs', 'memory': 'fsspec',
+}  # fmt: skip
+
+_URL = re.compile(r'([a-z][a-z0-9+.-]*)://(.*)', re.DOTALL)
+_LIKE_URL = re.compile(r'[A-Za-z][A-Za-z0-9+.:-]*:')  # also s3:/bucket and simplecache::s3://bucket
+
+
+def read_file_settings(env: Mapping[str, str] | None = None) -> None:
+    """Check both settings. Raises ValueError, naming the variable, for an invalid value."""
+    for setting in DEFAULTS:
+        read_place(setting, env)
+
+
+def uploads() -> Place:
+    """Where uploaded files are: `UPLOAD_DIR`, or the folder `uploads`."""
+    return read_place('UPLOAD_DIR')
+
+
+def outputs() -> Place:
+    """Where tasks write files: `OUTPUT_DIR`, or the folder `output`."""
+    return read_place('OUTPUT_DIR')
+
+
+def read_place(setting: str, env: Mapping[str, str] | None = None) -> Place:
+    """What a setting names. Raises ValueError, naming it, for what is neither folder nor URL."""
+    text = (os.environ if env is None else env).get(setting) or DEFAULTS[setting]
+    if _LIKE_URL.match(text) is None:
+        return Folder(setting, Path(text).resolve())
+    url = _URL.fullmatch(text)
+    if url is None:
+        raise ValueError(  # without the text, which may have a password
+            f'{setting} looks like a URL and is none: write s3://bucket/prefix. The path of a '
+            'folder with a colon begins with ./ or /.'
+        )
+    scheme, rest = url.groups()
+    return _local(setting, rest) if scheme == 'file' else _store(setting, scheme, rest)
+
+
+def _local(setting: str, rest: str) -> Folder:
+    if not rest.startswith('/') or not rest.strip('/'):
+        raise ValueError(f'{setting} must name a folder of this machine: file:///path/to/folder.')
+    return Folder(setting, Path(rest).resolve())
+
+
+@lru_cache(maxsize=8)
+def _store(setting: str, scheme: str, rest: str) -> Store:
+    path = rest.rstrip('/')
+    if ':' in path.partition('@')[0] and '@' in path:
+        raise ValueError(
+            f'{setting} must contain no password: pass credentials as the {scheme} client expects '
+            'them, such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.'
+        )
+    if scheme != 'memory' and not path:
+        raise ValueError(f'{setting} names no bucket: write {scheme}://bucket/prefix.')
+    if not path.isprintable() or {'.', '..'} & set(path.split('/')) or '?' in path or '#' in path:
+        raise ValueError(f'{setting} must be a plain URL: no "..", "?" or "#" in {scheme}://…')
+    if path and '' in path.split('/'):
+        raise ValueError(f'{setting} has two slashes in a row after {scheme}://.')
+    _require_package(setting, scheme)
+    return Store(setting, f'{scheme}://{path}')
+
+
+def _require_package(setting: str, scheme: str) -> None:
+    package = PACKAGES.get(scheme)
+    try:
+        from fsspec import available_protocols, get_filesystem_class
+    except ModuleNotFoundError:
+        raise ValueError(
+            f'{setting} is a URL, for which a package is missing: pip install {package or "fsspec"}'
+        ) from None
+    if scheme not in available_protocols():
+        raise ValueError(
+            f'{setting} begins with {scheme}://, which is not known: use s3://, gs://, abfs:// or '
+            'another scheme of fsspec, or a local folder.'
+        )
+    try:
+        get_filesystem_class(scheme)
+    except ImportError as error:
+        from fsspec.registry import known_implementations
+
+        advice = f'pip install {package}' if package else known_implementations[scheme].get('err')
+        raise ValueError(
+            f'{setting} begins with {scheme}://, for which a package is missing: {advice or error}'
+        ) from None

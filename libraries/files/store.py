@@ -1,0 +1,313 @@
+"""Files in an object store, by fsspec: whole or not at all, and errors that contain no secret.
+
+What is written is a local file first, and uploaded when it is complete; what needs a path gets a
+local copy. So tasks and their libraries meet a local file in both directions.
+"""
+
+import asyncio
+import errno
+import hashlib
+import io
+import os
+import secrets
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
+from typing import IO, Any
+
+from libraries.files.names import parse_name
+
+BLOCK = 1 << 20  # bytes that a reader requests at a time
+UPLOAD_PART = 8 << 20  # bytes of a multipart upload; four of them are in memory
+MOST_PARTS = 10_000  # of one upload, in S3
+MAX_KEY = 1024  # bytes in the name of an object, its prefix included: the limit of S3
+UNSEEN = ('?versionId=', '://')  # which s3fs, and fsspec, cut out of a name
+
+# Where an upload appears as a whole. Elsewhere, as on a server of files, a rename makes it so.
+WHOLE = {'s3', 's3a', 'gs', 'gcs', 'abfs', 'abfss', 'az', 'oss'}
+# What identifies the content of an object; each store has some of them.
+MARKS = (
+    'size', 'ETag', 'etag', 'md5Hash', 'LastModified', 'last_modified', 'updated', 'mtime',
+    'created',
+)  # fmt: skip
+
+
+class StorageError(OSError):
+    """An object store does not answer, or refuses: one sentence that names the setting."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a store says of an object."""
+
+    size: int
+    version: str  # changes with the content
+    modified: datetime | None
+
+
+@dataclass(frozen=True)
+class Store:
+    """The place in an object store that a setting names."""
+
+    setting: str
+    url: str  # without a slash at its end, and without secrets
+
+    def __str__(self) -> str:
+        return self.url
+
+    def name_of(self, name: str) -> str:
+        """The name of an object below the URL, in its plainest form.
+
+        Raises ValueError for an absolute name or one that cannot be an object's.
+        """
+        path = parse_name(name)
+        if path.is_absolute() or not path.parts:
+            raise ValueError(f'{name!r} lies outside {self.setting}.')
+        if unseen := [text for text in UNSEEN if text in name]:
+            raise ValueError(f'The file name {name!r} must not contain "{unseen[0]}".')
+        # Without the scheme and its slashes.
+        if len(os.fsencode(f'{self.url.partition("://")[2]}/{path}')) > MAX_KEY:
+            raise ValueError(
+                f'The file name {name[:40]}… is too long: with the prefix of {self.setting} it '
+                f'has more than {MAX_KEY} bytes.'
+            )
+        return str(path)
+
+    def result(self, name: str) -> PurePosixPath:
+        """What a task returns that has written a file: its name, the same on every machine."""
+        return PurePosixPath(self.name_of(name))
+
+    @contextmanager
+    def create(self, name: str) -> Iterator[IO[bytes]]:
+        """Open a local file that is uploaded when the block ends without error.
+
+        The object appears as a whole at the end of the upload. If the block or the upload fails,
+        or the process is killed, an existing object of that name is unchanged.
+        """
+        name = self.name_of(name)
+        with _scratch(name) as path:
+            with path.open('xb') as file:
+                yield file
+                file.flush()
+            self._upload(path, name)
+
+    def _upload(self, path: Path, name: str) -> None:
+        target = self._locate(name)
+        if self._scheme in WHOLE:
+            try:
+                self._call('put_file', str(path), target, **self._upload_options(path))
+            except FileNotFoundError:
+                raise self._no_bucket() from None
+            return
+        folder, _, _ = target.rpartition('/')
+        part = f'{folder}/.{secrets.token_hex(8)}.part'
+        self._call('makedirs', folder, exist_ok=True)
+        try:
+            self._call('put_file', str(path), part)
+            self._call('mv', part, target)
+        except BaseException:
+            self._remove(part)
+            raise
+
+    def _upload_options(self, path: Path) -> dict[str, Any]:
+        """Bounds the memory of an upload: s3fs would take 500 MB."""
+        if self._scheme not in ('s3', 's3a'):
+            return {}
+        size = max(UPLOAD_PART, path.stat().st_size // (MOST_PARTS - 1))
+        return {'chunksize': size, 'max_concurrency': 4}
+
+    @contextmanager
+    def open(self, name: str, patience: float | None = None) -> Iterator[IO[bytes]]:
+        """Open an object for reading, in blocks. Raises FileNotFoundError.
+
+        `patience` is seconds for the answer to each request.
+        """
+        with self.reader(name, self.look(name, patience), patience) as file:
+            yield file
+
+    def reader(self, name: str, found: Found, patience: float | None = None) -> IO[bytes]:
+        """The object that has been found, as a file. Requests nothing before it is read."""
+        return io.BufferedReader(_Reader(self, name, found, patience), BLOCK)
+
+    @contextmanager
+    def copy(self, name: str) -> Iterator[Path]:
+        """Download an object to a local file, which is removed after the block.
+
+        Raises FileNotFoundError.
+        """
+        self.look(name)  # a prefix of other objects is not one
+        with _scratch(name) as path:
+            self._call('get_file', self._locate(name), str(path))
+            yield path
+
+    def look(self, name: str, patience: float | None = None) -> Found:
+        """What the store says of an object. Raises FileNotFoundError."""
+        info = self._call('info', self._locate(name), patience=patience)
+        if info.get('type') != 'file':
+            raise FileNotFoundError(f'There is no such file in {self} ({self.setting}).')
+        marks = [str(info.get(mark)) for mark in MARKS]
+        modified = next((info[key] for key in MARKS if isinstance(info.get(key), datetime)), None)
+        version = hashlib.sha256('\n'.join(marks).encode()).hexdigest()[:32]
+        return Found(int(info['size']), version, modified)
+
+    def read(self, name: str, start: int, end: int, patience: float | None = None) -> bytes:
+        """The bytes of an object from `start` to before `end`. Raises FileNotFoundError."""
+        content: bytes = self._call(
+            'cat_file', self._locate(name), start=start, end=end, patience=patience
+        )
+        return content
+
+    def state(self, name: str) -> str:
+        """The version of an object, or 'missing'."""
+        try:
+            return self.look(name).version
+        except FileNotFoundError:
+            return 'missing'
+
+    def remove(self, name: str) -> None:
+        """Remove an object, if it is there."""
+        self._remove(self._locate(name))
+
+    def _remove(self, path: str) -> None:
+        try:
+            self._call('rm_file', path)
+        except FileNotFoundError:
+            return
+
+    @property
+    def _scheme(self) -> str:
+        return self.url.partition('://')[0]
+
+    def _locate(self, name: str) -> str:
+        _, root = connect(self.url)
+        return f'{root}/{self.name_of(name)}'
+
+    def _call(
+        self, method: str, path: str, *arguments: Any, patience: float | None = None, **more: Any
+    ) -> Any:
+        """Call a method of the file system, and translate its errors."""
+        filesystem, _ = connect(self.url)
+        if filesystem.async_impl and hasattr(filesystem, f'_{method}'):
+            coroutine = getattr(filesystem, f'_{method}')(path, *arguments, **more)
+            return self._await(coroutine, filesystem.loop, patience)
+        try:
+            return getattr(filesystem, method)(path, *arguments, **more)
+        # Not Exception: a job's time-out is raised in this thread too.
+        except (OSError, ValueError, NotImplementedError) as error:
+            raise self._translate(error) from None
+
+    def _await(self, coroutine: Any, loop: Any, patience: float | None) -> Any:
+        """Run a coroutine in the thread of fsspec. Raises StorageError after `patience` seconds."""
+        future = asyncio.run_coroutine_threadsafe(coroutine, loop)
+        try:
+            failure = future.exception(patience)
+        except BaseException as stopped:  # such as a job's time-out: nothing goes on without it
+            future.cancel()
+            if isinstance(stopped, TimeoutError):
+                raise StorageError(
+                    f'{self.setting}: {self} has not answered within {patience:g} s.'
+                ) from None
+            raise
+        if failure is not None:
+            raise self._translate(failure) from None
+        return future.result()
+
+    def _translate(self, error: BaseException) -> OSError:
+        """One sentence of our own: the texts of a store's client may have addresses and keys."""
+        code = _code(error)
+        if code == 'NoSuchBucket':
+            return self._no_bucket()
+        if isinstance(error, FileNotFoundError):
+            return FileNotFoundError(f'There is no such file in {self} ({self.setting}).')
+        if isinstance(error, PermissionError) or 'Credentials' in code:
+            return StorageError(
+                f'{self.setting}: {self} refuses access ({code}): check the credentials of this '
+                'process and what they permit.'
+            )
+        return StorageError(f'{self.setting}: {self} cannot be reached or used ({code}).')
+
+    def _no_bucket(self) -> StorageError:
+        return StorageError(f'{self.setting}: the bucket of {self} does not exist.')
+
+
+class _Reader(io.RawIOBase):
+    """The bytes of one version of an object, as a file that can seek."""
+
+    def __init__(self, store: Store, name: str, found: Found, patience: float | None) -> None:
+        self._store, self._name, self._found, self._patience = store, name, found, patience
+        self._position, self._has_begun = 0, False
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._found.size}[whence]
+        self._position = max(0, base + offset)
+        return self._position
+
+    def readall(self) -> bytes:
+        # Python's own would ask for 8 KB at a time.
+        return b''.join(iter(lambda: self.read(BLOCK) or b'', b''))
+
+    def readinto(self, buffer: Any) -> int:
+        end = min(self._position + len(buffer), self._found.size)
+        if self._position >= end:
+            return 0
+        block = self._store.read(self._name, self._position, end, self._patience)
+        if len(block) != end - self._position or (self._has_begun and self._has_changed()):
+            raise StorageError(f'{self._name!r} in {self._store} has changed while it was read.')
+        buffer[: len(block)] = block
+        self._position, self._has_begun = end, True
+        return len(block)
+
+    def _has_changed(self) -> bool:
+        return self._store.look(self._name, self._patience).version != self._found.version
+
+
+def _code(error: BaseException) -> str:
+    """What a store or the system calls an error."""
+    response = getattr(error.__cause__, 'response', None)  # of botocore
+    if isinstance(response, dict) and response.get('Error', {}).get('Code'):
+        return str(response['Error']['Code'])
+    number = getattr(error, 'errno', None) or 0
+    return errno.errorcode.get(number, type(error).__name__)
+
+
+@contextmanager
+def _scratch(name: str) -> Iterator[Path]:
+    """A path for a local file; its ending is that of the name, which tells its type."""
+    with tempfile.TemporaryDirectory(prefix='qdjobs-') as folder:
+        yield Path(folder, f'file{PurePosixPath(name).suffix}')
+
+
+def connect(url: str) -> tuple[Any, str]:
+    """The file system of a URL, and the path there."""
+    from fsspec import get_filesystem_class
+
+    scheme = url.partition('://')[0]
+    kind = get_filesystem_class(scheme)
+    options = tuple(sorted(kind._get_kwargs_from_urls(url).items()))
+    return _filesystem(scheme, options, os.getpid()), kind._strip_protocol(url).rstrip('/')
+
+
+@lru_cache(maxsize=8)
+def _filesystem(scheme: str, options: tuple[tuple[str, Any], ...], pid: int) -> Any:
+    """One for each process, for all its threads; fsspec has one for each of them, which is slow."""
+    from fsspec import filesystem
+
+    return filesystem(scheme, **dict(options), skip_instance_cache=True, use_listings_cache=False)
+
+
+def disconnect() -> None:
+    """Read the settings of the clients again when one is next needed; for tests."""
+    _filesystem.cache_clear()

@@ -1,0 +1,32 @@
+"""What the doctor has a worker do, to see that it shares its files with the web process."""
+
+import platform
+from typing import TypedDict
+
+from libraries.files import open_upload, write_output
+
+
+class Exchange(TypedDict):
+    """What a worker has seen; an error is one line, or None."""
+
+    host: str
+    read_error: str | None
+    write_error: str | None
+
+
+def exchange_files(name: str, content: str) -> Exchange:
+    """Read an uploaded file that has this content, and write an output file of the same name."""
+    read_error = write_error = None
+    try:
+        with open_upload(name) as file:
+            if file.read() != content.encode():
+                read_error = 'it has other content'
+    except FileNotFoundError:
+        read_error = 'there is no such file'
+    except (OSError, ValueError) as error:
+        read_error = str(error).rstrip('.')
+    try:
+        write_output(name, content)
+    except (OSError, ValueError) as error:
+        write_error = str(error).rstrip('.')
+    return Exchange(host=platform.node(), read_error=read_error, write_error=write_error)
