@@ -39,6 +39,7 @@ class Row:
     start: float = 0.0  # milliseconds from enqueue to start, workers idle
     idle: float = 0.0  # commands per second and worker
     requests: float = 0.0  # of these, those that the worker has sent
+    redis: float = 0.0  # microseconds of Redis' processor per second and idle worker
     connections: float = 0.0  # of one worker
     memory: float = 0.0  # megabytes of one worker
     wrong: int = 0  # jobs that have not run exactly once
@@ -54,7 +55,7 @@ def measure(name: str, count: int, jobs: int, is_single: bool) -> Row:
             row.slow, row.wrong = run_numbered(redis, count * FOR_EACH, IO_BOUND)
             row.empty = run_empty(redis, jobs)
             row.start = starts(redis, count, 50)
-            row.idle, row.requests = idle(redis, count, 5)
+            row.idle, row.requests, row.redis = idle(redis, count, 5)
     return row
 
 
@@ -91,13 +92,15 @@ def starts(redis: Redis, count: int, jobs: int) -> float:
     return statistics.median(taken)
 
 
-def idle(redis: Redis, count: int, seconds: float) -> tuple[float, float]:
-    """Return the commands per second of one worker, and how many of them it has sent."""
+def idle(redis: Redis, count: int, seconds: float) -> tuple[float, float, float]:
+    """Return one worker's commands a second, those that it sends, and microseconds of Redis."""
     until(lambda: waiting(redis) == count)
     with measured(redis) as read:
         time.sleep(seconds)
         work = read()
-    return work.commands / seconds / count, work.requests / seconds / count
+    shares = (work.commands, work.requests, work.processor * 1e6)
+    commands, requests, processor = (share / seconds / count for share in shares)
+    return commands, requests, processor
 
 
 def wake_ups(count: int, jobs: int, seconds: float) -> tuple[float, float]:
@@ -161,14 +164,14 @@ def report(is_quick: bool) -> None:
     rows = list(_measure_all(jobs, is_quick))
     first = rows[0]
     click.echo(
-        f'\n{"workers":18}{"task of 50 ms":>22}{"empty task":>20}{"start":>10}{"idle":>16}'
+        f'\n{"workers":18}{"task of 50 ms":>22}{"empty task":>20}{"start":>10}{"idle":>24}'
         f'{"connections":>13}{"memory":>9}{"not once":>10}'
     )
     for row in rows:
         click.echo(
             f'{row.name:18}{row.slow:>12,.0f}/s{row.slow / first.slow:>6.1f} ×'
             f'{row.empty:>10,.0f}/s{row.empty / first.empty:>6.1f} ×{row.start:>7.1f} ms'
-            f'{row.idle:>8.1f}/s ({row.requests:.1f}){row.connections:>11.1f}'
+            f'{row.idle:>8.1f}/s ({row.requests:.1f}){row.redis:>5.0f} µs{row.connections:>11.1f}'
             f'{row.memory:>7.0f} MB{row.wrong:>10}'
         )
     most = 8 if is_quick else 32
