@@ -8,7 +8,7 @@ from libraries.job_manager import enqueue_background_job, enqueue_background_job
 
 
 def report(is_quick: bool) -> None:
-    jobs = 1000 if is_quick else 5000
+    jobs = 1000 if is_quick else 3000
     with server() as redis:
         enqueue_background_job(EMPTY)  # from now on the server knows the script
         with measured(redis) as read:

@@ -20,6 +20,7 @@ from rq.utils import utcformat
 from benchmarks.growth.stage import (
     BATCH,
     EMPTY,
+    NOTE,
     enqueue_patiently,
     fill,
     measured,
@@ -112,13 +113,13 @@ def fail_all(redis: Redis, jobs: int) -> None:
     """Fail the waiting jobs by the scripts of a worker, many of them in one round trip."""
     redis.script_load(lease._end._source)
     ids = read_ids(registry_key('queued', 'default'), 0, jobs - 1)
-    current = claim(redis).lease.execution_id
+    current, failed = claim(redis).lease.execution_id, failure()
     for start in range(0, jobs, STEPS):
         with redis.pipeline(transaction=False) as pipe:
             for job_id in ids[start : start + STEPS]:
                 following = request()
                 packed = msgspec.msgpack.encode(following)
-                arguments = [job_id, current, 'benchmark', 'default', *failure(), '', packed]
+                arguments = [job_id, current, 'benchmark', 'default', *failed, '', packed]
                 lease._end(pipe, arguments)
                 current = following.execution
             pipe.execute()
@@ -227,16 +228,26 @@ def be_due(jobs: int) -> None:
 
 
 def fail(jobs: int) -> None:
+    retried = jobs // 10
+    others = jobs - retried
+    retry_all = [FLASK, 'jobs', 'retry', '--all', '--task', NOTE, '--yes']
     with server() as redis:
-        watch(redis, f'{jobs:,} enqueued, {BATCH:,} at once', lambda: fill(jobs))
-        watch(redis, 'enqueued, 5,000 at once', lambda: enqueue_patiently(EMPTY, [{}] * 5000))
+        watch(redis, f'{others:,} enqueued, {BATCH:,} at once', lambda: fill(others))
+        fill(retried, NOTE)
+        watch(redis, '5,000 enqueued at once', lambda: enqueue_patiently(EMPTY, [{}] * 5000))
         watch(redis, f'{jobs:,} failed', lambda: fail_all(redis, jobs))
         known = operations(redis)
         for name in ("list_jobs('failed')", '/metrics', 'flask jobs doctor', 'flask jobs list'):
-            watch(redis, name, known[name][0])
-        retry_all = [FLASK, 'jobs', 'retry', '--all', '--yes']
-        watch(redis, 'flask jobs retry --all', lambda: subprocess.run(retry_all, check=True))
-        redis.delete('rq:finished:default')
+            watch(redis, f'then {name}', known[name][0])
+        watch(redis, f'then {retried:,} retried by flask jobs', lambda: run_command(retry_all))
+
+
+def run_command(command: list[str]) -> None:
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+
+
+def expire(jobs: int) -> None:
+    with server() as redis:
         for start in range(1, jobs, BATCH):
             entries = {f'job-{number}': number for number in range(start, start + BATCH)}
             redis.zadd('rq:finished:default', entries)
@@ -245,7 +256,7 @@ def fail(jobs: int) -> None:
             while not lease.remove_expired(redis, QUEUES, 10_000):
                 pass
 
-        watch(redis, f'{jobs:,} expired: entries removed', tidy)
+        watch(redis, f'{jobs:,} expired in a registry: removed', tidy)
 
 
 def report(is_quick: bool) -> None:
@@ -254,5 +265,5 @@ def report(is_quick: bool) -> None:
     click.echo(
         f'\n{"at once":44}{"whole":>10}{"longest step":>15}{"others wait":>13}{"at most":>12}'
     )
-    be_due(jobs)
-    fail(jobs)
+    for part in (be_due, fail, expire):
+        part(jobs)

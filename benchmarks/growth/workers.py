@@ -27,7 +27,7 @@ from libraries.job_manager import enqueue_background_job, wait_for_job
 from qdjobs.client.control import pause_workers, resume_workers
 
 IO_BOUND = 0.05  # seconds that a task waits
-FOR_EACH = 40  # such jobs for each worker
+FOR_EACH = 30  # such jobs for each worker
 CALM = 20.0  # seconds that idle workers wait
 
 
@@ -160,7 +160,7 @@ def start_of(word: str) -> float:
 
 
 def report(is_quick: bool) -> None:
-    jobs = 500 if is_quick else 3000
+    jobs = 500 if is_quick else 2000
     rows = list(_measure_all(jobs, is_quick))
     first = rows[0]
     click.echo(
@@ -175,7 +175,7 @@ def report(is_quick: bool) -> None:
             f'{row.memory:>7.0f} MB{row.wrong:>10}'
         )
     most = 8 if is_quick else 32
-    woken, calm = wake_ups(most, 10, seconds=5 if is_quick else 20)
+    woken, calm = wake_ups(most, 10, seconds=5 if is_quick else 10)
     click.echo(f'One job wakes {woken:.0f} of {most} idle workers (median).')
     click.echo(f'With JOB_IDLE_WAIT=20 an idle worker costs {calm:.1f} commands a second.')
     early = early_starts(8, 200)
