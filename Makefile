@@ -55,6 +55,7 @@ bench: .venv/benched .venv/celery/bin/celery
 	@python -m benchmarks.client
 	@python -m benchmarks.worker --celery .venv/celery/bin/celery
 	@python -m benchmarks.metrics
+	@python -m benchmarks.growth
 	@python -m benchmarks.outbox
 	@python -m benchmarks.svg
 	@python -m benchmarks.tasks

@@ -8,10 +8,13 @@ import asyncio
 import errno
 import hashlib
 import io
+import math
 import os
 import secrets
 import tempfile
+import time
 from collections.abc import Iterator
+from concurrent.futures import wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -21,6 +24,7 @@ from typing import IO, Any
 
 from libraries.files.names import parse_name
 
+TURN = 0.2  # seconds
 BLOCK = 1 << 20  # bytes that a reader requests at a time
 UPLOAD_PART = 8 << 20  # bytes of a multipart upload; four of them are in memory
 MOST_PARTS = 10_000  # of one upload, in S3
@@ -203,15 +207,18 @@ class Store:
     def _await(self, coroutine: Any, loop: Any, patience: float | None) -> Any:
         """Run a coroutine in the thread of fsspec. Raises StorageError after `patience` seconds."""
         future = asyncio.run_coroutine_threadsafe(coroutine, loop)
+        deadline = math.inf if patience is None else time.monotonic() + patience
         try:
-            failure = future.exception(patience)
-        except BaseException as stopped:  # such as a job's time-out: nothing goes on without it
+            # In turns: a signal, such as a job's time-out, just before a wait does not end it.
+            while not wait([future], TURN).done:
+                if time.monotonic() >= deadline:
+                    raise StorageError(
+                        f'{self.setting}: {self} has not answered within {patience:g} s.'
+                    )
+        except BaseException:  # nothing goes on without its caller
             future.cancel()
-            if isinstance(stopped, TimeoutError):
-                raise StorageError(
-                    f'{self.setting}: {self} has not answered within {patience:g} s.'
-                ) from None
             raise
+        failure = future.exception()
         if failure is not None:
             raise self._translate(failure) from None
         return future.result()

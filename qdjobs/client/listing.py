@@ -26,7 +26,7 @@ MAX_SCANNED = 10_000  # ids that a listing reads, of one registry and in total
 
 _CURSOR = re.compile(r'(\w+)\.(\d{1,5})\.(\d{1,5})', re.ASCII)  # status, number of its list, index
 _START = ('', 0, 0)
-_PAGE = 500  # ids read in one round trip
+_PAGE = 500  # ids read in one round trip, at most
 MAX_LISTED = 1000  # jobs that one call lists
 
 
@@ -75,7 +75,7 @@ def read_page(
         return other.read_page(statuses, queues, limit), None
     position = _START if cursor is None else _parse_cursor(cursor, statuses)
     found: list[Status] = []
-    for job_cursor, job in _iterate(statuses, queues, position):
+    for job_cursor, job in _iterate(statuses, queues, position, limit + 1):
         if job is None or len(found) == limit:
             return found, job_cursor
         found.append(job)
@@ -83,13 +83,16 @@ def read_page(
 
 
 def _iterate(
-    statuses: Sequence[str], queues: Sequence[str], position: tuple[str, int, int]
+    statuses: Sequence[str], queues: Sequence[str], position: tuple[str, int, int], wanted: int
 ) -> Iterator[tuple[str, Status | None]]:
-    """Yield each job once, with its cursor; None for the job once MAX_SCANNED ids were read."""
+    """Yield each job once, with its cursor; None for the job once MAX_SCANNED ids were read.
+
+    Reads little more than the jobs that are `wanted`, unless registries lag behind their jobs.
+    """
     seen: set[str] = set()
     scanned = 0
     for status, number, key, begin in _existing(list(_lists(statuses, queues, position))):
-        for start, job_ids in _pages(key, begin):
+        for start, job_ids in _pages(key, begin, wanted):
             if scanned >= MAX_SCANNED:
                 yield f'{status}.{number}.{start}', None
                 return
@@ -145,13 +148,16 @@ def registry_keys(status: str, queues: Sequence[str]) -> list[str]:
     return [registry_key(status, queue) for queue in queues]
 
 
-def _pages(key: str, begin: int) -> Iterator[tuple[int, list[str]]]:
+def _pages(key: str, begin: int, wanted: int) -> Iterator[tuple[int, list[str]]]:
     """Yield the ids of a queue or registry in pages, each with the index of its first id."""
-    for start in range(begin, MAX_SCANNED, _PAGE):
-        job_ids = read_ids(key, start, start + _PAGE - 1)
-        if not job_ids:
+    start, size = begin, min(wanted, _PAGE)
+    while start < MAX_SCANNED:
+        job_ids = read_ids(key, start, min(start + size, MAX_SCANNED) - 1)
+        if job_ids:
+            yield start, job_ids
+        if len(job_ids) < size:
             return
-        yield start, job_ids
+        start, size = start + size, min(2 * size, _PAGE)
 
 
 def walk_jobs(statuses: Sequence[str], queues: Sequence[str]) -> Iterator[Status]:

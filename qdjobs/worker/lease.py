@@ -59,6 +59,7 @@ _recover = _script('recover', 'run')
 _dependents = _script('dependents')
 _deferred = _script('deferred')
 _persist_waiting = _script('persist_waiting')
+_expired = _script('expired')
 _presence = _script('presence')
 
 
@@ -247,6 +248,11 @@ def settle_deferred(connection: Redis, queue: str, first: int, last: int) -> tup
 def persist_waiting(connection: Redis, queue: str, first: int, last: int) -> int:
     """Remove the expiry of waiting jobs in a range of indexes; return how many were checked."""
     return int(_persist_waiting(connection, [queue, first, last]))
+
+
+def remove_expired(connection: Redis, queues: Sequence[str], limit: int) -> bool:
+    """Remove up to `limit` entries of ended jobs that have expired; return whether all are gone."""
+    return not _expired(connection, [limit, *queues])
 
 
 def write_presence(

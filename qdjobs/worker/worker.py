@@ -30,7 +30,7 @@ from qdjobs.worker import logs
 from qdjobs.worker.claims import Claims
 from qdjobs.worker.contact import Contact
 from qdjobs.worker.horse import Horse, HorseDied, HorseFailed
-from qdjobs.worker.lease import Claim
+from qdjobs.worker.lease import Claim, remove_expired
 from qdjobs.worker.maintenance import Maintenance
 from qdjobs.worker.orders import Orders
 from qdjobs.worker.presence import Presence
@@ -43,6 +43,7 @@ from qdjobs.worker.untrusted import CheckedJob
 
 SOCKET_TIMEOUT = 5.0  # seconds, at most, to wait for an answer of Redis
 BEAT_INTERVAL = 0.05  # seconds, at least, between two looks at what is due
+EXPIRED_AT_ONCE = 10_000  # entries of registries that one step removes
 OUTAGE_PAUSE = 0.5  # seconds between two attempts to claim while Redis is away
 
 
@@ -378,7 +379,9 @@ class JobWorker(Worker):
         self._maintenance.run_if_due()
         if self.should_run_maintenance_tasks:
             try:
-                self.run_maintenance_tasks()  # type: ignore[no-untyped-call]
+                # RQ removes all that has expired in one command: first in steps, one each beat.
+                if remove_expired(self.connection, self.queue_names(), EXPIRED_AT_ONCE):
+                    self.run_maintenance_tasks()  # type: ignore[no-untyped-call]
             except Exception:  # a record that RQ cannot read must not end the worker
                 self.log.exception("Worker %s: RQ's maintenance failed", self.name)
                 self.last_cleaned_at = now()  # type: ignore[assignment]  # RQ's own type

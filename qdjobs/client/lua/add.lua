@@ -43,8 +43,6 @@ end
 
 -- Puts a job where it waits. First of all: if the key has another type, the script fails here.
 local function place_job(request, id, state)
-  -- First what needs memory: a full Redis refuses a script whose first write does.
-  redis.call('SADD', rq .. 'queues', key('queue', request.queue))
   if state == 'queued' then
     redis.call('RPUSH', key('queue', request.queue), id)
   elseif state == 'scheduled' then
@@ -103,6 +101,10 @@ local function add_jobs(request, values, moment, once_for, once_as)
     elseif status and not ENDED[status] then
       reply[i] = redis.call('HGETALL', job_key(id))
     else
+      if added == 0 then
+        -- First what needs memory: a full Redis refuses a script whose first write does.
+        redis.call('SADD', rq .. 'queues', key('queue', request.queue))
+      end
       place_job(request, id, state)
       if status then
         forget_run(id, redis.call('HGET', job_key(id), 'origin') or request.queue)

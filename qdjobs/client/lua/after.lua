@@ -6,11 +6,18 @@
 local PENDING = rq .. 'pending-dependents'
 local SETTLED_AT_ONCE = 1000  -- jobs: Redis serves no other client meanwhile
 
--- Puts a job that was due, or has waited for other jobs, into its queue.
-local function enqueue_waiting(id, queue, moment, ttl, at_front)
-  redis.call('HSET', job_key(id), 'status', 'queued', 'enqueued_at', moment)
+-- Marks a job that was due, or has waited for other jobs, as queued; `due_at` is since when it waits, or
+-- nil.
+local function mark_queued(id, moment, ttl, due_at)
+  redis.call('HSET', job_key(id), 'status', 'queued', 'enqueued_at', moment,
+             unpack(due_at and {'due_at', due_at} or {}))
   redis.call('PERSIST', job_key(id))
   if ttl then redis.pcall('EXPIRE', job_key(id), ttl) end  -- it may be no number
+end
+
+-- Puts a job that has waited for other jobs into its queue.
+local function enqueue_waiting(id, queue, moment, ttl, at_front)
+  mark_queued(id, moment, ttl)
   redis.call('SADD', rq .. 'queues', key('queue', queue))
   redis.call(at_front and 'LPUSH' or 'RPUSH', key('queue', queue), id)
   wake_up(queue)

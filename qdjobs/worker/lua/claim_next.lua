@@ -1,28 +1,46 @@
 -- Prepended to the scripts that claim a job, after run.lua. Redis serves no other client while a
 -- script runs: hence the limits.
-local DUE_AT_ONCE = 500  -- jobs of a queue
+local DUE_AT_ONCE = 500  -- jobs, of all queues together
 local PASSED_OVER_AT_ONCE = 1000  -- ids without a job to start, such as those of deleted jobs
 
--- Enqueues due jobs of a queue, except those under RQ's rate limit, which also wait for a slot.
--- Returns whether there may be more.
-local function enqueue_due(queue, moment, time)
-  local scheduled = key('scheduled', queue)
-  local due = redis.call('ZRANGEBYSCORE', scheduled, 0, time, 'WITHSCORES', 'LIMIT', 0,
-                         DUE_AT_ONCE)
+-- Returns how many jobs of a queue are due, up to a limit; the ids of those that are no longer to be
+-- scheduled; of these the jobs for the back of their queue, for its front, and of each the time at which
+-- it was due and its `ttl`. Jobs under RQ's rate limit, which also wait for a slot, stay.
+local function find_due(queue, time, limit)
+  local over, back, front, details = {}, {}, {}, {}
+  local due = redis.call('ZRANGEBYSCORE', key('scheduled', queue), 0, time, 'WITHSCORES', 'LIMIT', 0,
+                         limit)
   for i = 1, #due, 2 do
     local id = due[i]
     local job = redis.call('HMGET', job_key(id), 'status', 'rate_limit_key', 'enqueue_at_front',
                            'enqueue_at_front_on_retry', 'ended_at', 'ttl')
     if not job[2] then
-      redis.call('ZREM', scheduled, id)
+      over[#over + 1] = id
       if job[1] and not ENDED[job[1]] and job[1] ~= 'started' then
         local retry_at_front = job[4] == '1' and job[5] and job[5] ~= ''
-        enqueue_waiting(id, queue, moment, job[6], job[3] == '1' or retry_at_front)
-        redis.call('HSET', job_key(id), 'due_at', due[i + 1])  -- it waits since then
+        local ids = (job[3] == '1' or retry_at_front) and front or back
+        ids[#ids + 1] = id
+        details[id] = {due[i + 1], job[6]}
       end
     end
   end
-  return #due == 2 * DUE_AT_ONCE
+  return #due / 2, over, back, front, details
+end
+
+-- Enqueues due jobs of a queue, up to a limit, with few commands for each: there may be a hundred
+-- thousand. Returns how many it has looked after, and whether there may be more.
+local function enqueue_due(queue, moment, time, limit)
+  local seen, over, back, front, details = find_due(queue, time, limit)
+  if #over == 0 then return 0, false end
+  if #back > 0 then redis.call('RPUSH', key('queue', queue), unpack(back)) end
+  if #front > 0 then redis.call('LPUSH', key('queue', queue), unpack(front)) end
+  redis.call('ZREM', key('scheduled', queue), unpack(over))
+  for id, found in pairs(details) do mark_queued(id, moment, found[2], found[1]) end
+  if #back + #front > 0 then
+    redis.call('SADD', rq .. 'queues', key('queue', queue))
+    wake_up(queue, #back + #front)
+  end
+  return #over, seen == limit
 end
 
 local function is_running(id)
@@ -83,8 +101,12 @@ local function claim_next(by)
   keys[#keys + 1] = 'LEFT'
   if redis.call('EXISTS', unpack(unusual)) > 0 then  -- one command where there is nothing to do
     if redis.call('EXISTS', rq .. 'suspended') == 1 then return {'suspended', '', '', {}, 0} end
+    local left = DUE_AT_ONCE
     for _, queue in ipairs(by.queues) do
-      if enqueue_due(queue, by.moment, clock()) then more = 1 end
+      local done, are_left = enqueue_due(queue, by.moment, clock(), left)
+      if are_left then more = 1 end
+      left = left - done
+      if left == 0 then break end
     end
   end
   for _ = 1, PASSED_OVER_AT_ONCE do
