@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from socket import socket
 from typing import Any, Self
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from redis import ConnectionPool, Redis
 from redis.backoff import NoBackoff
@@ -24,7 +24,7 @@ OPTIONS = 'JOB_REDIS_OPTIONS'  # a variable: options for a URL that somebody els
 
 _SCHEMES = {'redis+sentinel': 'redis', 'rediss+sentinel': 'rediss'}
 _PORT = 26379
-_LOOKUP_TIMEOUT = 0.45  # seconds for all Sentinels together
+_LOOKUP_TIMEOUT = 0.45  # seconds, if all Sentinels hang: each has its part for each answer
 
 Address = tuple[str, int]
 
@@ -42,7 +42,9 @@ class JobRedis(Redis):
 
 def add_options(url: str, options: str) -> str:
     """Return a URL with more options in its query; those that it has win."""
-    return f'{url}{"&" if "?" in url else "?"}{options}' if options else url
+    own = parse_qs(urlsplit(url).query, keep_blank_values=True)
+    new = '&'.join(each for each in options.split('&') if each.partition('=')[0] not in own)
+    return f'{url}{"&" if "?" in url else "?"}{new}' if new else url
 
 
 def connection_options(url: str) -> dict[str, Any]:
@@ -54,7 +56,7 @@ def connection_options(url: str) -> dict[str, Any]:
 
 
 def names_sentinels(url: str) -> bool:
-    """Return whether Sentinels have to be asked for the address of Redis."""
+    """Return whether the address of Redis has to be looked up at Sentinels."""
     return url.partition('://')[0] in _SCHEMES
 
 
@@ -102,7 +104,7 @@ def _sentinel_options(url: str, scheme: str) -> dict[str, Any]:
 def _address(host: str) -> Address:
     parts = urlsplit(f'//{host}')
     if not parts.hostname:
-        raise ValueError('a comma stands between two hosts')
+        raise ValueError('there is a comma, but no host before or after it')
     return parts.hostname, parts.port or _PORT
 
 
@@ -121,6 +123,8 @@ class _Service:
                 'socket_connect_timeout': timeout,
                 'socket_timeout': timeout,
                 'retry': Retry(NoBackoff(), 0),
+                'protocol': 2,  # with it and without driver_info there is no handshake
+                'driver_info': None,
                 **options,
             },
         )

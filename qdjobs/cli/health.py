@@ -35,5 +35,7 @@ def worker_health(silence: int) -> None:
         raise click.ClickException(
             f'There is no {file}: no worker with this JOB_HEALTH_FILE has started here.'
         ) from None
+    except OSError as error:
+        raise click.ClickException(f'JOB_HEALTH_FILE cannot be read: {error}.') from None
     click.echo(f'The last sign of life is {max(0, seconds):.0f} s old.')
     sys.exit(1 if seconds > silence else 0)

@@ -43,7 +43,10 @@ _CONNECT_TIMEOUT = 0.6  # seconds
 _ANSWER_TIMEOUT = 0.9  # seconds
 _REPLICATION_TIMEOUT = 0.5  # seconds, of those of an answer
 
+_WITHOUT_TAG = str.maketrans('', '', '{}')
 _CLUSTER_ERRORS = (MovedError, ClusterCrossSlotError, ClusterDownError)
+# How a server refuses that is being replaced, or is cut off from its replicas.
+FORMER_PRIMARY = ('NOREPLICAS', 'MASTERDOWN', 'UNBLOCKED')
 NO_CLUSTER = 'RQ works with one server, or with Sentinel: name one of these in REDIS_URL.'
 
 
@@ -122,7 +125,7 @@ def redis_connection(job_id: str | None = None) -> Iterator[Redis]:
 def may_be_former_primary(error: RedisError) -> bool:
     """Return whether the server may have been a primary that has been replaced."""
     return isinstance(error, (ReadOnlyError, NotReplicatedError)) or str(error).startswith(
-        ('NOREPLICAS', 'MASTERDOWN', 'UNBLOCKED')
+        FORMER_PRIMARY
     )
 
 
@@ -182,8 +185,8 @@ class Script:
         config = get_config()
         prefix = config.key_prefix
         # The two keys are for a cluster. It keeps them apart, and refuses the script for that
-        # before anything is written.
-        head = (2, f'{prefix}:queues', f'{prefix}:workers', prefix)
+        # before anything is written. Not so if both had the hash tag that a prefix can be.
+        head = (2, f'{prefix}:queues', f'{prefix.translate(_WITHOUT_TAG)}:workers', prefix)
         if must_last and config.wait_replicas is not None:
             return self._run_and_wait(connection, [*head, *arguments], config)
         try:
@@ -199,13 +202,15 @@ class Script:
             pipeline.publish(f'{config.key_prefix}:replicated', '')
             milliseconds = int(_REPLICATION_TIMEOUT * 1000)
             pipeline.execute_command('WAIT', config.wait_replicas, milliseconds)
-            reply, _, confirmed = pipeline.execute(raise_on_error=False)
+            reply, published, confirmed = pipeline.execute(raise_on_error=False)
         if isinstance(reply, NoScriptError):
             connection.script_load(self._source)
             return self._run_and_wait(connection, arguments, config)
-        for each in (reply, confirmed):
-            if isinstance(each, RedisError):
-                raise each
+        if isinstance(reply, RedisError):
+            raise reply
+        for error in (published, confirmed):
+            if isinstance(error, RedisError):  # the script has done its work all the same
+                raise NotReplicatedError(f'does not say whether replicas have it: {error}')
         if confirmed < config.wait_replicas:
             raise NotReplicatedError(
                 f'only {confirmed} of {config.wait_replicas} replicas (JOB_WAIT_REPLICAS) have '

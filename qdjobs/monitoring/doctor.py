@@ -150,7 +150,8 @@ def set_in_server(config: JobConfig, server: str, name: str, value: str) -> str:
 
 def _host_and_port(url: str) -> tuple[str, int]:
     if names_sentinels(url):
-        return find_primary(url)
+        with redis_connection():
+            return find_primary(url)
     parts = urlsplit(url)
     return parts.hostname or 'localhost', parts.port or 6379
 

@@ -6,7 +6,7 @@ import time
 from redis import Redis
 from redis.exceptions import ReadOnlyError, RedisError
 
-from qdjobs.client.redis import may_be_former_primary
+from qdjobs.client.redis import NotReplicatedError, may_be_former_primary
 from qdjobs.config import JobConfig
 
 REPORT_INTERVAL = 10.0  # seconds between two lines about the same outage
@@ -43,7 +43,8 @@ class Contact:
         moment = time.monotonic()
         if moment - self._reported_at >= REPORT_INTERVAL:
             self._reported_at = moment
-            log.error('Worker %s: cannot %s: Redis is away: %s', self.worker, action, error)
+            cause = '' if isinstance(error, NotReplicatedError) else 'Redis is away: '
+            log.error('Worker %s: cannot %s: %s%s', self.worker, action, cause, error)
         if may_be_former_primary(error):
             self.drop()
         if not isinstance(error, ReadOnlyError):

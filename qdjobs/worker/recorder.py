@@ -13,6 +13,7 @@ from redis.exceptions import (
     ResponseError,
 )
 
+from qdjobs.client.redis import FORMER_PRIMARY
 from qdjobs.worker import ending
 from qdjobs.worker.contact import Contact
 from qdjobs.worker.ending import Encoded
@@ -26,8 +27,8 @@ DEPENDENTS_BUDGET = 1.0  # seconds for dependents of one job; maintenance goes o
 
 log = logging.getLogger(__name__)
 
-# Refusals that end when Redis is mended, besides those of OUTAGES.
-_OUTAGE_PREFIXES = ('MISCONF', 'NOREPLICAS', 'MASTERDOWN', 'BUSY', 'TRYAGAIN', 'UNBLOCKED')
+# Refusals that end when Redis is whole again, besides those of OUTAGES.
+_OUTAGE_PREFIXES = (*FORMER_PRIMARY, 'MISCONF', 'BUSY', 'TRYAGAIN')
 _OUTAGES = (ReadOnlyError, OutOfMemoryError, NoPermissionError, ClusterDownError)
 
 

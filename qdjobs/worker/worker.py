@@ -335,7 +335,9 @@ class JobWorker(Worker):
         ahead = self._claims.take_ahead()
         following = self._start(ahead) if ahead is not None else None
         request = None
-        if following is None or self._claims.has_short_jobs:
+        # An ending that waits for replicas may have to be repeated, and its claim would be lost.
+        can_claim = self._config.wait_replicas is None
+        if can_claim and (following is None or self._claims.has_short_jobs):
             request = self._claims.request(is_ahead=following is not None)
         ended = self._recorder.record(run.claim, outcome, ahead, request)
         if request is None:

@@ -17,6 +17,7 @@ from tests.support.processes import JOB_WORKER, QUICK, ROOT, eventually
 from tests.support.sentinels import Member, Service
 
 PATIENCE = 180  # seconds for jobs to finish on a busy machine
+REFUSED = '.refused'
 CUT_FOR = 0.5  # seconds in which a primary without replicas goes on, before it dies
 ENVIRONMENT = QUICK | {
     'JOB_LEASE': '2',
@@ -67,6 +68,7 @@ class Losses:
 
     accepted: int
     lost: dict[str, int]  # by the fault
+    doubled: int  # jobs that Redis has though it has refused them: the caller takes another id
     seconds: Sequence[float]  # of each fail-over, until a new job is accepted
 
 
@@ -95,7 +97,9 @@ def run_failovers(
             ids = accepted_now()
             accepted += ids
             lost[fault.__name__] += len(_lost(ids))
-    return Losses(len(accepted), lost, seconds)
+        refused = _lines(sorted(folder.glob(f'*{REFUSED}')))
+        doubled = sum(status is not None for status in read_statuses(refused))
+    return Losses(len(accepted), lost, doubled, seconds)
 
 
 def _fail_over(
@@ -127,7 +131,11 @@ def enqueuing(
                 subprocess.Popen([*command, str(file)], cwd=ROOT, env=os.environ | environment)
             )
             stack.callback(process.terminate)
-        yield lambda: [line for f in files if f.exists() for line in f.read_text().splitlines()]
+        yield lambda: _lines(files)
+
+
+def _lines(files: Sequence[Path]) -> list[str]:
+    return [line for file in files if file.exists() for line in file.read_text().splitlines()]
 
 
 def _lost(ids: Sequence[str]) -> list[str]:
@@ -146,7 +154,10 @@ def _lost(ids: Sequence[str]) -> list[str]:
 
 
 def main(file: Path) -> None:
-    """Enqueue until SIGTERM. A job is accepted once its call, perhaps a repeated one, returns."""
+    """Enqueue until SIGTERM. A job is accepted once its call, perhaps a repeated one, returns.
+
+    A call that is not repeated was refused: Redis must not know its job.
+    """
     is_over = False
 
     def end(*_: object) -> None:
@@ -154,17 +165,24 @@ def main(file: Path) -> None:
         is_over = True
 
     signal.signal(signal.SIGTERM, end)
-    number = 0
-    with file.open('w', buffering=1) as accepted:
+    number, in_doubt = 0, False
+    with (
+        file.open('w', buffering=1) as accepted,
+        file.with_suffix(REFUSED).open('w', buffering=1) as refused,
+    ):
         while not is_over:
             job_id = f'{file.name}-{number}'
             try:
                 enqueue_background_job('tests.support.tasks.sleep', 0.001, job_id=job_id)
-            except QueueUnavailableError:
+            except QueueUnavailableError as error:
+                in_doubt = in_doubt or error.job_id is not None
+                if not in_doubt:
+                    refused.write(f'{job_id}\n')
+                    number += 1
                 time.sleep(0.05)
                 continue
             accepted.write(f'{job_id}\n')
-            number += 1
+            number, in_doubt = number + 1, False
             time.sleep(0.005)
 
 

@@ -7,7 +7,7 @@ from redis.connection import Connection, SSLConnection, UnixDomainSocketConnecti
 
 from qdjobs import JobRedis
 from qdjobs.config import _read
-from qdjobs.sentinel import connection_options, show_address
+from qdjobs.sentinel import add_options, connection_options, show_address
 
 FULL = 'redis+sentinel://anna:p%40ss@one,two:26380,[::1]:7/jobs/3?sentinel_password=s&client_name=x'
 
@@ -72,6 +72,13 @@ def test_options_can_be_added_to_a_url_that_somebody_else_sets(
     monkeypatch.setenv('JOB_REDIS_OPTIONS', settings['JOB_REDIS_OPTIONS'])
     pool = JobRedis.from_url(settings['REDIS_URL']).connection_pool
     assert pool.connection_kwargs['ssl_cert_reqs'] == 'none'
+
+
+def test_options_are_added_once() -> None:
+    """`flask jobs worker` passes on both the URL with the options, and the options."""
+    url = add_options('redis://h?db=1', 'client_name=x&db=2')
+    assert url == 'redis://h?db=1&client_name=x'
+    assert add_options(url, 'client_name=x&db=2') == url
 
 
 @pytest.mark.parametrize('options', ['ssl_cert_reqs=never', 'nonsense', 'a=b'])

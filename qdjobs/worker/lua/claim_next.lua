@@ -12,8 +12,9 @@ local function find_due(queue, time, limit)
                          limit)
   for i = 1, #due, 2 do
     local id = due[i]
-    local job = redis.call('HMGET', job_key(id), 'status', 'rate_limit_key', 'enqueue_at_front',
-                           'enqueue_at_front_on_retry', 'ended_at', 'ttl')
+    -- Without the rest if the key has another type.
+    local job = redis.pcall('HMGET', job_key(id), 'status', 'rate_limit_key', 'enqueue_at_front',
+                            'enqueue_at_front_on_retry', 'ended_at', 'ttl')
     if not job[2] then
       over[#over + 1] = id
       if job[1] and not ENDED[job[1]] and job[1] ~= 'started' then

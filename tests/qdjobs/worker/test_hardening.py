@@ -239,8 +239,10 @@ def test_a_key_that_is_no_record_is_passed_over(
 ) -> None:
     connection.set('rq:job:text', 'no hash')
     connection.rpush('rq:queue:default', 'text', 'missing', '')
+    connection.zadd('rq:scheduled:default', {'text': 1, 'missing': 1})
     require_living(shared_worker)
     assert connection.llen('rq:queue:default') == 0
+    assert connection.zcard('rq:scheduled:default') == 0
 
 
 def test_a_key_of_another_type_beside_the_record(connection: Redis, own_worker: Worker) -> None:

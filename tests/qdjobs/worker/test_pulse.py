@@ -1,6 +1,7 @@
 """The signs by which a probe and systemd see that a worker lives, and one that hangs does not."""
 
 import contextlib
+import re
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -84,7 +85,8 @@ def test_a_worker_that_hangs_gives_no_sign_and_one_that_goes_on_does(
         assert systemd.recv(100) == b'READY=1'
         assert systemd.recv(100) == b'WATCHDOG=1'
         code, said = health()
-        assert (code, said[:29]) == (0, 'The last sign of life is 0 s ')
+        assert code == 0
+        assert re.match(r'The last sign of life is \d+ s ', said)
         stop(worker)
         drain(systemd)
         eventually(lambda: health('--silence', '1')[0] == 1)
