@@ -41,7 +41,7 @@ class WebWorker(ThreadWorker):  # type: ignore[misc]  # untyped
         super().set_accept_enabled(enabled)
         if not self.alive:
             for listener in self.sockets:
-                listener.close()  # whoever connects now is refused, and can go elsewhere
+                listener.close()  # a client that connects now is refused, and can go elsewhere
 
     def murder_pending(self) -> None:
         """End requests past their time limit; gunicorn calls it each second in its main thread."""

@@ -367,7 +367,7 @@ def refusal(job: CheckedJob) -> tuple[Exception | None, bool]:
     except UnknownHereError as error:
         return UnknownTaskError(str(error)), True
     except UnfitHereError as error:
-        # Arguments that nobody has checked are the mistake of whoever has enqueued the job.
+        # Arguments that nobody has checked are the mistake of the code that has enqueued the job.
         return TypeError(str(error)), job.was_checked
     except Exception as error:  # noqa: BLE001  # recorded as the job's failure
         return error, False

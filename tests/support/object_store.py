@@ -29,7 +29,7 @@ sys.stdin.read()  # until the tests end, however they do
 
 
 class ObjectStore:
-    """The server, by plain HTTP: it checks no signature unless it is told to."""
+    """The server, by plain HTTP: it checks no signature until `refuse_all`."""
 
     def __init__(self, address: str) -> None:
         self.address = address
