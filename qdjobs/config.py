@@ -12,7 +12,6 @@ from difflib import get_close_matches
 from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, overload
-from urllib.parse import parse_qsl
 
 from flask import Flask, current_app, has_app_context
 from redis import ConnectionPool
@@ -222,19 +221,29 @@ def _read(env: Mapping[str, str]) -> JobConfig:
 
 def _redis_url(env: Mapping[str, str]) -> str:
     name = 'RQ_REDIS_URL' if env.get('RQ_REDIS_URL') else 'REDIS_URL'
-    options = env.get(OPTIONS) or ''
-    url = add_options(env.get(name) or 'redis://localhost:6379/0', options)
-    try:
-        parse_qsl(options, strict_parsing=bool(options))
-        ConnectionPool(**connection_options(url)).make_connection()  # opens no socket
-    except (ValueError, TypeError, RedisError):
-        # Without the cause, which can contain the password.
-        raise ValueError(
+    url, options = env.get(name) or 'redis://localhost:6379/0', env.get(OPTIONS) or ''
+    if not _can_connect(url):
+        raise ValueError(  # without a cause, which can contain the password
             f'{name} must be of the form redis://user:password@host:6379/0, begin with rediss:// '
             'or unix://, or name Sentinels: redis+sentinel://user:password@host1,host2:26379/service.'
-            f' Its options, and those of {OPTIONS}, must be those of redis-py.'
-        ) from None
-    return url
+            ' Its options must be those of redis-py, without decode_responses.'
+        )
+    whole = add_options(url, options)
+    if options and not ('=' in options and _can_connect(whole)):
+        raise ValueError(
+            f'{OPTIONS} must be options of redis-py that {name} can have, without '
+            'decode_responses: ssl_cert_reqs=none&client_name=shop.'
+        )
+    return whole
+
+
+def _can_connect(url: str) -> bool:
+    try:
+        options = connection_options(url)
+        ConnectionPool(**options).make_connection()  # opens no socket
+    except (ValueError, TypeError, RedisError):
+        return False
+    return 'decode_responses' not in options  # records are bytes
 
 
 def _key_prefix(env: Mapping[str, str]) -> str:

@@ -17,8 +17,8 @@ from redis import ConnectionPool, Redis
 from redis.backoff import NoBackoff
 from redis.connection import Connection, SSLConnection, parse_url
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError
 from redis.retry import Retry
-from redis.sentinel import MasterNotFoundError, Sentinel
 
 OPTIONS = 'JOB_REDIS_OPTIONS'  # a variable: options for a URL that somebody else sets
 
@@ -80,8 +80,8 @@ def _sentinel_options(url: str, scheme: str) -> dict[str, Any]:
     parts = urlsplit(url)
     login, _, hosts = parts.netloc.rpartition('@')
     service, _, database = parts.path.strip('/').partition('/')
-    if not service or not hosts:
-        raise ValueError('it names no Sentinel, or not the service that they watch')
+    if not service or not hosts or '@' in login:
+        raise ValueError('it names no Sentinel, not the service that they watch, or several logins')
     if database and not database.isdecimal():
         raise ValueError('the service is followed by the number of a database')
     options: dict[str, Any] = parse_url(f'{scheme}://{login}@/{database}?{parts.query}')
@@ -103,8 +103,8 @@ def _sentinel_options(url: str, scheme: str) -> dict[str, Any]:
 
 def _address(host: str) -> Address:
     parts = urlsplit(f'//{host}')
-    if not parts.hostname:
-        raise ValueError('there is a comma, but no host before or after it')
+    if not parts.hostname or ' ' in host:
+        raise ValueError('a host is missing, or has a space')
     return parts.hostname, parts.port or _PORT
 
 
@@ -115,33 +115,40 @@ class _Service:
         self, sentinels: tuple[Address, ...], name: str, options: Mapping[str, Any]
     ) -> None:
         timeout = _LOOKUP_TIMEOUT / len(sentinels)
-        self._name = name
-        self._sentinels = sentinels
-        self._client = Sentinel(
-            sentinels,
-            sentinel_kwargs={
-                'socket_connect_timeout': timeout,
-                'socket_timeout': timeout,
-                'retry': Retry(NoBackoff(), 0),
-                'protocol': 2,  # with it and without driver_info there is no handshake
-                'driver_info': None,
-                **options,
-            },
-        )
+        defaults: dict[str, Any] = {
+            'socket_connect_timeout': timeout,
+            'socket_timeout': timeout,
+            'retry': Retry(NoBackoff(), 0),
+            'protocol': 2,  # with it and without driver_info there is no handshake
+            'driver_info': None,
+        }
         self.primary: Address | None = None  # at the last look
+        self._name = name
+        self._sentinels = [
+            (f'{host}:{port}', Redis(host, port, **defaults | dict(options)))
+            for host, port in sentinels
+        ]
 
     def find_primary(self) -> Address:
         """Return the address of the primary. Raises redis' ConnectionError."""
-        try:
-            self.primary = self._client.discover_master(self._name)
-        except MasterNotFoundError as error:
-            reason = str(error).partition(' : ')[2]
-            hosts = ', '.join(f'{host}:{port}' for host, port in self._sentinels)
-            raise RedisConnectionError(
-                f'no Sentinel of {hosts} names a primary of {self._name!r} that is up'
-                + (f' ({reason})' if reason else '')
-            ) from None
-        return self.primary
+        problems = []
+        for sentinel in self._sentinels:
+            address, connection = sentinel
+            try:
+                state: Any = connection.sentinel_master(self._name)
+            except RedisError as error:
+                problems.append(f'{address}: {str(error).rstrip(".")}')
+                continue
+            if state['is_sdown'] or state['is_odown'] or not state['is_master']:
+                problems.append(f'{address}: the primary is down, and there is no other yet')
+                continue
+            # The first to be looked at next time is one that answers.
+            self._sentinels = [sentinel, *(each for each in self._sentinels if each != sentinel)]
+            self.primary = state['ip'], state['port']
+            return self.primary
+        raise RedisConnectionError(
+            f'no Sentinel names a primary of {self._name!r} ({"; ".join(problems)})'
+        )
 
 
 @lru_cache(maxsize=8)

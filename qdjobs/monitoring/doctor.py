@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
+from redis import Redis
+from redis.exceptions import ResponseError
 from rq.defaults import RQ_KEY_PREFIX
 
 from qdjobs.client.catalogue import TaskModule, read_task_modules
@@ -73,6 +75,7 @@ def examine(command_line: CommandLine) -> Iterator[Finding]:
 def _examine_redis(config: JobConfig) -> Iterator[Finding]:
     with redis_connection() as connection:
         info: dict[str, Any] = connection.info()
+        refusal = _refusal_of_wait(connection)
     server = 'Valkey' if 'valkey_version' in info else 'Redis'
     version = info.get('valkey_version') or info.get('redis_version')
     yield Finding('ok', f'{server} {version} answers.')
@@ -82,6 +85,8 @@ def _examine_redis(config: JobConfig) -> Iterator[Finding]:
         yield Finding('error', f'It is a node of a cluster. {NO_CLUSTER}')
     if info.get('role') == 'slave':
         yield Finding('error', 'It is a replica, which accepts no job: name its primary.')
+    if config.wait_replicas is not None and refusal:
+        yield Finding('error', f'JOB_WAIT_REPLICAS is set, but it refuses WAIT: {refusal}.')
     yield from _examine_replicas(config, server, info)
     if {info.get('aof_last_write_status'), info.get('rdb_last_bgsave_status')} & {'err'}:
         yield Finding('error', f'{server} cannot write to its disk: see its log, and free space.')
@@ -106,6 +111,14 @@ def _examine_redis(config: JobConfig) -> Iterator[Finding]:
         )
 
 
+def _refusal_of_wait(connection: Redis) -> str | None:
+    try:
+        connection.execute_command('WAIT', 0, 1)
+    except ResponseError as error:
+        return str(error).rstrip('.')
+    return None
+
+
 def _examine_replicas(config: JobConfig, server: str, info: Mapping[str, Any]) -> Iterator[Finding]:
     wanted, connected = config.wait_replicas, info.get('connected_slaves', 0)
     if wanted is None:
@@ -121,8 +134,14 @@ def _examine_replicas(config: JobConfig, server: str, info: Mapping[str, Any]) -
             f'It has {_count(connected, "replica")}, but JOB_WAIT_REPLICAS is {wanted}: no job '
             'can be enqueued.',
         )
+    elif connected > wanted:
+        yield Finding(
+            'note',
+            f'It has {_count(connected, "replica")}, and JOB_WAIT_REPLICAS is {wanted}: a primary '
+            'that is replaced while it is alive can lose jobs. With all of them it cannot.',
+        )
     else:
-        yield Finding('ok', f'It has {_count(connected, "replica")}; {wanted} must have each job.')
+        yield Finding('ok', f'It has {_count(connected, "replica")}, and all must have each job.')
     if wanted is not None and 'min_slaves_good_slaves' not in info:
         yield Finding(
             'warning',

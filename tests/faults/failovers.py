@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,34 +32,45 @@ PROTECTED = {'JOB_WAIT_REPLICAS': '1'}
 PROTECTED_SERVER = {'min-replicas-to-write': '1'}
 
 
-@contextmanager
-def killed(primary: Member) -> Iterator[None]:
+def killed(service: Service, primary: Member) -> None:
     """The primary dies, and comes back as it was: as a primary, until a Sentinel sees it."""
     primary.kill()
-    yield
+    service.await_another(primary)
     primary.start()
 
 
-@contextmanager
-def stopped(primary: Member) -> Iterator[None]:
+def stopped(service: Service, primary: Member) -> None:
     """The primary hangs, and knows nothing of another when it goes on."""
     os.kill(primary.pid, signal.SIGSTOP)
-    yield
+    service.await_another(primary)
     os.kill(primary.pid, signal.SIGCONT)
 
 
-@contextmanager
-def cut_off(primary: Member) -> Iterator[None]:
+def cut_off(service: Service, primary: Member) -> None:
     """The primary loses its replicas, goes on for a moment, and dies."""
     primary.link.cut_from_replicas()
     time.sleep(CUT_FOR)
-    with killed(primary):
-        yield
-        primary.link.heal()
+    killed(service, primary)
+    primary.link.heal()
 
 
-Fault = Callable[[Member], AbstractContextManager[None]]
-FAULTS: tuple[Fault, ...] = (killed, stopped, cut_off)
+def slow(service: Service, primary: Member) -> None:
+    """The primary hangs until another is promoted, and goes on with the replica that it has."""
+    os.kill(primary.pid, signal.SIGSTOP)
+    eventually(lambda: any(other.is_primary() for other in service.members if other is not primary))
+    os.kill(primary.pid, signal.SIGCONT)
+    service.await_another(primary)
+
+
+def planned(service: Service, primary: Member) -> None:
+    """An operator has another promoted."""
+    service.fail_over()
+    service.await_another(primary)
+
+
+Fault = Callable[[Service, Member], None]
+DEATHS: tuple[Fault, ...] = (killed, stopped, cut_off)
+FAULTS: tuple[Fault, ...] = (*DEATHS, slow, planned)
 
 
 @dataclass(frozen=True)
@@ -107,11 +118,10 @@ def _fail_over(
 ) -> float:
     primary = service.primary
     begin = time.monotonic()
-    with fault(primary):
-        service.await_another(primary)
-        before = len(accepted())
-        eventually(lambda: len(accepted()) > before)
-        seconds = time.monotonic() - begin
+    fault(service, primary)
+    before = len(accepted())
+    eventually(lambda: len(accepted()) > before)
+    seconds = time.monotonic() - begin
     if is_hurried:
         primary.follow(service.primary)
     service.await_replicas()

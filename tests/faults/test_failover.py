@@ -29,13 +29,15 @@ from qdjobs.client import redis
 from qdjobs.client.redis import get_connection
 from qdjobs.server import HOST
 from tests.faults.failovers import (
+    DEATHS,
     ENVIRONMENT,
-    FAULTS,
     PROTECTED,
     PROTECTED_SERVER,
     cut_off,
     killed,
+    planned,
     run_failovers,
+    slow,
 )
 from tests.support.applications import use_redis
 from tests.support.outages import standing
@@ -67,8 +69,7 @@ def service(shared_service: Service, settings: pytest.MonkeyPatch) -> Service:
 
 def fail_over(service: Service) -> None:
     primary = service.primary
-    with killed(primary):
-        service.await_another(primary)
+    killed(service, primary)
     primary.follow(service.primary)
 
 
@@ -168,9 +169,8 @@ class TestWithReplicasThatMustHaveEachJob:
             primary.link.cut_from_replicas()
             (tmp_path / 'gate').touch()
             eventually(lambda: 'only 0 of 1 replicas' in (tmp_path / 'worker.log').read_text())
-            with killed(primary):
-                service.await_another(primary)
-                primary.link.heal()
+            killed(service, primary)
+            primary.link.heal()
             primary.follow(service.primary)
             eventually(is_reached)
             assert wait_for_job(job.id, 20)['status'] == 'finished'
@@ -225,9 +225,14 @@ class TestWithReplicasThatMustHaveEachJob:
     ) -> None:
         app = create_app()
         report = flask_jobs(app, 'doctor')
-        assert 'It has 2 replicas; 1 must have each job.' in report
+        assert 'It has 2 replicas, and JOB_WAIT_REPLICAS is 1' in report
         port = service.primary.link.port
         assert f'valkey-cli -h {HOST} -p {port} config set min-replicas-to-write 1' in report
+        settings.setenv('JOB_WAIT_REPLICAS', '2')
+        use_redis(settings, service.url)
+        assert 'It has 2 replicas, and all must have each job.' in flask_jobs(
+            create_app(), 'doctor'
+        )
         settings.setenv('JOB_WAIT_REPLICAS', '3')
         use_redis(settings, service.url)
         assert 'no job can be enqueued' in flask_jobs(create_app(), 'doctor')
@@ -307,10 +312,23 @@ def test_no_accepted_job_is_lost(tmp_path: Path, settings: pytest.MonkeyPatch) -
     with running_service(tmp_path, PROTECTED_SERVER) as service:
         settings.setenv('JOB_TASK_MODULES', ENVIRONMENT['JOB_TASK_MODULES'])
         use_redis(settings, service.url)
-        losses = run_failovers(service, tmp_path, FAULTS, PROTECTED, is_hurried=True)
+        losses = run_failovers(service, tmp_path, DEATHS, PROTECTED, is_hurried=True)
     assert losses.accepted > 0
     assert losses.lost == {'killed': 0, 'stopped': 0, 'cut_off': 0}
     assert losses.doubled == 0
+
+
+@pytest.mark.parametrize(('replicas', 'is_lossless'), [('1', False), ('2', True)])
+def test_a_primary_that_is_replaced_while_it_lives_needs_all_replicas(
+    tmp_path: Path, settings: pytest.MonkeyPatch, replicas: str, is_lossless: bool
+) -> None:
+    """The replica that is not promoted follows the former primary for another second."""
+    environment = {'JOB_WAIT_REPLICAS': replicas}
+    with running_service(tmp_path, PROTECTED_SERVER) as service:
+        settings.setenv('JOB_TASK_MODULES', ENVIRONMENT['JOB_TASK_MODULES'])
+        use_redis(settings, service.url)
+        losses = run_failovers(service, tmp_path, [slow, planned], environment, is_hurried=True)
+    assert (sum(losses.lost.values()) == 0) == is_lossless
 
 
 def test_the_control_without_replicas_that_must_have_them(

@@ -187,6 +187,11 @@ class Service:
                 ports.add(address[1])
         return ports
 
+    def fail_over(self) -> None:
+        """Have another server promoted, without any fault."""
+        with self._sentinel(self._ports[0]) as sentinel:
+            sentinel.execute_command('SENTINEL', 'FAILOVER', SERVICE)
+
     def await_another(self, former: Member) -> None:
         """Wait until every Sentinel names another server, and that is a primary."""
 
