@@ -21,6 +21,8 @@ from qdjobs.testing import run_jobs
 from tests.support.object_store import SECRET, ObjectStore, behind_proxy
 from tests.support.processes import Worker, eventually, kill_group
 
+pytestmark = pytest.mark.slow  # `make test-all` installs the server and its client
+
 TASKS = 'workers'
 JOB_APP = 'app:create_app'
 
@@ -120,7 +122,6 @@ def test_the_web_process_serves_what_a_worker_elsewhere_has_drawn(
     assert SECRET not in web.log.read_text() + (tmp_path / 'worker.log').read_text()
 
 
-@pytest.mark.slow
 def test_a_worker_killed_while_it_writes_leaves_nothing_under_the_name(
     own_worker: Worker,
     object_store: ObjectStore,
@@ -160,7 +161,6 @@ def key_of(path: str) -> str:
     return f'out/{path.split("/")[-2]}.svg'
 
 
-@pytest.mark.slow
 def test_the_memory_of_the_web_process_does_not_grow_with_a_drawing(
     web: Web, object_store: ObjectStore
 ) -> None:
@@ -172,7 +172,6 @@ def test_the_memory_of_the_web_process_does_not_grow_with_a_drawing(
     assert web.peak() - before < 20
 
 
-@pytest.mark.slow
 def test_a_store_that_dies_under_a_download_cuts_it_off(
     web: Web, object_store: ObjectStore
 ) -> None:

@@ -93,6 +93,8 @@ def running_store() -> Iterator[ObjectStore]:
             for line in process.stdout:
                 if line.strip().isdigit():
                     break
+            else:
+                raise RuntimeError('There is no S3 server: `make test-all` installs it.')
             yield ObjectStore(f'http://127.0.0.1:{int(line)}')
         finally:
             process.kill()
