@@ -257,6 +257,20 @@ def test_sentinels_that_hang_or_are_gone_are_passed_over(service: Service) -> No
         eventually(is_reached)
 
 
+def test_a_server_that_is_named_but_no_primary_gets_no_connection(service: Service) -> None:
+    """As one that has just become a replica, until all Sentinels have heard of it."""
+    primary, other = service.primary, service.replicas[0]
+    get_connection().connection_pool.disconnect()
+    primary.follow(other)
+    try:
+        with pytest.raises(QueueUnavailableError, match='is no longer the primary') as caught:
+            enqueue_background_job(ADD, 1, job_id='x')
+        assert caught.value.job_id is None
+    finally:
+        with primary.connection() as direct:
+            direct.replicaof('NO', 'ONE')
+
+
 def test_a_hung_primary_that_goes_on_gets_no_more_jobs(
     service: Service, settings: pytest.MonkeyPatch
 ) -> None:
