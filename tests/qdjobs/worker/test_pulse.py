@@ -123,6 +123,20 @@ def test_a_file_that_cannot_be_written_is_one_line(own_worker: Worker, tmp_path:
     assert last.startswith('Error: JOB_HEALTH_FILE cannot be written: [Errno 2] No such file')
 
 
+@pytest.mark.slow  # a worker that starts only to end
+def test_a_file_that_is_a_folder_is_one_line(own_worker: Worker, tmp_path: Path) -> None:
+    with own_worker(JOB_HEALTH_FILE=str(tmp_path)) as worker:
+        assert worker.wait(60) == 1
+    last = (tmp_path / 'worker.log').read_text().splitlines()[-1]
+    assert last == f'Error: JOB_HEALTH_FILE is the folder {tmp_path}: name a file in it.'
+
+
+def test_an_empty_socket_of_systemd_is_none(own_worker: Worker, file: Path) -> None:
+    with own_worker(NOTIFY_SOCKET='', JOB_HEALTH_FILE=str(file), JOB_HEARTBEAT_INTERVAL='0.1'):
+        eventually(file.exists)
+        require_pulse(file)
+
+
 def test_without_a_file_the_probe_says_what_to_set(app: object) -> None:
     done = create_app().test_cli_runner().invoke(args=['jobs', 'worker-health'])
     assert (done.exit_code, done.output) == (
