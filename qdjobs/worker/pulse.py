@@ -1,7 +1,8 @@
 """Show outside of Redis that the loop of a worker goes round. Lives in the parent.
 
 For what restarts a worker that hangs: the file JOB_HEALTH_FILE, whose time a probe compares, and
-systemd's watchdog. It goes on while Redis is away, which a restart would not bring back.
+systemd's watchdog. It goes on while Redis is away, which a restart would not bring back, and while
+a new work horse loads the application.
 """
 
 import logging

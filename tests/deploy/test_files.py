@@ -178,6 +178,11 @@ def test_the_example_of_an_environment_is_one(settings: pytest.MonkeyPatch, name
     create_app()
 
 
+def test_a_password_means_itself_for_compose_as_for_systemd() -> None:
+    for service in ('web', 'worker'):
+        assert compose()[service]['env_file'] == [{'path': 'app.env', 'format': 'raw'}]
+
+
 def test_no_secret_is_in_the_repository_or_in_the_image() -> None:
     ignored = (ROOT / '.gitignore').read_text().splitlines()
     assert {'.env', 'deploy/app.env', 'deploy/kubernetes/secret.yaml'} <= set(ignored)
