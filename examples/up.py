@@ -1,12 +1,16 @@
 """What `make up` runs: Procfile.dev, with the settings of .env, on ports that are free."""
 
+import io
 import os
+import re
+import reprlib
 import sys
 from collections.abc import Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 
 import click
-from honcho.environ import parse
+from dotenv.parser import parse_stream
 
 from qdjobs.server import HOST, is_taken
 
@@ -19,13 +23,35 @@ PORTS = {  # the variable, its default, and what listens there
 OURS = ('REDIS_URL', 'RQ_REDIS_URL', 'SMTP_URL')
 
 
+def read_env(file: Path) -> dict[str, str]:
+    """Return the settings of the file; none without one. Raises ValueError, naming the line."""
+    if not file.exists():
+        return {}
+    try:
+        text = file.read_text('utf-8-sig')
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b'\n') + 1
+        raise ValueError(f'{file}, line {line}, is not UTF-8: save the file as that.') from None
+    except OSError as error:
+        raise ValueError(f'{file} cannot be read as a file: {error.strerror}.') from None
+    written = {}
+    for binding in parse_stream(io.StringIO(text)):
+        string, line = binding.original
+        if binding.error or '\0' in string or (binding.key and binding.value is None):
+            line += string[: -len(string.lstrip())].count('\n')  # it begins with empty lines
+            raise ValueError(f'{file}, line {line}, must be KEY=value, quoted as a whole or not.')
+        if binding.key:
+            written[binding.key] = binding.value or ''
+    return written
+
+
 def read_ports(settings: Mapping[str, str]) -> dict[str, int]:
     """Return the port of each variable. Raises ValueError, naming it, for what is none."""
     ports = {}
     for name, (default, _) in PORTS.items():
         text = settings.get(name) or str(default)
-        if not text.isdecimal() or not 1 <= int(text) <= 65_535:
-            raise ValueError(f'{name} must be a number from 1 to 65535, not {text!r}.')
+        if not re.fullmatch('[0-9]{1,5}', text) or not 1 <= int(text) <= 65_535:
+            raise ValueError(f'{name} must be a number from 1 to 65535, not {reprlib.repr(text)}.')
         ports[name] = int(text)
     return ports
 
@@ -33,6 +59,7 @@ def read_ports(settings: Mapping[str, str]) -> dict[str, int]:
 def find_problems(ports: Mapping[str, int]) -> Iterator[str]:
     """Yield a line for each port that is not free, which names the variable."""
     of: dict[int, str] = {}
+    named = set(ports.values())
     for name, port in ports.items():
         if of.setdefault(port, name) != name:
             problem = f'{of[port]} and {name} are both {port}'
@@ -40,7 +67,10 @@ def find_problems(ports: Mapping[str, int]) -> Iterator[str]:
             problem = f'Port {port}, for {PORTS[name][1]}, is in use by another program'
         else:
             continue
-        free = next(p for p in range(port, 65_536) if p not in ports.values() and not is_taken(p))
+        first = max(port, 1024)  # those below are the system's
+        candidates = chain(range(first, 65_536), range(first - 1, 1023, -1))
+        free = next(each for each in candidates if each not in named and not is_taken(each))
+        named.add(free)
         yield f'{problem}: make up {name}={free}, or write that into .env.'
 
 
@@ -59,10 +89,9 @@ def environment_for(settings: Mapping[str, str], ports: Mapping[str, int]) -> di
 
 def main() -> None:
     """Become `honcho start`, once all ports are known to be free."""
-    file = Path('.env')
-    written: dict[str, str] = parse(file.read_text()) if file.exists() else {}
-    settings = written | os.environ  # the shell takes precedence, and `make up WEB_PORT=…`
     try:
+        written = read_env(Path('.env'))
+        settings = written | os.environ  # the shell takes precedence, and `make up WEB_PORT=…`
         ports = read_ports(settings)
     except ValueError as error:
         sys.exit(f'Error: {error}')
@@ -72,10 +101,11 @@ def main() -> None:
         if name in written:
             click.echo(f'{name} of .env is not used: `make up` has servers of its own.')
     environment = environment_for(settings, ports)
-    shown = ' '.join(f'{name}={environment[name]}' for name in ('REDIS_URL', 'SMTP_URL'))
+    # Flask reads .env there by itself, but for what the shell has: an empty RQ_REDIS_URL is none.
+    names = [name for name in OURS if name in environment or name in settings]
+    shown = ' '.join(f'{name}={environment.get(name, "")}' for name in names)
     click.echo('In a second terminal, here:\n    source .venv/bin/activate')
-    # Flask would recommend a package for .env at each command.
-    click.echo(f'    export {shown}{" FLASK_SKIP_DOTENV=1" if written else ""}')
+    click.echo(f'    export {shown}')
     sys.stdout.flush()
     # Its own reading of .env would take precedence over what is decided here.
     command = ['honcho', 'start', '--env', os.devnull, '--procfile', 'Procfile.dev']

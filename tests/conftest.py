@@ -102,6 +102,7 @@ def settings(
         monkeypatch.delenv(name)
     # Hershey-Fonts installs a package `tests` of its own: workers must find ours before it.
     monkeypatch.setenv('PYTHONPATH', str(ROOT))
+    monkeypatch.setenv('FLASK_SKIP_DOTENV', '1')  # the .env of a developer
     monkeypatch.setenv('REDIS_URL', redis_url)
     monkeypatch.setenv('JOB_TASK_MODULES', 'workers,tests.support.tasks')
     for name in ('UPLOAD_DIR', 'OUTPUT_DIR'):

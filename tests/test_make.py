@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from examples.up import PORTS, find_problems, read_ports
+from examples.up import PORTS, find_problems, read_env, read_ports
 from libraries.job_manager import enqueue_background_job, wait_for_job
 from qdjobs.server import embedded_redis, free_port
 from tests.support.applications import use_redis
@@ -106,6 +106,8 @@ def test_make_up_on_taken_ports_starts_nothing_and_names_the_variable_of_each(
     with contextlib.ExitStack() as stack:
         ports = {name: str(stack.enter_context(taken_port())) for name in PORTS}
         done = up(tmp_path, **ports)
+        proposed = dict(re.findall(r'make up (\w+)=(\d+)', done.stderr))
+        assert list(find_problems(read_ports(proposed))) == []
     assert (done.returncode, done.stdout) == (1, '')
     for line, (name, port) in zip(done.stderr.splitlines(), ports.items(), strict=True):
         assert line.startswith(f'Error: Port {port}, for {PORTS[name][1]}, is in use by another')
@@ -123,15 +125,74 @@ def test_make_up_reads_env_but_for_where_redis_and_mails_are(tmp_path: Path) -> 
     shown = {line.partition('| ')[2] for line in done.stdout.splitlines()}
     redis, mail = f'REDIS_URL=redis://127.0.0.1:{store}/0', f'SMTP_URL=smtp://127.0.0.1:{port}'
     assert {redis, mail, 'WEB_PORT=1', 'METRICS_TOKEN=a b', 'REDIS_DATA=data'} <= shown
-    assert f'    export {redis} {mail} FLASK_SKIP_DOTENV=1\n' in done.stdout
+    assert f'    export {redis} RQ_REDIS_URL= {mail}\n' in done.stdout
     assert 'SMTP_URL of .env is not used' in done.stdout
     assert not re.search('production|customer', done.stdout)
+
+
+def test_flask_beside_make_up_reads_env_but_for_where_redis_and_mails_are(tmp_path: Path) -> None:
+    (tmp_path / '.env').write_text(
+        'SMTP_URL=smtps://customer\nREDIS_URL=redis://production\n'
+        'RQ_REDIS_URL=redis://production\nJOB_LOG_FORMAT=json\n'
+    )
+    (tmp_path / 'Procfile.dev').write_text('show: true\n')
+    (tmp_path / 'show.py').write_text(
+        'import os, flask\napp = flask.Flask("show")\n'
+        'app.cli.command("env")(lambda: os.execvp("env", ["env"]))\n'
+    )
+    ports = {name: str(free_port()) for name in PORTS}
+    [export] = re.findall(r'^    (export .*)$', up(tmp_path, **ports).stdout, re.MULTILINE)
+    shell = {name: text for name, text in os.environ.items() if name != 'FLASK_SKIP_DOTENV'}
+    flask = f'{export}; {sys.executable} -m flask --app show env'
+    shown = subprocess.check_output(['sh', '-c', flask], cwd=tmp_path, env=shell, text=True)
+    redis, mail = (f'127.0.0.1:{ports[name]}' for name in ('REDIS_PORT', 'MAIL_PORT'))
+    own = {f'REDIS_URL=redis://{redis}/0', f'SMTP_URL=smtp://{mail}', 'RQ_REDIS_URL='}
+    assert {*own, 'JOB_LOG_FORMAT=json'} <= set(shown.splitlines())
+
+
+@pytest.mark.parametrize(
+    ('line', 'value'),
+    [
+        (b'\xef\xbb\xbfA=x\r\n', 'x'),
+        (b'export A=x\n', 'x'),
+        (b' A = x y # why\n', 'x y'),
+        (b'A="x # y"\n', 'x # y'),
+        (b"A='$x ${y}'\n", '$x ${y}'),
+        (b'A=${y}#z\n', '${y}#z'),
+        (b'A=\n', ''),
+        ('A=Zoë\n'.encode(), 'Zoë'),
+    ],
+)
+def test_make_up_reads_env_as_people_write_it(tmp_path: Path, line: bytes, value: str) -> None:
+    (tmp_path / '.env').write_bytes(line + b'\r\n# why\nB=1')
+    assert read_env(tmp_path / '.env') == {'A': value, 'B': '1'}
+
+
+@pytest.mark.parametrize(
+    'line', [b'this is none', b'A: 3', b'A', b'A="open', b'A="x" y', b'=x', b'A=\0', b'A=caf\xe9']
+)
+def test_make_up_names_a_line_of_env_that_is_none_and_starts_nothing(
+    tmp_path: Path, line: bytes
+) -> None:
+    (tmp_path / '.env').write_bytes(b'# why\r\nB=1\r\n\r\n' + line + b'\r\nC=1\r\n')
+    done = up(tmp_path)
+    assert (done.returncode, done.stdout) == (1, '')
+    [said] = done.stderr.splitlines()
+    assert said.startswith('Error: .env, line 4, ')
+
+
+def test_make_up_says_that_env_is_a_folder(tmp_path: Path) -> None:
+    (tmp_path / '.env').mkdir()
+    done = up(tmp_path)
+    assert (done.returncode, done.stdout) == (1, '')
+    assert done.stderr == 'Error: .env cannot be read as a file: Is a directory.\n'
 
 
 @pytest.mark.parametrize(
     ('ports', 'says'),
     [
         ({'WEB_PORT': 'http'}, "WEB_PORT must be a number from 1 to 65535, not 'http'."),
+        ({'WEB_PORT': '9' * 5000}, 'WEB_PORT must be a number from 1 to 65535, not '),
         ({'MAIL_PORT': '0'}, "MAIL_PORT must be a number from 1 to 65535, not '0'."),
         ({'WEB_PORT': '7', 'MAIL_PORT': '7'}, 'WEB_PORT and MAIL_PORT are both 7: make up MAIL'),
     ],
@@ -139,6 +200,18 @@ def test_make_up_reads_env_but_for_where_redis_and_mails_are(tmp_path: Path) -> 
 def test_make_up_says_which_port_is_none(ports: dict[str, str], says: str) -> None:
     with pytest.raises(ValueError, match=re.escape(says)):
         raise ValueError(*find_problems(read_ports(ports)))
+
+
+@pytest.mark.parametrize('port', [65_535, 80, 20_000])
+def test_make_up_proposes_ports_that_work_together(port: int) -> None:
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):  # another program has it, or it is the system's
+            stack.enter_context(socket.create_server(('127.0.0.1', port)))
+        problems = ' '.join(find_problems(dict.fromkeys(PORTS, port)))
+        found = re.findall(r'make up (\w+)=(\d+)', problems)
+        proposed = {name: int(text) for name, text in found}
+        assert list(find_problems(proposed)) == []
+        assert min(proposed.values()) >= 1024
 
 
 @contextlib.contextmanager

@@ -91,11 +91,13 @@ class Work(Protocol):
 class Horse:
     """The parent's handle of one forked horse."""
 
-    def __init__(self, prepare: Callable[[Marks], Work], patience: float) -> None:
+    def __init__(
+        self, prepare: Callable[[Marks], Work], patience: float, pulse: Callable[[], None]
+    ) -> None:
         """Fork the horse, and return once it is ready.
 
         The horse calls `prepare` once. `patience` are the seconds in which the horse must read a
-        message.
+        message. `pulse` is called each second until the horse is ready.
         Raises HorseFailed if `prepare` raises, HorseDied if the horse dies before it is ready.
         """
         self.jobs = 0
@@ -115,8 +117,8 @@ class Horse:
         self._poll.register(self._connection.fileno(), select.POLLIN)
         with contextlib.suppress(OSError):  # it may have done so itself, or be dead
             os.setpgid(self.pid, self.pid)
-        while (answer := self.wait(60)) is None:
-            pass
+        while (answer := self.wait(1)) is None:  # an application may take minutes to load
+            pulse()
         if answer.startswith(_FAILED):
             self.kill()
             raise HorseFailed(answer.removeprefix(_FAILED).decode())

@@ -30,9 +30,11 @@ class Orders:
 
     def install(self) -> None:
         """Handle the signals that end a worker. SIGHUP comes from a closed terminal."""
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            if signal.getsignal(number) is not signal.SIG_IGN:  # as `nohup` sets it
-                signal.signal(number, self._on_signal)
+        # Also if a script's `&` has SIGINT ignored: by that RQ's pool stops its workers.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._on_signal)
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as `nohup` sets it
+            signal.signal(signal.SIGHUP, self._on_signal)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         # RQ raises an exception in the handler, which can lose a job that was just claimed.

@@ -1,7 +1,8 @@
 """Show outside of Redis that the loop of a worker goes round. Lives in the parent.
 
 For what restarts a worker that hangs: the file JOB_HEALTH_FILE, whose time a probe compares, and
-systemd's watchdog. It goes on while Redis is away, which a restart would not bring back.
+systemd's watchdog. It goes on while Redis is away, which a restart would not bring back, and while
+a new work horse loads the application.
 """
 
 import logging
@@ -20,7 +21,7 @@ class Pulse:
 
     def __init__(self, config: JobConfig) -> None:
         self._file = Path(config.health_file).absolute() if config.health_file else None
-        self._systemd = os.environ.get('NOTIFY_SOCKET')
+        self._systemd = os.environ.get('NOTIFY_SOCKET') or None
         self._interval = config.heartbeat_interval
         self._next_beat = float('inf')  # on the monotonic clock
 
@@ -28,6 +29,10 @@ class Pulse:
         """Show that the worker is ready. Raises SystemExit if the file cannot be written."""
         self._next_beat = 0.0
         if self._file is not None:
+            if self._file.is_dir():  # which could be touched, and changes by itself
+                raise SystemExit(
+                    f'Error: JOB_HEALTH_FILE is the folder {self._file}: name a file in it.'
+                )
             try:
                 self._file.touch()
             except OSError as error:

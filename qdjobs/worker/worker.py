@@ -180,6 +180,7 @@ class JobWorker(Worker):
             horse = Horse(
                 lambda marks: Runner(self, self.performer_class, self._config, marks),
                 patience=self._config.lease / 3,
+                pulse=self._pulse.beat_if_due,
             )
         except (HorseFailed, HorseDied) as error:
             self.log.error('Worker %s: %s', self.name, error)

@@ -153,21 +153,27 @@ def test_redis_that_is_away_fails_readiness_alone(
 
 @pytest.mark.parametrize(
     ('variables', 'everywhere'),
-    [(('PORT',), True), (('PORT', 'HOST'), False), ((), False)],
-    ids=['Heroku', 'a host', 'neither'],
+    [
+        ({'PORT': 'a free one'}, True),
+        ({'PORT': 'a free one', 'HOST': '127.0.0.1'}, False),
+        ({}, False),
+        ({'PORT': '', 'HOST': ''}, False),
+    ],
+    ids=['Heroku', 'a host', 'neither', 'empty'],
 )
 def test_the_procfile_listens_everywhere_only_where_a_platform_sets_the_port(
-    start: Start, environment: dict[str, str], variables: tuple[str, ...], everywhere: bool
+    start: Start, environment: dict[str, str], variables: dict[str, str], everywhere: bool
 ) -> None:
-    given = environment | {'HOST': '127.0.0.1', 'REDIS_URL': 'redis://127.0.0.1:1/0'}
-    given = {name: value for name, value in given.items() if name not in {'PORT', 'HOST'}} | {
-        name: given[name] for name in variables
-    }
-    port = given.get('PORT', '8000')
+    given = {name: text for name, text in environment.items() if name not in {'PORT', 'HOST'}}
+    given |= {'REDIS_URL': 'redis://127.0.0.1:1/0'} | variables
+    if variables.get('PORT'):
+        given['PORT'] = environment['PORT']
+    port = given.get('PORT') or '8000'
     if port == '8000' and get(port, '/') is not None:
         pytest.skip('Port 8000, the default, is in use.')
     with start(['sh', '-c', procfile()['web']], given) as web:
         eventually(lambda: get(port, '/healthz') == 200 or web.poll() is not None)
+        assert web.poll() is None
         assert (get(port, '/healthz', host='127.0.0.2') == 200) is everywhere
 
 

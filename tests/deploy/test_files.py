@@ -83,8 +83,9 @@ def test_systemd_finds_nothing_in_the_units(tmp_path: Path) -> None:
 
 def test_every_deployment_starts_the_same_web_process() -> None:
     command = Image().command
+    web = procfile()['web'].removeprefix('[ -n "$PORT" ] || unset PORT; ')
     listening = '${HOST:+--bind $HOST:${PORT:-8000}} '
-    assert shlex.split(procfile()['web'].replace(listening, '')) == ['exec', *command]
+    assert shlex.split(web.replace(listening, '')) == ['exec', *command]
     assert unit_command('plotter-web.service') == command
     assert 'command' not in compose()['web']
     [container] = pod('plotter-web')['containers']
@@ -175,6 +176,11 @@ def test_the_example_of_an_environment_is_one(settings: pytest.MonkeyPatch, name
             settings.setenv(variable, value)
     environment_config.cache_clear()
     create_app()
+
+
+def test_a_password_means_itself_for_compose_as_for_systemd() -> None:
+    for service in ('web', 'worker'):
+        assert compose()[service]['env_file'] == [{'path': 'app.env', 'format': 'raw'}]
 
 
 def test_no_secret_is_in_the_repository_or_in_the_image() -> None:

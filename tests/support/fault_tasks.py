@@ -116,6 +116,13 @@ def create_app_once() -> Flask:
     return Flask('once')
 
 
+def create_app_after_the_gate() -> Flask:
+    """It loads for as long as a test says."""
+    while not Path(os.environ['GATE']).exists():
+        time.sleep(0.05)
+    return Flask('late')
+
+
 def die_at_once(*_: Any) -> None:
     """A callback that takes its process with it."""
     os._exit(9)

@@ -38,8 +38,11 @@ def pool(tmp_path: Path, connection: Redis) -> Pool:
     """`rq worker-pool` with so many JobWorkers, once all of them are idle."""
 
     @contextmanager
-    def run(workers: int, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
-        command = [str(Path(sys.executable).with_name('rq')), 'worker-pool', '-n', str(workers)]
+    def run(
+        workers: int, before: tuple[str, ...] = (), **environment: str
+    ) -> Iterator[subprocess.Popen[bytes]]:
+        rq = str(Path(sys.executable).with_name('rq'))
+        command = [*before, rq, 'worker-pool', '-n', str(workers)]
         with (tmp_path / 'pool.log').open('wb') as output:
             process = subprocess.Popen(
                 [*command, '--worker-class', JOB_WORKER, 'high', 'default', 'low'],
@@ -79,6 +82,15 @@ def test_a_pool_replaces_a_killed_worker_and_stops_at_a_sigterm(
         eventually(lambda: len(workers_of(process)) == 2 and killed not in workers_of(process))
         eventually(lambda: count_waiting(connection) == 2)
         assert done(enqueue_background_job(ADD, 1))['result'] == 3
+        process.terminate()
+        assert process.wait(60) == 0
+        assert session_of(process.pid) == []
+
+
+def test_a_pool_that_a_script_starts_in_the_background_stops_its_workers(pool: Pool) -> None:
+    """With SIGINT ignored, as a shell without job control starts what `&` follows."""
+    ignoring = ('sh', '-c', 'trap \'\' INT; exec "$@"', 'sh')
+    with pool(1, before=ignoring, **QUICK) as process:
         process.terminate()
         assert process.wait(60) == 0
         assert session_of(process.pid) == []

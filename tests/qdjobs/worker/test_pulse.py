@@ -1,6 +1,7 @@
 """The signs by which a probe and systemd see that a worker lives, and one that hangs does not."""
 
 import contextlib
+import os
 import re
 import signal
 import socket
@@ -15,9 +16,9 @@ from app import create_app
 from libraries.job_manager import enqueue_background_job
 from qdjobs.client.redis import get_connection
 from qdjobs.config import environment_config
-from tests.support.jobs import lines_of
+from tests.support.jobs import done, lines_of
 from tests.support.outages import standing
-from tests.support.processes import Worker, eventually, kill_group, stop
+from tests.support.processes import Worker, eventually, horse_of, kill_group, stop
 
 pytestmark = pytest.mark.usefixtures('light')
 
@@ -121,6 +122,42 @@ def test_a_file_that_cannot_be_written_is_one_line(own_worker: Worker, tmp_path:
         assert worker.wait(60) == 1
     last = (tmp_path / 'worker.log').read_text().splitlines()[-1]
     assert last.startswith('Error: JOB_HEALTH_FILE cannot be written: [Errno 2] No such file')
+
+
+@pytest.mark.slow  # a worker that starts only to end
+def test_a_file_that_is_a_folder_is_one_line(own_worker: Worker, tmp_path: Path) -> None:
+    with own_worker(JOB_HEALTH_FILE=str(tmp_path)) as worker:
+        assert worker.wait(60) == 1
+    last = (tmp_path / 'worker.log').read_text().splitlines()[-1]
+    assert last == f'Error: JOB_HEALTH_FILE is the folder {tmp_path}: name a file in it.'
+
+
+def test_an_empty_socket_of_systemd_is_none(own_worker: Worker, file: Path) -> None:
+    with own_worker(NOTIFY_SOCKET='', JOB_HEALTH_FILE=str(file), JOB_HEARTBEAT_INTERVAL='0.1'):
+        eventually(file.exists)
+        require_pulse(file)
+
+
+@pytest.mark.slow  # a second application
+def test_a_new_horse_that_takes_long_to_load_the_application_stops_no_pulse(
+    own_worker: Worker, file: Path, gate: Path
+) -> None:
+    gate.touch()
+    environment = {
+        'JOB_APP': 'tests.support.fault_tasks:create_app_after_the_gate',
+        'GATE': str(gate),
+        'JOB_HEALTH_FILE': str(file),
+        'JOB_HEARTBEAT_INTERVAL': '0.1',
+    }
+    with own_worker('--max-jobs', '2', **environment) as worker:
+        eventually(file.exists)
+        gate.unlink()
+        os.kill(before := horse_of(worker.pid), signal.SIGKILL)
+        eventually(lambda: horse_of(worker.pid) != before)
+        require_pulse(file)
+        assert not gate.exists()
+        gate.touch()
+        assert done(enqueue_background_job('tests.support.tasks.add', 1))['result'] == 3
 
 
 def test_without_a_file_the_probe_says_what_to_set(app: object) -> None:
