@@ -87,36 +87,37 @@ class Store:
         return PurePosixPath(self.name_of(name))
 
     @contextmanager
-    def create(self, name: str) -> Iterator[IO[bytes]]:
+    def create(self, name: str, patience: float | None = None) -> Iterator[IO[bytes]]:
         """Open a local file that is uploaded when the block ends without error.
 
         The object appears as a whole at the end of the upload. If the block or the upload fails,
-        or the process is killed, an existing object of that name is unchanged.
+        or the process is killed, an existing object of that name is unchanged. `patience` is
+        seconds for the upload.
         """
         name = self.name_of(name)
         with _scratch(name) as path:
             with path.open('xb') as file:
                 yield file
                 file.flush()
-            self._upload(path, name)
+            self._upload(path, name, patience)
 
-    def _upload(self, path: Path, name: str) -> None:
+    def _upload(self, path: Path, name: str, patience: float | None) -> None:
         target = self._locate(name)
         if self._scheme in WHOLE:
             try:
                 bounds = self._bounds(path.stat().st_size)
-                self._call('put_file', str(path), target, **bounds)
+                self._call('put_file', str(path), target, patience=patience, **bounds)
             except FileNotFoundError:
                 raise self._no_bucket() from None
             return
         folder, _, _ = target.rpartition('/')
         part = f'{folder}/.{secrets.token_hex(8)}.part'
-        self._call('makedirs', folder, exist_ok=True)
+        self._call('makedirs', folder, exist_ok=True, patience=patience)
         try:
-            self._call('put_file', str(path), part)
-            self._call('mv', part, target)
+            self._call('put_file', str(path), part, patience=patience)
+            self._call('mv', part, target, patience=patience)
         except BaseException:
-            self._remove(part)
+            self._remove(part, patience)
             raise
 
     def _bounds(self, size: int) -> dict[str, Any]:
@@ -185,13 +186,13 @@ class Store:
         except FileNotFoundError:
             return 'missing'
 
-    def remove(self, name: str) -> None:
+    def remove(self, name: str, patience: float | None = None) -> None:
         """Remove an object, if it is there."""
-        self._remove(self._locate(name))
+        self._remove(self._locate(name), patience)
 
-    def _remove(self, path: str) -> None:
+    def _remove(self, path: str, patience: float | None) -> None:
         try:
-            self._call('rm_file', path)
+            self._call('rm_file', path, patience=patience)
         except FileNotFoundError:
             return
 
