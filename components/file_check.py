@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Iterator
 from typing import Any
 
-from libraries.files import Place, outputs, uploads
+from libraries.files import Place, Store, outputs, uploads
 from libraries.job_manager import (
     UnknownTaskError,
     delete_job,
@@ -18,6 +18,7 @@ from qdjobs import JobQueue
 EXCHANGE = 'workers.check_tasks.exchange_files'
 QUEUE = 'high'
 PATIENCE = 10.0  # seconds for a worker to run it
+STORE_PATIENCE = 5.0  # seconds for each answer of an object store
 
 log = logging.getLogger(__name__)
 
@@ -29,14 +30,13 @@ def check_files(queue: JobQueue) -> None:
 
 def find_faults() -> Iterator[str]:
     """Web and workers read each other's files in UPLOAD_DIR and OUTPUT_DIR."""
-    # The same for each run: a worker on another disk leaves its file there.
-    name = f'.doctor-{platform.node()}.txt'
+    name = f'.doctor-{secrets.token_hex(8)}.txt'
     content = secrets.token_hex(16)
     try:
-        with uploads().create(name) as file:
+        with uploads().create(name, STORE_PATIENCE) as file:
             file.write(content.encode())
     except (OSError, ValueError) as error:
-        yield f'This process cannot write to UPLOAD_DIR: {_line(error)}.'
+        yield f'This process cannot write to UPLOAD_DIR: {_line(error, "UPLOAD_DIR")}.'
         return
     try:
         yield from _compare(name, content, _run(name, content))
@@ -75,13 +75,14 @@ def _run(name: str, content: str) -> dict[str, Any]:
 
 def _remove(place: Place, name: str) -> None:
     try:
-        place.remove(name)
+        place.remove(name, STORE_PATIENCE)
     except OSError as error:
         log.warning('The file %s of the check is left in %s: %s', name, place.setting, error)
 
 
-def _line(error: Exception) -> str:
-    return ' '.join(str(error).split()).rstrip('.')
+def _line(error: object, setting: str) -> str:
+    """An error as a part of a sentence that has named the setting."""
+    return ' '.join(str(error).split()).rstrip('.').removeprefix(f'{setting}: ')
 
 
 def _compare(name: str, content: str, seen: dict[str, Any]) -> Iterator[str]:
@@ -89,29 +90,38 @@ def _compare(name: str, content: str, seen: dict[str, Any]) -> Iterator[str]:
     if seen['read_error']:
         yield (
             f'What this process writes to UPLOAD_DIR, {uploads()}, {where} cannot read: '
-            f'{seen["read_error"]}. {_advice(seen, "UPLOAD_DIR")}'
+            f'{_line(seen["read_error"], "UPLOAD_DIR")}. {_advice(seen, uploads())}'
         )
     if seen['write_error']:
-        yield f'OUTPUT_DIR of {where} cannot be written: {seen["write_error"]}.'
+        error = _line(seen['write_error'], 'OUTPUT_DIR')
+        yield f'OUTPUT_DIR of {where} cannot be written: {error}.'
         return
     try:
-        with outputs().open(name) as file:
+        with outputs().open(name, STORE_PATIENCE) as file:
             found = file.read() == content.encode()
     except FileNotFoundError:
         found = False
     except OSError as error:
-        yield f'This process cannot read OUTPUT_DIR: {_line(error)}.'
+        yield f'This process cannot read OUTPUT_DIR: {_line(error, "OUTPUT_DIR")}.'
         return
+    here = str(outputs().result(name))
     if not found:
         yield (
             f'What {where} writes to OUTPUT_DIR, this process does not find in {outputs()}. '
-            f'{_advice(seen, "OUTPUT_DIR")}'
+            f'{_advice(seen, outputs())}'
+        )
+    elif seen['result'] != here:
+        yield (
+            f'What {where} writes to OUTPUT_DIR is {seen["result"]} there and {here} for this '
+            'process: both must have the folder at the same path, since tasks return paths.'
         )
 
 
-def _advice(seen: dict[str, Any], setting: str) -> str:
-    elsewhere = seen['host'] != platform.node()
-    return (
-        f'Set {setting} to the same {"bucket (s3://…) or shared folder" if elsewhere else "folder"}'
-        ' for both.'
-    )
+def _advice(seen: dict[str, Any], place: Place) -> str:
+    if isinstance(place, Store):
+        kind = 'bucket'
+    elif seen['host'] != platform.node():
+        kind = 'bucket (s3://…) or shared folder'
+    else:
+        kind = 'folder'
+    return f'Set {place.setting} to the same {kind} for both.'

@@ -60,7 +60,7 @@ AroundEnqueue = TypeVar('AroundEnqueue', bound=Callable[[Sequence[Call]], object
 AroundJob = TypeVar('AroundJob', bound=Callable[[CurrentJob], object])
 AroundHorse = TypeVar('AroundHorse', bound=Callable[[], object])
 OnFailure = TypeVar('OnFailure', bound=Callable[[Failure], object])
-FindFaults = TypeVar('FindFaults', bound=Callable[[], Iterable[str]])
+FindFaults = TypeVar('FindFaults', bound=Callable[[], Iterable[str] | None])
 
 log = logging.getLogger(__name__)
 
@@ -288,7 +288,9 @@ class JobQueue:
         self._hooks.add_on_failure(function)
         return function
 
-    def doctor_check(self, *, queue: str | None = None) -> Callable[[FindFaults], FindFaults]:
+    def doctor_check(
+        self, misplaced: None = None, /, *, queue: str | None = None
+    ) -> Callable[[FindFaults], FindFaults]:
         """Decorate a function that checks the set-up for `flask jobs doctor`.
 
         It returns, or yields, a sentence for each thing that is wrong, with what to do about it.
@@ -296,6 +298,10 @@ class JobQueue:
         `queue` names that job's queue: it is called only while a worker is alive there, and must
         end within seconds all the same.
         """
+        if misplaced is not None:
+            raise TypeError(
+                "Write @queue.doctor_check() with parentheses, and a queue as queue='low'."
+            )
 
         def add(function: FindFaults) -> FindFaults:
             self._hooks.doctor_checks.append(DoctorCheck(function, queue))

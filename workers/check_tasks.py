@@ -3,7 +3,9 @@
 import platform
 from typing import TypedDict
 
-from libraries.files import open_upload, write_output
+from libraries.files import outputs, uploads
+
+PATIENCE = 3.0  # seconds for each answer of an object store; the job has ten
 
 
 class Exchange(TypedDict):
@@ -12,13 +14,14 @@ class Exchange(TypedDict):
     host: str
     read_error: str | None
     write_error: str | None
+    result: str | None  # what a task returns that has written the file
 
 
 def exchange_files(name: str, content: str) -> Exchange:
     """Read an uploaded file that has this content, and write an output file of the same name."""
-    read_error = write_error = None
+    read_error = write_error = result = None
     try:
-        with open_upload(name) as file:
+        with uploads().open(name, PATIENCE) as file:
             if file.read() != content.encode():
                 read_error = 'it has other content'
     except FileNotFoundError:
@@ -26,7 +29,11 @@ def exchange_files(name: str, content: str) -> Exchange:
     except (OSError, ValueError) as error:
         read_error = str(error).rstrip('.')
     try:
-        write_output(name, content)
+        with outputs().create(name, PATIENCE) as file:
+            file.write(content.encode())
+        result = str(outputs().result(name))
     except (OSError, ValueError) as error:
         write_error = str(error).rstrip('.')
-    return Exchange(host=platform.node(), read_error=read_error, write_error=write_error)
+    return Exchange(
+        host=platform.node(), read_error=read_error, write_error=write_error, result=result
+    )

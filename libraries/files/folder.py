@@ -52,8 +52,11 @@ class Folder:
         return self.find(name)
 
     @contextmanager
-    def create(self, name: str) -> Iterator[IO[bytes]]:
-        """Open a new file that appears when the block ends without error, else leaves no trace."""
+    def create(self, name: str, patience: float | None = None) -> Iterator[IO[bytes]]:
+        """Open a new file that appears when the block ends without error, else leaves no trace.
+
+        A disk is not waited for.
+        """
         target = self.find(name)
         target.parent.mkdir(parents=True, exist_ok=True)
         # In the target's folder: a rename is atomic only within one file system.
@@ -91,8 +94,8 @@ class Folder:
             return 'missing'
         return f'{found.st_size}:{found.st_mtime_ns}'
 
-    def remove(self, name: str) -> None:
-        """Remove a file, if it is there."""
+    def remove(self, name: str, patience: float | None = None) -> None:
+        """Remove a file, if it is there; a disk is not waited for."""
         self.find(name).unlink(missing_ok=True)
 
 

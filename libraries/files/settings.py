@@ -40,13 +40,14 @@ def outputs() -> Place:
 def read_place(setting: str, env: Mapping[str, str] | None = None) -> Place:
     """What a setting names. Raises ValueError, naming it, for what is neither folder nor URL."""
     text = (os.environ if env is None else env).get(setting) or DEFAULTS[setting]
-    if _LIKE_URL.match(text) is None:
+    if _LIKE_URL.match(text) is None and '://' not in text:
         return Folder(setting, Path(text).resolve())
     url = _URL.fullmatch(text)
-    if url is None:
+    if url is None or text != text.strip():
         raise ValueError(  # without the text, which may have a password
-            f'{setting} looks like a URL and is none: write s3://bucket/prefix. The path of a '
-            'folder with a colon begins with ./ or /.'
+            f'{setting} looks like a URL and is none: write s3://bucket/prefix, without quotes or '
+            'spaces around it, the scheme in lower case. The path of a folder with a colon begins '
+            'with ./ or /.'
         )
     scheme, rest = url.groups()
     return _local(setting, rest) if scheme == 'file' else _store(setting, scheme, rest)

@@ -26,7 +26,8 @@ from libraries.files.names import parse_name
 
 TURN = 0.2  # seconds
 BLOCK = 1 << 20  # bytes that a reader requests at a time
-UPLOAD_PART = 8 << 20  # bytes of a multipart upload; four of them are in memory
+PART = 8 << 20  # bytes of a large object in one request
+MOST_AT_ONCE = 4  # parts, which are in memory
 MOST_PARTS = 10_000  # of one upload, in S3
 MAX_KEY = 1024  # bytes in the name of an object, its prefix included: the limit of S3
 UNSEEN = ('?versionId=', '://')  # which s3fs, and fsspec, cut out of a name
@@ -86,43 +87,45 @@ class Store:
         return PurePosixPath(self.name_of(name))
 
     @contextmanager
-    def create(self, name: str) -> Iterator[IO[bytes]]:
+    def create(self, name: str, patience: float | None = None) -> Iterator[IO[bytes]]:
         """Open a local file that is uploaded when the block ends without error.
 
         The object appears as a whole at the end of the upload. If the block or the upload fails,
-        or the process is killed, an existing object of that name is unchanged.
+        or the process is killed, an existing object of that name is unchanged. `patience` is
+        seconds for the upload.
         """
         name = self.name_of(name)
         with _scratch(name) as path:
             with path.open('xb') as file:
                 yield file
                 file.flush()
-            self._upload(path, name)
+            self._upload(path, name, patience)
 
-    def _upload(self, path: Path, name: str) -> None:
+    def _upload(self, path: Path, name: str, patience: float | None) -> None:
         target = self._locate(name)
         if self._scheme in WHOLE:
             try:
-                self._call('put_file', str(path), target, **self._upload_options(path))
+                bounds = self._bounds(path.stat().st_size)
+                self._call('put_file', str(path), target, patience=patience, **bounds)
             except FileNotFoundError:
                 raise self._no_bucket() from None
             return
         folder, _, _ = target.rpartition('/')
         part = f'{folder}/.{secrets.token_hex(8)}.part'
-        self._call('makedirs', folder, exist_ok=True)
+        self._call('makedirs', folder, exist_ok=True, patience=patience)
         try:
-            self._call('put_file', str(path), part)
-            self._call('mv', part, target)
+            self._call('put_file', str(path), part, patience=patience)
+            self._call('mv', part, target, patience=patience)
         except BaseException:
-            self._remove(part)
+            self._remove(part, patience)
             raise
 
-    def _upload_options(self, path: Path) -> dict[str, Any]:
-        """Bounds the memory of an upload: s3fs would take 500 MB."""
+    def _bounds(self, size: int) -> dict[str, Any]:
+        """Bounds the memory of an upload or download: s3fs would take 500 MB."""
         if self._scheme not in ('s3', 's3a'):
             return {}
-        size = max(UPLOAD_PART, path.stat().st_size // (MOST_PARTS - 1))
-        return {'chunksize': size, 'max_concurrency': 4}
+        part = max(PART, size // (MOST_PARTS - 1))
+        return {'chunksize': part, 'max_concurrency': MOST_AT_ONCE}
 
     @contextmanager
     def open(self, name: str, patience: float | None = None) -> Iterator[IO[bytes]]:
@@ -141,11 +144,12 @@ class Store:
     def copy(self, name: str) -> Iterator[Path]:
         """Download an object to a local file, which is removed after the block.
 
-        Raises FileNotFoundError.
+        Raises FileNotFoundError, and StorageError if the object changes meanwhile.
         """
-        self.look(name)  # a prefix of other objects is not one
+        found = self.look(name)  # a prefix of other objects is not one
         with _scratch(name) as path:
-            self._call('get_file', self._locate(name), str(path))
+            self._call('get_file', self._locate(name), str(path), **self._bounds(found.size))
+            self.require_version(name, found, path.stat().st_size == found.size)
             yield path
 
     def look(self, name: str, patience: float | None = None) -> Found:
@@ -157,6 +161,16 @@ class Store:
         modified = next((info[key] for key in MARKS if isinstance(info.get(key), datetime)), None)
         version = hashlib.sha256('\n'.join(marks).encode()).hexdigest()[:32]
         return Found(int(info['size']), version, modified)
+
+    def require_version(
+        self, name: str, found: Found, is_whole: bool, patience: float | None = None
+    ) -> None:
+        """Raise StorageError if what has been read is not of the version that has been found.
+
+        Called after reading: a replacement before or meanwhile is found too.
+        """
+        if not is_whole or self.look(name, patience).version != found.version:
+            raise StorageError(f'{name!r} in {self} has changed while it was read.')
 
     def read(self, name: str, start: int, end: int, patience: float | None = None) -> bytes:
         """The bytes of an object from `start` to before `end`. Raises FileNotFoundError."""
@@ -172,13 +186,13 @@ class Store:
         except FileNotFoundError:
             return 'missing'
 
-    def remove(self, name: str) -> None:
+    def remove(self, name: str, patience: float | None = None) -> None:
         """Remove an object, if it is there."""
-        self._remove(self._locate(name))
+        self._remove(self._locate(name), patience)
 
-    def _remove(self, path: str) -> None:
+    def _remove(self, path: str, patience: float | None) -> None:
         try:
-            self._call('rm_file', path)
+            self._call('rm_file', path, patience=patience)
         except FileNotFoundError:
             return
 
@@ -228,6 +242,8 @@ class Store:
         code = _code(error)
         if code == 'NoSuchBucket':
             return self._no_bucket()
+        if code == 'InvalidRange':  # none is requested beyond the size that was found
+            return StorageError(f'{self.setting}: a file in {self} has changed while it was read.')
         if isinstance(error, FileNotFoundError):
             return FileNotFoundError(f'There is no such file in {self} ({self.setting}).')
         if isinstance(error, PermissionError) or 'Credentials' in code:
@@ -246,7 +262,7 @@ class _Reader(io.RawIOBase):
 
     def __init__(self, store: Store, name: str, found: Found, patience: float | None) -> None:
         self._store, self._name, self._found, self._patience = store, name, found, patience
-        self._position, self._has_begun = 0, False
+        self._position = 0
 
     def readable(self) -> bool:
         return True
@@ -271,14 +287,11 @@ class _Reader(io.RawIOBase):
         if self._position >= end:
             return 0
         block = self._store.read(self._name, self._position, end, self._patience)
-        if len(block) != end - self._position or (self._has_begun and self._has_changed()):
-            raise StorageError(f'{self._name!r} in {self._store} has changed while it was read.')
+        is_whole = len(block) == end - self._position
+        self._store.require_version(self._name, self._found, is_whole, self._patience)
         buffer[: len(block)] = block
-        self._position, self._has_begun = end, True
+        self._position = end
         return len(block)
-
-    def _has_changed(self) -> bool:
-        return self._store.look(self._name, self._patience).version != self._found.version
 
 
 def _code(error: BaseException) -> str:

@@ -8,6 +8,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from flask import Flask, current_app, has_app_context
@@ -37,14 +38,26 @@ class Failure:
 class DoctorCheck:
     """A check of an application's own, which `flask jobs doctor` makes."""
 
-    find_faults: Callable[[], Iterable[str]]
+    find_faults: Callable[[], Iterable[object] | None]
     queue: str | None  # on which a worker must be alive, if it enqueues a job
 
     @property
     def title(self) -> str:
         """What is so if there is no fault: the first line of the function's docstring."""
-        lines = (self.find_faults.__doc__ or self.find_faults.__name__).strip().splitlines()
-        return lines[0].rstrip('.')
+        function: Any = self.find_faults
+        while isinstance(function, partial):  # whose docstring is that of its class
+            function = function.func
+        text: str = function.__doc__ or ''
+        first = text.strip().partition('\n')[0].rstrip('.')
+        return first.strip() or getattr(function, '__name__', type(function).__name__)
+
+    def faults(self) -> Iterator[str]:
+        """Each thing that is wrong, as soon as it is found; a single text is one."""
+        found = self.find_faults()
+        if isinstance(found, str):
+            yield found
+        elif found is not None:
+            yield from map(str, found)
 
 
 Manager = Callable[..., AbstractContextManager[Any]]

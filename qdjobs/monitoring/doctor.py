@@ -394,16 +394,18 @@ def _examine_by(check: DoctorCheck, served: frozenset[str] | None) -> Iterator[F
         text = f'Not checked, since no worker is alive on {check.queue}: {check.title}.'
         yield Finding('note', text)
         return
+    has_fault = False
     try:
-        faults = list(check.find_faults())
+        for fault in check.faults():
+            has_fault = True
+            yield Finding('error', fault)
     except QueueUnavailableError as error:
         yield Finding('error', str(error))
-    except Exception as error:  # of the application's code: the other checks still count
+    except (Exception, SystemExit) as error:  # of the application: the other checks still count
         log.exception('A check of the doctor has failed')
         yield Finding('error', f'Not checked, since {type(error).__name__}: {check.title}.')
     else:
-        yield from (Finding('error', fault) for fault in faults)
-        if not faults:
+        if not has_fault:
             yield Finding('ok', f'{check.title}.')
 
 

@@ -1,17 +1,24 @@
 """The doctor finds whether web and workers read what the other writes."""
 
+import shlex
+import shutil
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from redis import Redis
 
+from app import create_app
 from components import file_check
 from libraries.files import output_dir, upload_dir
 from qdjobs.config import environment_config
-from tests.support.object_store import BUCKET, ObjectStore
-from tests.support.processes import Worker, eventually
+from tests.support.applications import shared_app
+from tests.support.object_store import BUCKET, ObjectStore, behind_proxy
+from tests.support.processes import ROOT, Worker, eventually
+from tests.support.proxy import proxy_to
 from tests.support.shared_worker import SharedWorker
-from tests.support.shell import run
+from tests.support.shell import FLASK, run
 
 TITLE = "Web and workers read each other's files in UPLOAD_DIR and OUTPUT_DIR."
 
@@ -80,6 +87,48 @@ def test_another_disk_is_found_in_each_direction(
     assert str(tmp_path / 'elsewhere') in line
 
 
+def test_two_doctors_at_once_do_not_disturb_each_other(
+    connection: Redis, shared_worker: SharedWorker
+) -> None:
+    eventually(lambda: has_worker(connection))
+    app = shared_app(create_app)
+
+    def examine() -> list[str]:
+        with app.app_context():
+            return list(file_check.find_faults())
+
+    with ThreadPoolExecutor() as pool:
+        with shared_worker.held():
+            found = [pool.submit(examine) for _ in range(2)]
+            eventually(lambda: connection.llen('rq:queue:high') == 2)
+        assert [each.result() for each in found] == [[], []]
+    assert left() == []
+
+
+ELSEWHERE = 'mount --bind "$OUTPUT_DIR" {path} && OUTPUT_DIR={path} exec {flask} jobs doctor'
+
+
+def test_one_folder_at_two_paths_is_found(
+    connection: Redis, shared_worker: SharedWorker, tmp_path: Path
+) -> None:
+    """Though each reads what the other writes: a task returns a path, which web opens."""
+    private = ['unshare', '--map-root-user', '--mount']
+    if not shutil.which('unshare') or subprocess.run([*private, 'true'], check=False).returncode:
+        pytest.skip('A process cannot have mounts of its own here.')
+    eventually(lambda: has_worker(connection))
+    here = output_dir()
+    here.mkdir()
+    code = ELSEWHERE.format(path=shlex.quote(str(tmp_path)), flask=shlex.quote(FLASK))
+    done = subprocess.run(
+        [*private, 'sh', '-c', code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    [line] = [line for line in done.stdout.splitlines() if '_DIR' in line]
+    assert f' is {here}/.doctor-' in line
+    assert f' there and {tmp_path}/.doctor-' in line
+    assert 'both must have the folder at the same path' in line
+    assert left() == []
+
+
 def test_a_folder_that_cannot_be_written_is_found(
     connection: Redis, shared_worker: SharedWorker, settings: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -100,6 +149,39 @@ def test_a_bucket_for_both_is_well(
         [line] = findings()
         assert line.startswith('✗ What a worker on ')
         assert 'writes to OUTPUT_DIR, this process does not find in s3://plots/out.' in line
+        assert line.endswith('Set OUTPUT_DIR to the same bucket for both.')
         settings.setenv('OUTPUT_DIR', f's3://{BUCKET}/other')
         assert findings() == [f'✓ {TITLE}']
-    assert object_store.keys() == []
+    [left_by_worker] = object_store.keys()  # where the first doctor did not find it
+    assert left_by_worker.startswith('other/.doctor-')
+
+
+@pytest.mark.slow  # its server
+def test_a_silent_bucket_does_not_hold_the_doctor(
+    connection: Redis,
+    shared_worker: SharedWorker,
+    object_store: ObjectStore,
+    settings: pytest.MonkeyPatch,
+) -> None:
+    settings.setattr(file_check, 'STORE_PATIENCE', 0.5)
+    eventually(lambda: has_worker(connection))
+    with behind_proxy(settings, object_store) as proxy:
+        proxy.hang = True
+        assert findings() == [
+            '✗ This process cannot write to UPLOAD_DIR: s3://plots/up has not answered within '
+            '0.5 s.'
+        ]
+
+
+@pytest.mark.slow  # a worker of its own
+def test_a_bucket_that_is_silent_for_the_worker_is_found_in_both_directions(
+    connection: Redis, own_worker: Worker, object_store: ObjectStore, settings: pytest.MonkeyPatch
+) -> None:
+    with proxy_to(object_store.address) as proxy:
+        proxy.hang = True
+        address = proxy.url.replace('redis://', 'http://').removesuffix('/0')
+        with own_worker(AWS_ENDPOINT_URL_S3=address):
+            eventually(lambda: has_worker(connection))
+            read, written = findings()
+    assert ' cannot read: s3://plots/up has not answered within 3 s. Set UPLOAD_DIR to ' in read
+    assert written.endswith(' cannot be written: s3://plots/out has not answered within 3 s.')

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import traceback
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from libraries.files import (
     uploads,
     write_output,
 )
-from libraries.files.store import BLOCK, UPLOAD_PART, connect
+from libraries.files.store import BLOCK, MOST_AT_ONCE, PART, connect
 from qdjobs.server import free_port
 from tests.support.object_store import SECRET, ObjectStore, behind_proxy, moved
 from tests.support.processes import ROOT, eventually
@@ -33,7 +34,7 @@ from tests.support.processes import ROOT, eventually
 pytestmark = pytest.mark.slow  # `make test-all` installs the server and its client
 
 # More than s3fs puts in one request.
-LARGE = 2 * UPLOAD_PART + 1
+LARGE = 2 * PART + 1
 
 
 @pytest.fixture
@@ -133,7 +134,15 @@ def test_a_local_path_is_refused(memory: None) -> None:
         ('s3://bucket/./a', r'no "\.\."'),
         ('s3://bucket?versionId=1', r'no "\.\."'),
         ('s3://bucket#a', r'no "\.\."'),
-        ('s3://bucket\n', r'no "\.\."'),
+        ('s3://bucket\a', r'no "\.\."'),
+        ('s3://bucket\n', 'looks like a URL and is none'),
+        ('s3://bucket/prefix ', 'without quotes or spaces around it'),
+        (' s3://bucket', 'without quotes or spaces around it'),
+        ('"s3://bucket"', 'without quotes or spaces around it'),
+        ("'s3://bucket/prefix'", 'without quotes or spaces around it'),
+        (' S3://bucket', 'the scheme in lower case'),
+        ('file:///srv/folder ', 'without quotes or spaces around it'),
+        (f'"s3://anna:{SECRET}@bucket"', 'looks like a URL and is none'),
         (f's3://anna:{SECRET}@bucket', 'must contain no password'),
         (f's3:/anna:{SECRET}@bucket', 'looks like a URL and is none'),
         ('nonsense://bucket', 'begins with nonsense://, which is not known'),
@@ -349,6 +358,52 @@ def test_two_versions_of_an_object_are_never_mixed(object_store: ObjectStore) ->
         object_store.put('up/a', b'y' * 3 * BLOCK)
         with pytest.raises(StorageError, match='has changed while it was read'):
             file.read()
+
+
+@pytest.mark.parametrize(('size', 'after'), [(1, 2), (3 * BLOCK, 3 * BLOCK), (3 * BLOCK, 1)])
+def test_an_object_that_is_replaced_before_its_first_block_is_not_read(
+    object_store: ObjectStore, size: int, after: int
+) -> None:
+    object_store.put('up/a', b'x' * size)
+    with open_upload('a') as file:
+        file.seek(size - 1)
+        object_store.put('up/a', b'y' * after)
+        with pytest.raises(StorageError, match='has changed while it was read'):
+            file.read()
+
+
+@pytest.mark.parametrize('request_number', [2, 4])
+@pytest.mark.parametrize('more', [1 - LARGE, 0, 1])
+def test_a_copy_of_an_object_that_is_replaced_meanwhile_is_an_error(
+    object_store: ObjectStore, settings: pytest.MonkeyPatch, request_number: int, more: int
+) -> None:
+    """After it has been found, or between two of its parts."""
+    object_store.put('up/a', b'x' * LARGE)
+    with behind_proxy(settings, object_store) as proxy:
+
+        def replace() -> bool:
+            if proxy.requests == request_number:
+                object_store.put('up/a', b'y' * (LARGE + more))
+            return False
+
+        proxy.hang_when = replace
+        with pytest.raises(StorageError, match='in s3://plots/up has changed while'):
+            upload_copy('a').__enter__()
+
+
+def test_a_copy_has_few_parts_in_memory(object_store: ObjectStore) -> None:
+    """Twice as many as are read at once, since s3fs drops them late, and some of them in pieces."""
+    at_once = MOST_AT_ONCE * PART
+    object_store.put('up/a', bytes(4 * at_once))
+    connect('s3://plots')  # its modules are no part of the measure
+    tracemalloc.start()
+    try:
+        with upload_copy('a') as path:
+            assert path.stat().st_size == 4 * at_once
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 3.2 * at_once
 
 
 def test_the_state_of_an_object_changes_with_it(object_store: ObjectStore) -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -603,6 +604,81 @@ def test_a_check_that_fails_is_an_error_and_stops_no_other(
 
     assert examined(check) == ['✗ Not checked, since RuntimeError: The printer has paper.']
     assert 'on fire' in caplog.text
+
+
+def test_what_a_check_has_found_before_it_fails_is_kept() -> None:
+    def check() -> Iterator[str]:
+        """The printer has paper."""
+        yield 'There is no paper.'
+        raise RuntimeError
+
+    assert examined(check) == [
+        '✗ There is no paper.',
+        '✗ Not checked, since RuntimeError: The printer has paper.',
+    ]
+
+
+@pytest.mark.parametrize(
+    ('found', 'said'),
+    [
+        ('There is no paper.', ['✗ There is no paper.']),
+        (None, ['✓ The printer has paper.']),
+        (iter([7, 'No ink.']), ['✗ 7', '✗ No ink.']),
+        (True, ['✗ Not checked, since TypeError: The printer has paper.']),
+    ],
+)
+def test_a_check_may_return_one_text_or_nothing(found: Any, said: list[str]) -> None:
+    def check() -> Any:
+        """The printer has paper."""
+        return found
+
+    assert examined(check) == said
+
+
+def test_a_check_that_exits_does_not_end_the_doctor() -> None:
+    def check() -> list[str]:
+        """The printer has paper."""
+        sys.exit(7)
+
+    assert examined(check) == ['✗ Not checked, since SystemExit: The printer has paper.']
+
+
+class Callme:
+    __doc__ = None
+
+    def __call__(self) -> list[str]:
+        return []
+
+
+def blank() -> list[str]:
+    """ """
+    return []
+
+
+def dot() -> list[str]:
+    """."""
+    return []
+
+
+@pytest.mark.parametrize(
+    ('check', 'title'),
+    [
+        (Callme(), 'Callme'),
+        (blank, 'blank'),
+        (dot, 'dot'),
+        (partial(blank), 'blank'),
+    ],
+)
+def test_a_check_without_words_has_the_name_of_its_function(
+    check: Callable[[], list[str]], title: str
+) -> None:
+    assert examined(check) == [f'✓ {title}.']
+
+
+def test_a_check_that_is_decorated_without_parentheses_is_an_error() -> None:
+    queue: Any = JobQueue()
+    with pytest.raises(TypeError, match=r'Write @queue\.doctor_check\(\)'):
+        queue.doctor_check(blank)
 
 
 def test_a_check_that_needs_a_worker_is_not_made_without_one(
