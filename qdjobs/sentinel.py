@@ -26,6 +26,10 @@ _SCHEMES = {'redis+sentinel': 'redis', 'rediss+sentinel': 'rediss'}
 _PORT = 26379
 _LOOKUP_TIMEOUT = 0.45  # seconds, if all Sentinels hang: each has its part for each answer
 
+# Without driver info protocol 2 needs no handshake, which takes several round trips. Not for TLS:
+# there redis-py mistakes the server's first bytes for an unread answer.
+NO_HANDSHAKE: Mapping[str, Any] = {'protocol': 2, 'driver_info': None}
+
 Address = tuple[str, int]
 
 
@@ -119,8 +123,7 @@ class _Service:
             'socket_connect_timeout': timeout,
             'socket_timeout': timeout,
             'retry': Retry(NoBackoff(), 0),
-            'protocol': 2,  # with it and without driver_info there is no handshake
-            'driver_info': None,
+            **({} if 'ssl' in options else NO_HANDSHAKE),
         }
         self.primary: Address | None = None  # at the last look
         self._name = name

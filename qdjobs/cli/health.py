@@ -8,7 +8,7 @@ import click
 
 from qdjobs.config import get_config
 
-SILENCE = 60  # seconds; a worker that lives touches its file at least every 20
+SILENCE = 60  # seconds; a worker that lives touches its file at least every 40
 
 
 @click.command('worker-health')

@@ -30,7 +30,13 @@ from qdjobs.client.stand_in import stand_in
 from qdjobs.client.states import LUA_STATES
 from qdjobs.config import JobConfig, get_config
 from qdjobs.errors import QueueUnavailableError
-from qdjobs.sentinel import SentinelConnection, connection_options, names_sentinels, show_address
+from qdjobs.sentinel import (
+    NO_HANDSHAKE,
+    SentinelConnection,
+    connection_options,
+    names_sentinels,
+    show_address,
+)
 
 LUA = Path(__file__).with_name('lua')
 # Functions for the scripts that count jobs, let jobs wait for others, or add jobs.
@@ -57,15 +63,11 @@ def get_connection() -> Redis:
 
 @lru_cache(maxsize=8)
 def connect(url: str) -> Redis:
-    # Protocol 2 without driver info needs no handshake, which takes several round trips. Not over
-    # TLS: there redis-py mistakes the server's first bytes for an unread answer.
-    no_handshake: dict[str, Any] = {'protocol': 2, 'driver_info': None}
+    # By Sentinel there are two more questions: for the address, and for the role of the server.
+    connect_timeout = _CONNECT_TIMEOUT / 2 if names_sentinels(url) else _CONNECT_TIMEOUT
     options: dict[str, Any] = {
-        **({} if url.startswith('rediss') else no_handshake),
-        # By Sentinel a new connection asks for the address, and the server for its role.
-        'socket_connect_timeout': _CONNECT_TIMEOUT / 2
-        if names_sentinels(url)
-        else _CONNECT_TIMEOUT,
+        **({} if url.startswith('rediss') else NO_HANDSHAKE),
+        'socket_connect_timeout': connect_timeout,
         'socket_timeout': _ANSWER_TIMEOUT,
         # By default redis-py repeats a failed command up to ten times. An enqueue must not be
         # repeated without its caller's knowledge.

@@ -61,7 +61,7 @@ def examine(command_line: CommandLine) -> Iterator[Finding]:
         yield Finding('error', str(error))
     else:
         served = _served(health)
-        yield from _examine_workers(health, command_line)
+        yield from _examine_workers(health, served, command_line)
         yield from _examine_jobs(health, command_line)
     yield from _examine_outbox(command_line)
     for module in read_task_modules():
@@ -75,7 +75,7 @@ def examine(command_line: CommandLine) -> Iterator[Finding]:
 def _examine_redis(config: JobConfig) -> Iterator[Finding]:
     with redis_connection() as connection:
         info: dict[str, Any] = connection.info()
-        refusal = _refusal_of_wait(connection)
+        refusal = _refusal_of_wait(connection) if config.wait_replicas is not None else None
     server = 'Valkey' if 'valkey_version' in info else 'Redis'
     version = info.get('valkey_version') or info.get('redis_version')
     yield Finding('ok', f'{server} {version} answers.')
@@ -85,7 +85,7 @@ def _examine_redis(config: JobConfig) -> Iterator[Finding]:
         yield Finding('error', f'It is a node of a cluster. {NO_CLUSTER}')
     if info.get('role') == 'slave':
         yield Finding('error', 'It is a replica, which accepts no job: name its primary.')
-    if config.wait_replicas is not None and refusal:
+    if refusal is not None:
         yield Finding('error', f'JOB_WAIT_REPLICAS is set, but it refuses WAIT: {refusal}.')
     yield from _examine_replicas(config, server, info)
     if {info.get('aof_last_write_status'), info.get('rdb_last_bgsave_status')} & {'err'}:
@@ -191,17 +191,18 @@ def _has_password(config: JobConfig) -> bool:
     return url.password is not None or 'password=' in url.query
 
 
-def _examine_workers(health: Health, command_line: CommandLine) -> Iterator[Finding]:
+def _examine_workers(
+    health: Health, served: frozenset[str], command_line: CommandLine
+) -> Iterator[Finding]:
     if health.suspended:
         text = 'The workers are suspended and take no job. To resume them:'
         yield Finding('warning', text, command_line('resume'))
-    alive = [worker for worker in health.workers if worker.state != 'lost']
-    served = _served(health)
     if unserved := [queue for queue in get_config().queues if queue not in served]:
         text = f'No worker is alive on {", ".join(unserved)}. Start one:'
         yield Finding('error', text, command_line('worker'))
     else:
-        yield Finding('ok', f'Every queue has a worker; {_count(len(alive), "worker")} in all.')
+        alive = sum(worker.state != 'lost' for worker in health.workers)
+        yield Finding('ok', f'Every queue has a worker; {_count(alive, "worker")} in all.')
     for worker in health.workers:
         yield from _examine_worker(worker, command_line)
 

@@ -14,6 +14,7 @@ from components import file_check
 from libraries.files import output_dir, upload_dir
 from qdjobs.config import environment_config
 from tests.support.applications import shared_app
+from tests.support.missing import require
 from tests.support.object_store import BUCKET, ObjectStore, behind_proxy
 from tests.support.processes import ROOT, Worker, eventually
 from tests.support.proxy import proxy_to
@@ -113,8 +114,10 @@ def test_one_folder_at_two_paths_is_found(
 ) -> None:
     """Though each reads what the other writes: a task returns a path, which web opens."""
     private = ['unshare', '--map-root-user', '--mount']
-    if not shutil.which('unshare') or subprocess.run([*private, 'true'], check=False).returncode:
-        pytest.skip('A process cannot have mounts of its own here.')
+    path = shutil.which('unshare')
+    if path is not None and subprocess.run([*private, 'true'], check=False).returncode:
+        path = None
+    require(path, 'A process cannot have mounts of its own here.')
     eventually(lambda: has_worker(connection))
     here = output_dir()
     here.mkdir()

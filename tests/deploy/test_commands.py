@@ -25,6 +25,7 @@ from qdjobs.config import environment_config
 from qdjobs.server import free_port, is_taken, wait_for_port
 from tests.support.deployments import Image, compose, pod, procfile, unit_command
 from tests.support.jobs import lines_of
+from tests.support.missing import require
 from tests.support.processes import ROOT, eventually, kill_group, session_of, stop
 
 pytestmark = pytest.mark.slow  # servers and workers of the whole application
@@ -152,29 +153,36 @@ def test_redis_that_is_away_fails_readiness_alone(
 
 
 @pytest.mark.parametrize(
-    ('variables', 'everywhere'),
-    [
-        ({'PORT': 'a free one'}, True),
-        ({'PORT': 'a free one', 'HOST': '127.0.0.1'}, False),
-        ({}, False),
-        ({'PORT': '', 'HOST': ''}, False),
-    ],
-    ids=['Heroku', 'a host', 'neither', 'empty'],
+    ('host', 'everywhere'), [({}, True), ({'HOST': '127.0.0.1'}, False)], ids=['Heroku', 'a host']
 )
-def test_the_procfile_listens_everywhere_only_where_a_platform_sets_the_port(
-    start: Start, environment: dict[str, str], variables: dict[str, str], everywhere: bool
+def test_the_procfile_listens_everywhere_where_a_platform_sets_the_port_alone(
+    start: Start, environment: dict[str, str], host: dict[str, str], everywhere: bool
 ) -> None:
+    variables = {'PORT': environment['PORT']} | host
+    assert listens_everywhere(start, environment, variables) is everywhere
+
+
+def test_the_procfile_listens_on_loopback_where_nothing_sets_a_port(
+    start: Start, environment: dict[str, str]
+) -> None:
+    """In turn, since both take the same port."""
+    free = None if get('8000', '/') is not None else '8000'
+    require(free, 'Port 8000, the default, is in use.')
+    for variables in ({}, {'PORT': '', 'HOST': ''}):
+        assert listens_everywhere(start, environment, variables) is False
+
+
+def listens_everywhere(
+    start: Start, environment: dict[str, str], variables: dict[str, str]
+) -> bool:
+    """Whether the web process of the Procfile is reached at more than 127.0.0.1."""
     given = {name: text for name, text in environment.items() if name not in {'PORT', 'HOST'}}
     given |= {'REDIS_URL': 'redis://127.0.0.1:1/0'} | variables
-    if variables.get('PORT'):
-        given['PORT'] = environment['PORT']
     port = given.get('PORT') or '8000'
-    if port == '8000' and get(port, '/') is not None:
-        pytest.skip('Port 8000, the default, is in use.')
     with start(['sh', '-c', procfile()['web']], given) as web:
         eventually(lambda: get(port, '/healthz') == 200 or web.poll() is not None)
         assert web.poll() is None
-        assert (get(port, '/healthz', host='127.0.0.2') == 200) is everywhere
+        return get(port, '/healthz', host='127.0.0.2') == 200
 
 
 # Worker

@@ -41,7 +41,7 @@ local function check_parents(request)
   return nil, waits
 end
 
--- Puts a job where it waits. First of all: if the key has another type, the script fails here.
+-- Puts a job where it waits. Before its record: if the key has another type, the script fails here.
 local function place_job(request, id, state)
   if state == 'queued' then
     redis.call('RPUSH', key('queue', request.queue), id)
