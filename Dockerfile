@@ -22,7 +22,9 @@ RUN python -m compileall -q . \
 USER 10001:10001
 
 # With PORT, and without HOST, gunicorn listens on all interfaces.
+# MALLOC_ARENA_MAX: glibc otherwise keeps memory of every thread of the web process.
 ENV PYTHONUNBUFFERED=1 \
+    MALLOC_ARENA_MAX=2 \
     PORT=8000 \
     FLASK_APP=app:create_app \
     JOB_APP=app:create_app \
@@ -35,4 +37,4 @@ EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 \
     CMD ["python", "-c", "import os, urllib.request as r; r.urlopen(f'http://127.0.0.1:{os.environ[\"PORT\"]}/healthz', timeout=4)"]
 
-CMD ["gunicorn", "--no-control-socket", "--worker-class", "libraries.web_worker.WebWorker", "--workers", "2", "--threads", "64", "app:create_app()"]
+CMD ["gunicorn", "--no-control-socket", "--worker-class", "libraries.web_worker.WebWorker", "--workers", "2", "--threads", "64", "--max-requests", "20000", "--max-requests-jitter", "4000", "app:create_app()"]

@@ -1,71 +1,122 @@
-"""The gunicorn worker class: its threaded worker, with time limits for slow clients.
+"""The gunicorn worker class: waitress, which reads a request before it takes a thread for it.
 
-gunicorn's own threaded worker waits for the rest of a request without a limit, so a client that
-sends one byte and no more blocks a thread. It also waits up to two seconds for a client to close,
-in the loop that accepts all other clients. And while it finishes its requests after SIGTERM, it
-lets others connect, whom it never answers.
+gunicorn's own threads each wait for one client, as slow as that may be. waitress reads from all
+clients in one loop, and sends in it; gunicorn runs the processes, renews them and ends them.
 """
 
-import contextlib
-import socket
+import logging
+import os
 import time
+from collections.abc import Iterable
 from typing import Any
 
-from gunicorn.workers.gthread import TConn, ThreadWorker
+from gunicorn.workers.base import Worker
+from waitress import wasyncore
+from waitress.channel import HTTPChannel
+from waitress.server import BaseWSGIServer, create_server
 
-READ_TIMEOUT = 10.0  # seconds for a request to arrive, from when a thread waits for it
-ANSWER_TIMEOUT = 60.0  # seconds for the response to be sent too, from the same moment
-LINGER = 2.0  # seconds for the client to read the response and close
+LARGEST_HEAD = 16 * 1024  # bytes
+LARGEST_BODY = 2 * 1024 * 1024  # bytes; the application has lower limits of its own
+IN_MEMORY = 64 * 1024  # bytes of a body; the rest of it waits in a temporary file
+READ_TIMEOUT = 10.0  # seconds for a request to arrive, or for the next one to begin
+ANSWER_TIMEOUT = 60.0  # seconds for its response to be made and read
+LINGER = 2.0  # seconds of an idle connection after the end, for a request that is on its way
 
 
-class WebWorker(ThreadWorker):  # type: ignore[misc]  # untyped
-    """gunicorn's threaded worker, with a time limit for every request."""
+class WebWorker(Worker):  # type: ignore[misc]  # untyped
+    """A process that serves the application by waitress."""
+
+    alive: bool  # set by gunicorn; False ends the process
+
+    def run(self) -> None:
+        """Serve until SIGTERM, or the most requests of one process; then finish what has begun."""
+        # A line for every request beyond the threads is no news to anybody.
+        logging.getLogger('waitress.queue').setLevel(logging.ERROR)
+        self._sockets: dict[int, Any] = {}  # of waitress: listeners, clients, and its own wake-up
+        self._next_look = 0.0
+        create_server(
+            self._count_and_answer,
+            map=self._sockets,
+            sockets=[listener.sock for listener in self.sockets],
+            threads=self.cfg.threads,
+            connection_limit=self.cfg.worker_connections,
+            max_request_header_size=LARGEST_HEAD,
+            max_request_body_size=LARGEST_BODY,
+            inbuf_overflow=IN_MEMORY,
+            channel_timeout=ANSWER_TIMEOUT + READ_TIMEOUT,  # _end_late is earlier
+            clear_untrusted_proxy_headers=False,  # as gunicorn: they are the application's affair
+            log_socket_errors=False,  # a client that is gone is no error
+            ident=None,
+        )
+        listeners = [each for each in self._sockets.values() if isinstance(each, BaseWSGIServer)]
+        for listener in listeners:
+            listener.channel_class = _Client
+        while self.alive and self.ppid == os.getppid():
+            self._turn()
+        for listener in listeners:
+            # A client that connects now is refused, and can go elsewhere. Not its own close, which
+            # takes the wake-up from the threads that still answer.
+            wasyncore.dispatcher.close(listener)
+        now = time.monotonic()
+        linger, end = now + LINGER, now + self.cfg.graceful_timeout
+        while self._clients() and time.monotonic() < end:
+            self._turn()
+            for client in self._clients():
+                if not client.is_busy and time.monotonic() > linger:
+                    client.will_close = True
+
+    def _turn(self) -> None:
+        """Read and write what clients are ready for, for a second at most."""
+        self.notify()
+        wasyncore.loop(timeout=1.0, use_poll=True, map=self._sockets, count=1)
+        now = time.monotonic()
+        if now >= self._next_look:
+            self._next_look = now + 1.0
+            for client in self._clients():
+                client.end_if_late(now)
+
+    def _clients(self) -> 'list[_Client]':
+        return [each for each in list(self._sockets.values()) if isinstance(each, _Client)]
+
+    def _count_and_answer(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        self.nr += 1
+        if self.nr >= self.max_requests and self.alive:
+            self.log.info('This process has answered %d requests: another replaces it.', self.nr)
+            self.alive = False
+        answer: Iterable[bytes] = self.wsgi(environ, start_response)
+        return answer
+
+
+class _Client(HTTPChannel):  # type: ignore[misc]  # untyped
+    """A connection, with a time limit for each request and its response."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.since = time.monotonic()  # when it began what it does
         super().__init__(*args, **kwargs)
-        self._started: dict[TConn, float] = {}  # when a thread began to serve each connection
 
-    def handle(self, conn: TConn) -> Any:
-        """Wait for a request and answer it; gunicorn calls this in a thread."""
-        self._started[conn] = time.monotonic()
-        try:
-            keep = super().handle(conn)
-            if not keep:
-                _linger(conn.sock)  # in this thread; the accepting loop then need not wait
-            return keep
-        finally:
-            del self._started[conn]
+    def received(self, data: bytes) -> bool:
+        """Take bytes of a request; waitress calls it in its loop."""
+        before = self.request
+        taken: bool = super().received(data)
+        if self.request is not before:  # one begins here, or is complete
+            self.since = time.monotonic()
+        return taken
 
-    def set_accept_enabled(self, enabled: bool) -> None:
-        """Accept connections or not; gunicorn calls it in its main thread, also before the end."""
-        super().set_accept_enabled(enabled)
-        if not self.alive:
-            for listener in self.sockets:
-                listener.close()  # a client that connects now is refused, and can go elsewhere
+    def service(self) -> None:
+        """Answer a request; waitress calls it in a thread."""
+        self.since = time.monotonic()
+        if not self.server.accepting:  # this process ends: the next request is another's
+            self.requests[0].headers['CONNECTION'] = 'close'
+        super().service()
+        self.since = time.monotonic()
 
-    def murder_pending(self) -> None:
-        """End requests past their time limit; gunicorn calls it each second in its main thread."""
-        super().murder_pending()
-        now = time.monotonic()
-        for conn, started in list(self._started.items()):
-            if now - started > READ_TIMEOUT:
-                # Readers see the end of the stream; a response being sent still arrives.
-                _shut(conn.sock, socket.SHUT_RD)
-            if now - started > ANSWER_TIMEOUT:
-                _shut(conn.sock, socket.SHUT_RDWR)
+    @property
+    def is_busy(self) -> bool:
+        """Whether a request or a response is on its way."""
+        return bool(self.request or self.requests or self.total_outbufs_len)
 
-
-def _linger(client: socket.socket) -> None:
-    """Let a client that is still sending read its response: closing at once would discard it."""
-    _shut(client, socket.SHUT_WR)
-    deadline = time.monotonic() + LINGER
-    with contextlib.suppress(OSError):
-        client.settimeout(LINGER)
-        while time.monotonic() < deadline and client.recv(65_536):
-            pass
-    _shut(client, socket.SHUT_RD)
-
-
-def _shut(client: socket.socket, how: int) -> None:
-    with contextlib.suppress(OSError):  # the client has closed already
-        client.shutdown(how)
+    def end_if_late(self, now: float) -> None:
+        """Close the connection of a client that is too slow; waitress's loop does it."""
+        limit = ANSWER_TIMEOUT if self.requests or self.total_outbufs_len else READ_TIMEOUT
+        if now - self.since > limit:
+            self.will_close = True

@@ -85,7 +85,9 @@ def test_every_deployment_starts_the_same_web_process() -> None:
     command = Image().command
     web = procfile()['web'].removeprefix('[ -n "$PORT" ] || unset PORT; ')
     listening = '${HOST:+--bind $HOST:${PORT:-8000}} '
-    assert shlex.split(web.replace(listening, '')) == ['exec', *command]
+    arenas = f'MALLOC_ARENA_MAX={Image().environment["MALLOC_ARENA_MAX"]}'
+    assert shlex.split(web.replace(listening, '')) == ['exec', 'env', arenas, *command]
+    assert arenas in str(unit('plotter-web.service')['Environment'])
     assert unit_command('plotter-web.service') == command
     assert 'command' not in compose()['web']
     [container] = pod('plotter-web')['containers']

@@ -5,6 +5,7 @@ import json
 import os
 import random
 import re
+import select
 import signal
 import socket
 import subprocess
@@ -30,7 +31,7 @@ JSON = 'Content-Type: application/json'
 BEARER = f'Authorization: Bearer {TOKEN}'
 MEGABYTE = 1024 * 1024
 PATIENCE = 120  # seconds, for a busy machine
-SLOW_CLIENTS = 40  # more than the threads that gunicorn's own worker would lose to them
+SLOW_CLIENTS = 60  # of each kind: together more than the threads of the Procfile
 
 
 class Server:
@@ -80,7 +81,7 @@ def read_all(client: socket.socket) -> bytes:
 
 
 def status_of(answer: bytes) -> int:
-    match = re.match(rb'HTTP/1\.1 (\d{3}) ', answer)
+    match = re.match(rb'HTTP/1\.[01] (\d{3}) ', answer)
     assert match, answer[:200]
     return int(match[1])
 
@@ -214,14 +215,14 @@ def test_another_site_posts_and_reads_nothing(server: Server, path: str, kind: s
 
 BROKEN = [
     b'\x00' * 500, b'\x16\x03\x01' + b'x' * 300, b'PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n',
-    b'GET\r\n\r\n', b'GET / HTTP/9.9\r\n\r\n',
+    b'GET\r\n\r\n',
     b'POST /api/jobs HTTP/1.1\r\nContent-Length: -1\r\n\r\n',
     b'POST /api/jobs HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello!',
     b'POST /api/jobs HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n'
     b'Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n',
     b'POST /api/jobs HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzzz\r\n',
     b'POST /api/jobs HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip\r\n\r\n',
-    b'GET / HTTP/1.1\r\n' + b'X: y\r\n' * 500 + b'\r\n',
+    b'GET / HTTP/1.1\r\n' + b'X: y\r\n' * 5000 + b'\r\n',
     b'GET / HTTP/1.1\r\nX: ' + b'y' * 50_000 + b'\r\n\r\n',
 ]  # fmt: skip
 
@@ -245,7 +246,7 @@ def test_what_is_no_http_is_refused(server: Server, raw: bytes) -> None:
 )  # fmt: skip
 def test_a_body_that_breaks_off(server: Server, path: str, length: str, body: bytes) -> None:
     answer = server.send(request('POST', path, JSON, BEARER, length) + body)
-    assert status_of(answer) == 400
+    assert answer == b'' or status_of(answer) == 400  # who hangs up gets no answer
 
 
 def post_bodies(server: Server, seed: int, count: int) -> Counter[int]:
@@ -309,7 +310,7 @@ def test_a_body_of_a_hundred_megabytes(
     if not announced:
         piece = b'%x\r\n%s\r\n' % (len(piece), piece)
     answer = pour(server, request('POST', path, JSON, header, length), piece, 1600)
-    assert status_of(answer) == (401 if (path, header) == ('/api/jobs', 'X-Nothing: 1') else 413)
+    assert status_of(answer) == 413  # from the server, which has not read it all
 
 
 SLOW = {
@@ -322,6 +323,11 @@ SLOW = {
 }
 
 
+def has_ended(client: socket.socket) -> bool:
+    """Whether the server has answered or closed."""
+    return bool(select.select([client], [], [], 0)[0])
+
+
 @pytest.mark.slow
 def test_slow_clients_keep_nobody_waiting(server: Server) -> None:
     with contextlib.ExitStack() as stack:
@@ -332,6 +338,9 @@ def test_slow_clients_keep_nobody_waiting(server: Server) -> None:
         ]
         for kind, client in clients:
             client.sendall(SLOW[kind])
+        assert server.get('/healthz') == 200
+        waiting = [client for _, client in clients if not has_ended(client)]
+        assert len(waiting) == len(clients)  # they hold nothing that the good request needs
         for _ in range(20):
             assert server.get('/healthz') == 200
             for kind, client in clients:  # one byte more, now and then
