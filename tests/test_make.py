@@ -125,7 +125,7 @@ def test_make_up_reads_env_but_for_where_redis_and_mails_are(tmp_path: Path) -> 
     shown = {line.partition('| ')[2] for line in done.stdout.splitlines()}
     redis, mail = f'REDIS_URL=redis://127.0.0.1:{store}/0', f'SMTP_URL=smtp://127.0.0.1:{port}'
     assert {redis, mail, 'WEB_PORT=1', 'METRICS_TOKEN=a b', 'REDIS_DATA=data'} <= shown
-    assert f'    export {redis} RQ_REDIS_URL= {mail}\n' in done.stdout
+    assert f"    export {redis} RQ_REDIS_URL='' {mail} JOBS_API_TOKEN=" in done.stdout
     assert 'SMTP_URL of .env is not used' in done.stdout
     assert not re.search('production|customer', done.stdout)
 
