@@ -39,7 +39,7 @@ def main() -> None:
 
 def job_of(number: int) -> tuple[str, dict[str, Any]]:
     """Return the task and the payload of a job."""
-    if number % 10 == 0:
+    if number % 25 == 0:
         return 'generate_pdf', {'user_id': number}
     if number % 3 == 0:
         address = f'customer-{number}@example.com'

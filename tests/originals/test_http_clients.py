@@ -1,14 +1,15 @@
 """Clients that POST a task's name and a payload, and read the job's id."""
 
+import re
 from collections.abc import Iterator
-from functools import partial
 from typing import Any
 
 import pytest
 import requests
 
+from libraries.job_manager import get_job_status, list_jobs
 from qdjobs.config import environment_config
-from tests.support.processes import Worker, eventually
+from tests.support.processes import Worker, run_example
 from tests.support.smtp import Mailbox, mail_server
 
 TOKEN = 's3cret'
@@ -30,40 +31,44 @@ def mailbox(settings: pytest.MonkeyPatch) -> Iterator[Mailbox]:
 
 
 @pytest.mark.slow
-def test_a_hundred_jobs_in_a_loop(mailbox: Mailbox, address: str, own_worker: Worker) -> None:
-    url = f'{address}api/jobs'
-    with requests.Session() as session:
-        session.headers['Authorization'] = f'Bearer {TOKEN}'
+def test_a_client_of_a_hundred_jobs(mailbox: Mailbox, address: str, own_worker: Worker) -> None:
+    """Those that fail half of the time end well, or among the dead letters."""
+    variables = {'JOBS_API_TOKEN': TOKEN, 'JOBS_URL': f'{address}api/jobs'}
+    with own_worker():
+        said = run_example('examples.http_client', **variables)
+    assert '100 jobs are queued' in said.stdout, said.stderr
+    ended = {
+        (task, status): int(count)
+        for count, task, status in re.findall(r'^ +(\d+) (\w+) (\w+)$', said.stdout, re.MULTILINE)
+    }
+    flaky = [ended.pop(('flaky_api_call', status), 0) for status in ('finished', 'failed')]
+    assert ended == {
+        ('generate_pdf', 'finished'): 4,
+        ('email_notification', 'finished'): 32,
+        ('data_processing', 'finished'): 32,
+    }
+    assert sum(flaky) == 32
+    assert len(list_jobs('failed')) == flaky[1]
+    assert len(mailbox.messages) == 32
 
-        def enqueue(task_name: str) -> str:
-            response = session.post(
-                url,
-                json={'task_name': task_name, 'payload': PAYLOADS[task_name], 'max_retries': 3},
-                timeout=60,
-            )
-            return str(response.json()['job_id'])
 
-        def read(job_id: str) -> dict[str, Any]:
-            job: dict[str, Any] = session.get(f'{url}/{job_id}', timeout=60).json()
-            return job
+@pytest.mark.parametrize('task_name', PAYLOADS)
+def test_each_task_has_the_name_and_the_payload_that_it_had(
+    mailbox: Mailbox, address: str, task_name: str
+) -> None:
+    body = {'task_name': task_name, 'payload': PAYLOADS[task_name], 'max_retries': 3}
+    headers = {'Authorization': f'Bearer {TOKEN}'}
+    answer = requests.post(f'{address}api/jobs', json=body, headers=headers, timeout=60)
+    assert answer.status_code == 201
+    assert get_job_status(answer.json()['job_id'])['status'] == 'queued'
 
-        def has_ended(job_id: str) -> bool:
-            return read(job_id)['status'] in ('finished', 'failed')
 
-        names = ['generate_pdf', *['email_notification', 'data_processing', 'flaky_api_call'] * 33]
-        ids = [enqueue(name) for name in names]
-        with own_worker():
-            for job_id in ids:
-                eventually(partial(has_ended, job_id), 300)
-        jobs = [read(job_id) for job_id in ids]
-        dead = session.get(url, params={'status': 'failed', 'limit': '100'}, timeout=60).json()
-    assert [job['task'] for job in jobs] == names
-    flaky = [job for job in jobs if job['task'] == 'flaky_api_call']
-    assert any(job['attempts'] for job in flaky)
-    failed = {job['job_id'] for job in jobs if job['status'] == 'failed'}
-    assert failed <= {job['job_id'] for job in flaky}
-    assert {job['job_id'] for job in dead['jobs']} == failed
-    assert len(mailbox.messages) == 33
+def test_a_client_with_a_wrong_token_says_what_is_wrong(mailbox: Mailbox, address: str) -> None:
+    variables = {'JOBS_API_TOKEN': 'wrong', 'JOBS_URL': f'{address}api/jobs'}
+    refused = run_example('examples.http_client', **variables)
+    assert (refused.returncode, refused.stdout) == (1, '')
+    assert '401' in refused.stderr
+    assert 'Send the token' in refused.stderr
 
 
 def test_without_the_token_the_answer_says_how_to_get_one(mailbox: Mailbox, address: str) -> None:
