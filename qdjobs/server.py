@@ -13,7 +13,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import click
@@ -21,6 +21,7 @@ import click
 from qdjobs.errors import needs_extra
 
 HOST = '127.0.0.1'
+PATIENCE = 30.0  # seconds for a worker to end
 CONFIG = {'appendonly': 'yes', 'maxmemory-policy': 'noeviction'}
 
 
@@ -141,7 +142,9 @@ def run_worker(app: str, url: str, stopped: threading.Event) -> None:
     finally:
         if (ended := worker.poll()) is None:
             worker.terminate()
-            worker.wait()
+            with suppress(subprocess.TimeoutExpired):
+                worker.wait(PATIENCE)
+            worker.kill()
     if ended is not None:
         raise click.ClickException(f'The worker of {app} has ended, and with it the Valkey.')
 
