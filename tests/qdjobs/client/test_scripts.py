@@ -11,6 +11,7 @@ from flask import Flask
 from qdjobs import JobQueue, UnknownTaskError, enqueue_background_job, get_job_status
 from qdjobs.client.scripts import script_module
 from qdjobs.config import environment_config, get_config
+from qdjobs.testing import eager_jobs, recorded_jobs
 
 SOURCE = """
 from flask import Flask
@@ -56,6 +57,15 @@ def test_a_task_of_the_script_has_the_path_that_a_worker_can_import(start: Start
     assert {get_job_status(job)['task'] for job in jobs} == {'job_queue.double'}
     assert 'job_queue' not in sys.modules  # or there would be a second queue
     assert get_config().variables['JOB_TASK_MODULES'] == 'workers,job_queue'
+
+
+def test_a_script_runs_its_own_jobs_without_a_worker(start: Start) -> None:
+    script = start()
+    with eager_jobs():
+        assert script.queue.enqueue('double', number=4).result == 8
+    with script.app.app_context(), recorded_jobs() as jobs:
+        script.queue.enqueue('double', number=4)
+        jobs.assert_enqueued('job_queue.double', number=4)
 
 
 def test_tasks_can_be_named_before_there_is_an_application(start: Start) -> None:
