@@ -14,6 +14,7 @@ NAMES: dict[str, tuple[str, Options]] = {
     'process_file': ('workers.data_tasks.process_file', {}),
     'process_batch': ('workers.file_tasks.process_batch', {}),
     'process_image': ('workers.image_tasks.process_image', {}),
+    'flaky_api_call': ('workers.flaky_tasks.flaky_api_call', {'job_retry_delay': '1s'}),
     'generate_report': ('workers.report_tasks.generate_report', {}),
     'generate_pdf': ('workers.report_tasks.generate_pdf', {}),
     'generate_complex_svg': ('workers.svg_tasks.generate_complex_svg', {}),

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import click
 
-from examples.demo import use_settings, worker
+from examples.demo import DEADLINE, use_settings, worker
 from libraries.job_manager import enqueue_background_job, list_jobs, wait_for_job
 from qdjobs.server import embedded_redis
 
@@ -32,7 +32,7 @@ def main() -> None:
                 job_retry_delay='0.5s',  # doubles at each retry; the default is 10 s
             )
             click.echo(f'Job {job.id} is queued. There is no cable to the printer.')
-            status = wait_for_job(job.id, 30)
+            status = wait_for_job(job.id, DEADLINE)
             for attempt in status['attempts']:
                 click.echo(f'  {attempt["at"]:%H:%M:%S.%f}  {attempt["error"]}')
             dead = [letter['id'] for letter in list_jobs('failed')]
@@ -41,7 +41,7 @@ def main() -> None:
             cable.touch()
             click.echo('\nThe cable is plugged in.')
             retry(job.id)
-            status = wait_for_job(job.id, 30)
+            status = wait_for_job(job.id, DEADLINE)
             click.echo(f'It is {status["status"]}: {status["result"]}')
             click.echo(f'Dead letters: {list_jobs("failed")}.')
 

@@ -1,60 +1,52 @@
-"""An application with named tasks and their HTTP API.
+"""An application of one file: named tasks, and the HTTP API for them.
 
-    python -m examples.job_queue
+Put this file anywhere, change into its folder, and give each of two terminals the same token:
 
-It starts a Valkey, a worker and this application on port 5004, with the API at /jobs, and prints
-how to use it. Ctrl-C stops everything.
+    export JOBS_API_TOKEN=only-for-development
+    python -m qdjobs.server --app job_queue       # a Valkey and a worker
+    python job_queue.py                           # this application, on port 5004
+
+(In this repository, name it `examples.job_queue`, and run `python -m examples.job_queue`.) Then
+
+    curl -X POST http://127.0.0.1:5004/order -d to=zoe@example.com
+    curl http://127.0.0.1:5004/api/jobs?status=completed -H "Authorization: Bearer $JOBS_API_TOKEN"
 """
 
-import os
-import secrets
-import tempfile
-from datetime import UTC, datetime
-from pathlib import Path
+from typing import Any
 
-import click
-from flask import Flask
+from flask import Flask, jsonify, request
+from flask.typing import ResponseReturnValue
 
-from examples.demo import use_settings, worker
-from examples.queue_tasks import Item, queue, send_receipt
-from qdjobs.server import HOST, embedded_redis
+from qdjobs import JobQueue, get_job_status
+
+app = Flask(__name__)
+queue = JobQueue(app)
 
 
-def create_app() -> Flask:
-    app = Flask(__name__)
-    queue.init_app(app)
-
-    @app.post('/order')
-    def order() -> str:
-        # Enqueued by function, so that editors complete the arguments and mypy checks them;
-        # queue.enqueue('send_receipt', …) does the same by name.
-        items: list[Item] = [{'name': 'ink', 'cents': 1250}]
-        today = datetime.now(UTC).date()
-        job = queue.using(job_delay='1s').enqueue(send_receipt, 'zoe@example.com', items, today)
-        return f'Thank you: a receipt is on its way, as job {job.id}.\n'
-
-    return app
+@queue.task('send_email')
+def send_email(to: str, subject: str, body: str) -> dict[str, Any]:
+    app.logger.warning('To %s: %s', to, subject)  # a real one is in workers/email_tasks.py
+    return {'to': to, 'characters': len(body)}
 
 
-@click.command()
-@click.option('--port', default=5004, show_default=True)
-def main(port: int) -> None:
-    """Start a Valkey, a worker and the application."""
-    token = os.environ.setdefault('JOBS_API_TOKEN', secrets.token_urlsafe(16))
-    with tempfile.TemporaryDirectory(prefix='job-queue-') as folder, embedded_redis() as url:
-        use_settings(url, Path(folder))
-        with worker(Path(folder) / 'worker.log'):
-            click.echo(
-                f'export JOBS_API_TOKEN={token} JOBS_URL=http://{HOST}:{port}/jobs\n\n'
-                'Run this in another terminal, then one of\n\n'
-                '  python -m examples.http_client\n'
-                '  curl $JOBS_URL -H "Authorization: Bearer $JOBS_API_TOKEN" '
-                "-H 'Content-Type: application/json' \\\n"
-                '       -d \'{"task": "count_words", "params": {"text": "ink on paper"}}\'\n'
-                '  curl $JOBS_URL -H "Authorization: Bearer $JOBS_API_TOKEN"\n'
-            )
-            create_app().run(HOST, port)
+@queue.task('count')
+def count(**params: str) -> int:
+    return len(params)
+
+
+@app.post('/order')
+def order() -> ResponseReturnValue:
+    job = queue.enqueue(
+        'send_email', to=request.form['to'], subject='Your order', body='It is on its way.'
+    )
+    return jsonify(job_id=job.id, status=job.status), 202
+
+
+@app.get('/order/<job_id>')
+def show_order(job_id: str) -> ResponseReturnValue:
+    job = get_job_status(job_id)
+    return jsonify(status=job['status'], result=job['result'], error=job['error'])
 
 
 if __name__ == '__main__':
-    main()
+    app.run(port=5004)

@@ -15,7 +15,7 @@ import click
 from flask import Flask
 from sqlalchemy import select
 
-from examples.demo import worker
+from examples.demo import DEADLINE, worker
 from examples.order_tasks import Order, db, print_label, queue
 from qdjobs import enqueue_background_jobs, get_job_status, wait_for_job
 from qdjobs.errors import JobNotFoundError
@@ -53,7 +53,7 @@ def take_orders() -> None:
     db.session.commit()
     click.echo(f'{len(receipts)} orders are committed, each with the job of its receipt:')
     for job_id in receipts:
-        click.echo(f'  {wait_for_job(job_id, 60)["result"]}')
+        click.echo(f'  {wait_for_job(job_id, DEADLINE)["result"]}')
     withdrawn = place_order('zoe@example.com', 1250)
     db.session.rollback()
     try:
@@ -76,7 +76,7 @@ def print_labels() -> None:
     labels = enqueue_background_jobs(print_label, [{'order': order} for order in orders])
     summary = queue.enqueue('sum_up', job_after=labels)
     click.echo(f'Job {summary.id} waits for {len(labels)} labels, then says:')
-    click.echo(f'  {wait_for_job(summary.id, 60)["result"]}\n')
+    click.echo(f'  {wait_for_job(summary.id, DEADLINE)["result"]}\n')
 
 
 def show_report() -> None:
@@ -85,7 +85,7 @@ def show_report() -> None:
     click.echo(f'$ {" ".join(command)}')
     subprocess.run([FLASK, *command[1:]], check=True)  # noqa: S603
     click.echo('By hand, the report says:')
-    click.echo(f'  {wait_for_job(queue.enqueue("report").id, 60)["result"]}')
+    click.echo(f'  {wait_for_job(queue.enqueue("report").id, DEADLINE)["result"]}')
 
 
 if __name__ == '__main__':

@@ -4,6 +4,8 @@ import io
 import os
 import re
 import reprlib
+import secrets
+import shlex
 import sys
 from collections.abc import Iterator, Mapping
 from itertools import chain
@@ -21,6 +23,7 @@ PORTS = {  # the variable, its default, and what listens there
 }
 # Whatever the shell and .env say: development writes to no customer, and to no other Redis.
 OURS = ('REDIS_URL', 'RQ_REDIS_URL', 'SMTP_URL')
+API = ('JOBS_API_TOKEN', 'JOBS_URL')  # what a client of the HTTP API needs
 
 
 def read_env(file: Path) -> dict[str, str]:
@@ -83,6 +86,8 @@ def environment_for(settings: Mapping[str, str], ports: Mapping[str, int]) -> di
         | {
             'REDIS_URL': f'redis://{HOST}:{ports["REDIS_PORT"]}/0',
             'SMTP_URL': f'smtp://{HOST}:{ports["MAIL_PORT"]}',
+            'JOBS_API_TOKEN': settings.get('JOBS_API_TOKEN') or secrets.token_urlsafe(16),
+            'JOBS_URL': f'http://{HOST}:{ports["WEB_PORT"]}/api/jobs',
         }
     )
 
@@ -102,8 +107,8 @@ def main() -> None:
             click.echo(f'{name} of .env is not used: `make up` has servers of its own.')
     environment = environment_for(settings, ports)
     # Flask reads .env there by itself, but for what the shell has: an empty RQ_REDIS_URL is none.
-    names = [name for name in OURS if name in environment or name in settings]
-    shown = ' '.join(f'{name}={environment.get(name, "")}' for name in names)
+    names = [name for name in (*OURS, *API) if name in environment or name in settings]
+    shown = ' '.join(f'{name}={shlex.quote(environment.get(name, ""))}' for name in names)
     click.echo('In a second terminal, here:\n    source .venv/bin/activate')
     click.echo(f'    export {shown}')
     sys.stdout.flush()

@@ -7,9 +7,10 @@ import os
 import re
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from functools import lru_cache
+from importlib.util import find_spec
 from types import MappingProxyType
 from typing import Any, overload
 
@@ -117,10 +118,22 @@ def get_config() -> JobConfig:
 
 
 def configure(app: Flask, config: JobConfig) -> None:
-    """Give an application its configuration, which `read_app_config` has read."""
+    """Give an application its configuration, in place of the one that it may have."""
+    if EXTENSION in app.extensions:
+        _configured.discard(app.extensions[EXTENSION])
     app.extensions[EXTENSION] = config
-    if any(name in app.config for name in VARIABLES):
+    if config.variables != _set_variables(os.environ):
         _configured.add(config)
+
+
+def allow_module(config: JobConfig, module: str) -> JobConfig:
+    """Return a configuration in which tasks can come from one more module.
+
+    `workers`, the default, remains allowed where there is such a module.
+    """
+    before = [name for name in config.task_modules if find_spec(name)]
+    variables = {**config.variables, 'JOB_TASK_MODULES': ','.join((*before, module))}
+    return replace(config, task_modules=(*before, module), variables=MappingProxyType(variables))
 
 
 def has_own_task_modules(used: tuple[str, ...]) -> bool:
@@ -215,8 +228,12 @@ def _read(env: Mapping[str, str]) -> JobConfig:
         api_token=_token(env, 'JOBS_API_TOKEN'),
         metrics_token=_token(env, 'METRICS_TOKEN'),
         dashboard_login=_login(env),
-        variables=MappingProxyType({name: env[name] for name in VARIABLES if env.get(name)}),
+        variables=MappingProxyType(_set_variables(env)),
     )
+
+
+def _set_variables(env: Mapping[str, str]) -> dict[str, str]:
+    return {name: env[name] for name in VARIABLES if env.get(name)}
 
 
 def _redis_url(env: Mapping[str, str]) -> str:

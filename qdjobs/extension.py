@@ -3,7 +3,6 @@
 Jobs are enqueued by `enqueue_background_job`.
 """
 
-import logging
 from collections import ChainMap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -30,10 +29,11 @@ from qdjobs.client.options import (
     parse_options,
 )
 from qdjobs.client.outboxes import attach_outbox, current_outbox
+from qdjobs.client.scripts import own_module
 from qdjobs.client.signature import typed_enqueue
 from qdjobs.client.status import StatusName, get_job_status
 from qdjobs.client.tasks import RELAY_OUTBOX, TaskOrPath, defined_path, path_of
-from qdjobs.config import JobConfig, configure, read_app_config
+from qdjobs.config import JobConfig, allow_module, configure, read_app_config
 from qdjobs.errors import UnknownTaskError, needs_extra
 from qdjobs.progress import CurrentJob
 from qdjobs.schedule.entries import (
@@ -45,7 +45,7 @@ from qdjobs.schedule.entries import (
     make_when,
     require_callable,
 )
-from qdjobs.web.api.views import make_jobs_api
+from qdjobs.web.api.views import close_jobs_api, make_jobs_api
 from qdjobs.web.problems import answer_job_errors
 
 if TYPE_CHECKING:
@@ -61,8 +61,6 @@ AroundJob = TypeVar('AroundJob', bound=Callable[[CurrentJob], object])
 AroundHorse = TypeVar('AroundHorse', bound=Callable[[], object])
 OnFailure = TypeVar('OnFailure', bound=Callable[[Failure], object])
 FindFaults = TypeVar('FindFaults', bound=Callable[[], Iterable[str] | None])
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -95,8 +93,8 @@ class JobQueue:
 
     Mounts the HTTP API, the dashboard and the metrics under their prefixes if their secrets are
     set: JOBS_API_TOKEN, DASHBOARD_USERNAME and DASHBOARD_PASSWORD, METRICS_TOKEN. With the prefix
-    None, one is never mounted. With `db`, which is Flask-SQLAlchemy's SQLAlchemy or a JobOutbox,
-    there is an outbox.
+    None, one is never mounted. Without its token, the API answers 401 and says what to set. With
+    `db`, which is Flask-SQLAlchemy's SQLAlchemy or a JobOutbox, there is an outbox.
     """
 
     def __init__(
@@ -113,7 +111,7 @@ class JobQueue:
         self._hooks = Hooks()
         self._periodic: dict[str, Periodic] = {}  # by name
         self._options: Options = {}  # of every call; `using` sets them
-        self._configs: list[JobConfig] = []  # of its applications
+        self._apps: list[tuple[Flask, JobConfig]] = []
         self._outbox: JobOutbox | None = None  # of the last application that has one
         if app is not None:
             self.init_app(app, db)
@@ -132,10 +130,12 @@ class JobQueue:
             raise RuntimeError('This application has a JobQueue: use the one that is there.')
         with shown_by_flask():
             config = read_app_config(app.config)
+            for task in self._names.all():
+                config = _allow_own(app, config, task.path)
             self._names.check(config)
             blueprints = list(self._blueprints(config))  # which may lack an extra
             outbox = self._make_outbox(app, db) if db is not None else None
-        self._configs.append(config)
+        self._apps.append((app, config))
         configure(app, config)
         app.extensions[EXTENSION] = self
         self._hooks.attach(app)
@@ -150,6 +150,8 @@ class JobQueue:
         app.cli.add_command(jobs, 'qdjobs' if 'jobs' in app.cli.commands else 'jobs')
         for blueprint, prefix in blueprints:
             app.register_blueprint(blueprint, url_prefix=prefix)
+        if self._prefixes[0] is not None and not config.api_token:
+            close_jobs_api(app, self._prefixes[0])
 
     def _make_outbox(self, app: Flask, db: Any) -> 'JobOutbox':
         with needs_extra('sqlalchemy'):
@@ -172,8 +174,6 @@ class JobQueue:
         api, dashboard, metrics = self._prefixes
         if api is not None and config.api_token:
             yield make_jobs_api(self._names, config.api_token), api
-        elif api is not None:
-            log.debug('There is no HTTP API at %s: set JOBS_API_TOKEN to have one.', api)
         if dashboard is not None and config.dashboard_login:
             with needs_extra('dashboard'):
                 from qdjobs.web.dashboard import views
@@ -235,8 +235,12 @@ class JobQueue:
         if when is not None and not isinstance(task, str):
             require_callable(task, (), {})
         named = NamedTask(name, path, options)
-        for config in self._configs:
+        for number, (app, before) in enumerate(self._apps):
+            config = _allow_own(app, before, path)
             named.check(config)
+            if config is not before:
+                configure(app, config)
+                self._apps[number] = app, config
         self._names.add(named)
         self._periodic.pop(name, None)
         if when is not None:
@@ -347,7 +351,7 @@ class JobQueue:
     def using(self, **options: Unpack[Options]) -> 'JobQueue':
         """Return this queue with options for every call: `queue.using(job_delay='5m')`."""
         check_options(options)
-        for config in self._configs:
+        for _, config in self._apps:
             parse_options(options, config)
         other = copy(self)
         other._options = self._options | options
@@ -372,6 +376,14 @@ class JobQueue:
                 f"{path} has no name here: put @queue.task('…') above it, or queue.add('…', …)."
             )
         return name
+
+
+def _allow_own(app: Flask, config: JobConfig, path: str) -> JobConfig:
+    """Allow an application of one file to name tasks there, unless JOB_TASK_MODULES is set."""
+    module = path.rpartition('.')[0]
+    if 'JOB_TASK_MODULES' in config.variables or module != own_module(app):
+        return config
+    return allow_module(config, module)
 
 
 def _relay(config: JobConfig) -> dict[str, Periodic]:

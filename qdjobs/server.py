@@ -1,14 +1,19 @@
-"""Run a Valkey server from PyPI, for the demo, `make up` and tests. Not for production."""
+"""Run a Valkey server from PyPI, and a worker if wanted: for development and tests only.
+
+python -m qdjobs.server --app job_queue
+"""
 
 import fcntl
 import os
 import signal
 import socket
+import subprocess
+import sys
 import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import click
@@ -16,6 +21,7 @@ import click
 from qdjobs.errors import needs_extra
 
 HOST = '127.0.0.1'
+PATIENCE = 30.0  # seconds for a worker to end
 CONFIG = {'appendonly': 'yes', 'maxmemory-policy': 'noeviction'}
 
 
@@ -100,8 +106,9 @@ def wait_for_port(port: int, timeout: float) -> None:
     default=Path('var/redis'),
     show_default=True,
 )
+@click.option('--app', help='Run a worker too, for the application that `flask --app` loads.')
 @click.option('--wait', is_flag=True, help='Run no server; wait for the one on that port.')
-def main(port: int, data_dir: Path, wait: bool) -> None:
+def main(port: int, data_dir: Path, app: str | None, wait: bool) -> None:
     """Run a server until SIGINT or SIGTERM. Its data stays in the data folder."""
     if wait:
         wait_for_port(port, timeout=30)
@@ -114,9 +121,32 @@ def main(port: int, data_dir: Path, wait: bool) -> None:
     try:
         with embedded_redis(port, data_dir) as url:
             click.echo(f'A Valkey listens at {url}, with its data in {data_dir}.')
-            stopped.wait()
+            if app is None:
+                stopped.wait()
+            else:
+                run_worker(app, url, stopped)
     except (ModuleNotFoundError, OSError) as error:
         raise click.ClickException(str(error)) from None
+
+
+def run_worker(app: str, url: str, stopped: threading.Event) -> None:
+    """Run `flask --app … jobs worker` until `stopped`. Raises ClickException if it ends before."""
+    point_here(url)
+    os.environ.setdefault('JOB_SHUTDOWN_GRACE', '2')  # seconds, as Ctrl-C is meant at once
+    command = [sys.executable, '-m', 'flask', '--app', app, 'jobs', 'worker']
+    # In a group of its own, so that Ctrl-C reaches it once, from here.
+    worker = subprocess.Popen(command, process_group=0)  # noqa: S603
+    try:
+        while worker.poll() is None and not stopped.wait(0.1):
+            continue
+    finally:
+        if (ended := worker.poll()) is None:
+            worker.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                worker.wait(PATIENCE)
+            worker.kill()
+    if ended is not None:
+        raise click.ClickException(f'The worker of {app} has ended, and with it the Valkey.')
 
 
 if __name__ == '__main__':

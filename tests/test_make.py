@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import requests
 
 from examples.up import PORTS, find_problems, read_env, read_ports
 from libraries.job_manager import enqueue_background_job, wait_for_job
@@ -83,6 +84,12 @@ def test_make_up_shows_mails_and_ctrl_c_leaves_no_process_behind(
         )
         assert wait_for_job(job.id, 60)['error'] is None
         eventually(lambda: 'Schöne Grüße from make up' in shown.read_text())
+        [token] = re.findall(r'JOBS_API_TOKEN=(\S+)', shown.read_text())
+        [jobs] = re.findall(r'JOBS_URL=(\S+)', shown.read_text())
+        body = {'task_name': 'flaky_api_call', 'payload': {'endpoint': '/users'}, 'max_retries': 3}
+        headers = {'Authorization': f'Bearer {token}'}
+        assert requests.post(jobs, json=body, headers=headers, timeout=60).status_code == 201
+        assert requests.post(jobs, json=body, timeout=60).status_code == 401
     finally:
         os.killpg(up.pid, signal.SIGINT)  # what it runs has sessions of its own: it alone stops it
         try:
@@ -125,7 +132,7 @@ def test_make_up_reads_env_but_for_where_redis_and_mails_are(tmp_path: Path) -> 
     shown = {line.partition('| ')[2] for line in done.stdout.splitlines()}
     redis, mail = f'REDIS_URL=redis://127.0.0.1:{store}/0', f'SMTP_URL=smtp://127.0.0.1:{port}'
     assert {redis, mail, 'WEB_PORT=1', 'METRICS_TOKEN=a b', 'REDIS_DATA=data'} <= shown
-    assert f'    export {redis} RQ_REDIS_URL= {mail}\n' in done.stdout
+    assert f"    export {redis} RQ_REDIS_URL='' {mail} JOBS_API_TOKEN=" in done.stdout
     assert 'SMTP_URL of .env is not used' in done.stdout
     assert not re.search('production|customer', done.stdout)
 

@@ -1,6 +1,6 @@
 """The HTTP API for drawings: simple ones in the response, complex ones as jobs."""
 
-from typing import Literal
+from typing import Annotated, Literal
 from uuid import uuid4
 
 import msgspec
@@ -28,6 +28,11 @@ IMAGE_HEADERS = {
     'X-Content-Type-Options': 'nosniff',
 }
 
+DrawingId = (
+    Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+    | Annotated[str, msgspec.Meta(pattern=r'\A[A-Za-z0-9_-]{1,64}\Z')]
+)
+
 artboard = Blueprint('artboard', __name__, url_prefix='/api/artboard')
 
 
@@ -40,6 +45,7 @@ class DrawingRequest(msgspec.Struct, forbid_unknown_fields=True):
     seed: int = 0
     complexity: Literal['simple', 'complex'] = 'complex'  # in the response, or by a job
     urgent: bool = False
+    id: DrawingId | None = None  # names the file, and replaces an older one of the same id
 
 
 @artboard.post('/create')
@@ -56,8 +62,8 @@ def create() -> Response:
         width=wanted.width,
         height=wanted.height,
         pattern_type=wanted.pattern,
-        # From the id, so that no client can choose a file name.
-        output_filename=f'{job_id}.svg',
+        # A client chooses no more than a part of a name, which no other task writes.
+        output_filename=f'{job_id if wanted.id is None else f"artboard_{wanted.id}"}.svg',
         seed=wanted.seed,
         job_id=job_id,
         job_queue='high' if wanted.urgent else 'default',

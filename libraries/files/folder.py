@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from libraries.files.names import parse_name
+from libraries.files.names import name_below, parse_name
 from qdjobs.errors import short_repr
 
 
@@ -31,10 +31,12 @@ class Folder:
 
     def find(self, name: str) -> Path:
         """The absolute path of a file. Raises ValueError as `name_of` does."""
-        parse_name(name)
+        given = parse_name(name)
         # An absolute name replaces the folder here; resolve() follows links that may lead outside.
         try:
-            path = (self.path / name).resolve()
+            path = (self.path / given).resolve()
+            if not path.is_relative_to(self.path):
+                path = (self.path / name_below(given, self.setting)).resolve()
             is_folder = path.is_dir()
         # The whole path is too long, or links form a loop.
         except (OSError, RuntimeError) as error:

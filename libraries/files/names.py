@@ -7,6 +7,7 @@ from pathlib import PurePosixPath
 
 from qdjobs.errors import short_repr
 
+WEB_UPLOADS = PurePosixPath('/uploads')  # what web code calls UPLOAD_DIR, wherever that lies
 MAX_NAME = 255  # bytes in one part of a path: the limit of Linux and macOS
 
 
@@ -21,6 +22,12 @@ def parse_name(name: str) -> PurePosixPath:
     if too_long:
         raise ValueError(f'The file name {too_long[0][:40]}… has more than {MAX_NAME} bytes.')
     return path
+
+
+def name_below(path: PurePosixPath, setting: str) -> PurePosixPath:
+    """Return the name of a file in the folder of a setting: `/uploads/a.csv` is a.csv."""
+    is_web_name = setting == 'UPLOAD_DIR' and path.is_relative_to(WEB_UPLOADS)
+    return path.relative_to(WEB_UPLOADS) if is_web_name else path
 
 
 def call_digest(*arguments: object) -> str:

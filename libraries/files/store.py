@@ -22,7 +22,7 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
-from libraries.files.names import parse_name
+from libraries.files.names import name_below, parse_name
 
 TURN = 0.2  # seconds
 BLOCK = 1 << 20  # bytes that a reader requests at a time
@@ -69,7 +69,7 @@ class Store:
 
         Raises ValueError for an absolute name or one that cannot be an object's.
         """
-        path = parse_name(name)
+        path = name_below(parse_name(name), self.setting)
         if path.is_absolute() or not path.parts:
             raise ValueError(f'{name!r} lies outside {self.setting}.')
         if unseen := [text for text in UNSEEN if text in name]:

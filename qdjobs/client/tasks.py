@@ -12,6 +12,8 @@ from functools import cache
 from inspect import Parameter
 from typing import Any
 
+from werkzeug.datastructures import MultiDict
+
 from qdjobs.checks import own_check
 from qdjobs.client.hints import (
     HintCheck,
@@ -21,6 +23,7 @@ from qdjobs.client.hints import (
     make_check,
 )
 from qdjobs.client.payload import ARGUMENT_DEPTH, check_plain
+from qdjobs.client.scripts import SCRIPT, loaded_module, script_module
 from qdjobs.config import get_config, has_own_task_modules
 from qdjobs.errors import (
     InvalidJobError,
@@ -31,6 +34,19 @@ from qdjobs.errors import (
 )
 
 OPTION_PREFIX = 'job_'
+
+# What other job queues call options → what they are here.
+LIKE_OPTIONS = {
+    'queue': 'job_queue',
+    'priority': "job_queue, such as job_queue='high'",
+    'timeout': 'job_timeout',
+    'delay': 'job_delay',
+    'countdown': 'job_delay',
+    'eta': 'job_at',
+    'retry': 'job_max_retries',
+    'max_retries': 'job_max_retries',
+    'max_attempts': 'job_max_retries, which is one less, since the first attempt is no retry',
+}
 
 # Tasks of qdjobs itself, which any worker may run, whatever JOB_TASK_MODULES lists.
 RELAY_OUTBOX = 'qdjobs.outbox.tasks.relay'
@@ -98,6 +114,8 @@ class Task:
         packed = []
         for parameter, name, value in self.parameters.match(args, kwargs):
             check, where = self.checks.get(parameter), f'{self.path}: {name}'
+            if isinstance(value, MultiDict):
+                value = _convert(_single_values, value, where)
             if isinstance(check, ObjectCheck):
                 value, check = _convert(check.pack, value, where), None  # that has checked it
             check_plain(value, where, ARGUMENT_DEPTH)
@@ -133,8 +151,16 @@ class Task:
         try:
             self.signature.bind(*args, **kwargs)
         except TypeError as error:
-            signature = _without_hints(self.signature)
-            raise InvalidJobError(f'{self.path}{signature}: {error}.') from None
+            signature, hint = _without_hints(self.signature), self._option_hint(kwargs)
+            raise InvalidJobError(f'{self.path}{signature}: {error}.{hint}') from None
+
+    def _option_hint(self, kwargs: Mapping[str, Any]) -> str:
+        meant = [
+            name
+            for name in kwargs
+            if name in LIKE_OPTIONS and name not in self.signature.parameters
+        ]
+        return f' If it is an option of the job, write {LIKE_OPTIONS[meant[0]]}.' if meant else ''
 
     def read_json(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """Convert keyword arguments from JSON to the types of the hints, and check them.
@@ -201,7 +227,7 @@ def path_of(task: TaskOrPath) -> str:
         return task
     path = defined_path(task)
     module, _, name = path.rpartition('.')
-    if getattr(sys.modules.get(module), name, None) is not task:
+    if getattr(loaded_module(module), name, None) is not task:
         raise UnknownTaskError(
             f'A worker that imports {path!r} does not get the function that was passed: pass the '
             'function that is there, or the dotted path at which this one is.'
@@ -221,10 +247,11 @@ def defined_path(function: Callable[..., object]) -> str:
             f'{short_repr(function)} is no function: a task is a function, or its dotted path, '
             "such as 'workers.svg_tasks.generate_complex_svg'."
         )
-    if module == '__main__':
+    if module == SCRIPT and (module := script_module()) is None:
         raise UnknownTaskError(
             f'{name} is defined in the script that was started, which a worker cannot import: '
-            'move it to a module, and start that with `flask --app` or import it.'
+            'put it into a file such as job_queue.py, and start that with `python job_queue.py` '
+            'or `flask --app job_queue run`.'
         )
     if not name.isidentifier() or name.startswith('_'):
         raise UnknownTaskError(
@@ -312,7 +339,7 @@ def _find(path: str, allowed: tuple[str, ...]) -> types.FunctionType:
         raise _unknown_error(path)(
             f'{path!r} names no public function: {module_name} has {choices}.'
         )
-    if function.__module__ != module_name:
+    if function.__module__ != module.__name__:
         raise UnknownHereError(
             f'{path!r} is only imported there: name it where it is defined, '
             f"'{function.__module__}.{function.__name__}'."
@@ -322,6 +349,8 @@ def _find(path: str, allowed: tuple[str, ...]) -> types.FunctionType:
 
 def import_module(module_name: str, path: str) -> types.ModuleType:
     """Import the module of the task `path`. Raises UnknownTaskError, with the cause."""
+    if module_name == script_module():
+        return sys.modules[SCRIPT]
     try:
         return importlib.import_module(module_name)
     except ModuleNotFoundError as error:
@@ -395,6 +424,16 @@ def _convert(convert: Callable[[Any], Any], value: Any, where: str) -> Any:
         return convert(value)
     except ValueError as error:
         raise InvalidJobError(f'{where}: {error}.') from None
+
+
+def _single_values(given: 'MultiDict[str, Any]') -> dict[str, Any]:
+    """Return `request.args` or `request.form` as plain data, without losing a value."""
+    if twice := [name for name, values in given.lists() if len(values) > 1]:
+        raise ValueError(
+            f'{short_repr(twice[0])} has several values: pass request.args.to_dict(flat=False) to '
+            'keep all of them'
+        )
+    return given.to_dict()
 
 
 def _split(values: list[Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Arguments:

@@ -1,6 +1,5 @@
 """Run an attempt of a job as a worker does, but in this process and thread."""
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
@@ -9,6 +8,7 @@ from redis import Redis
 from rq.timeouts import BaseDeathPenalty
 
 from qdjobs.client.hooks import current_hooks
+from qdjobs.client.scripts import loaded_module
 from qdjobs.client.tasks import forget_tasks, resolve_function
 from qdjobs.config import get_config
 from qdjobs.progress import describe_job
@@ -50,7 +50,7 @@ def require_unpatched(path: str) -> None:
     """Raise RuntimeError if a task was replaced after it was resolved."""
     module, _, name = path.rpartition('.')
     known = resolve_function(path)
-    if getattr(sys.modules[module], name, None) is not known:
+    if getattr(loaded_module(module), name, None) is not known:
         raise RuntimeError(
             f'{path} was replaced, perhaps by mock.patch, after qdjobs had found it: patch what '
             'the task calls instead, or see what is enqueued with recorded_jobs.'

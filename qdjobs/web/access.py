@@ -7,13 +7,22 @@ from werkzeug.datastructures import WWWAuthenticate
 from werkzeug.exceptions import Unauthorized
 
 
-def require_token(token: str) -> None:
-    """Raise Unauthorized unless the request has the header `Authorization: Bearer <token>`."""
+def require_token(token: str, setting: str) -> None:
+    """Raise Unauthorized unless the request has the header `Authorization: Bearer <token>`.
+
+    `setting` names where the application has the token from.
+    """
     # Not `request.authorization`: Werkzeug parses a token with an equals sign as parameters.
     scheme, _, given = request.headers.get('Authorization', '').partition(' ')
     if scheme.lower() != 'bearer' or not _same(given.strip(), token):
-        description = 'Send the token, as "Authorization: Bearer …".'
-        raise Unauthorized(description, None, _challenge('bearer'))
+        raise missing_token(
+            'Send the token, as "Authorization: Bearer …": it is the value of '
+            f'{setting} where this application runs.'
+        )
+
+
+def missing_token(description: str) -> Unauthorized:
+    return Unauthorized(description, None, _challenge('bearer'))
 
 
 def require_login(user: str, password: str) -> None:

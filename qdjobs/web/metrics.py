@@ -41,7 +41,7 @@ def make_metrics(token: str) -> Blueprint:
 
     @blueprint.get('', strict_slashes=False)
     def metrics() -> Response:
-        require_token(token)
+        require_token(token, 'METRICS_TOKEN')
         return Response(generate_latest(registry), content_type=CONTENT_TYPE_LATEST)
 
     return blueprint

@@ -50,11 +50,11 @@ def register_problems(site: Flask | Blueprint) -> None:
     `site` is a blueprint, or an application that is an API as a whole.
     """
     site.register_error_handler(JobError, _job_problem)
-    site.register_error_handler(HTTPException, _http_problem)
+    site.register_error_handler(HTTPException, http_problem)
     if isinstance(site, Blueprint):
         # The application's handler for a code takes precedence over a blueprint's for all codes.
         for code in default_exceptions:
-            site.register_error_handler(code, _http_problem)
+            site.register_error_handler(code, http_problem)
 
 
 def _job_problem(error: JobError) -> Response:
@@ -72,7 +72,8 @@ def _job_problem(error: JobError) -> Response:
     return _problem(status, title, str(error), field=getattr(error, 'argument', None))
 
 
-def _http_problem(error: HTTPException) -> Response:
+def http_problem(error: HTTPException) -> Response:
+    """Return the problem details of an HTTP error."""
     field = getattr(error, 'field', None)
     answer = _problem(error.code or 500, error.name, error.description or '', field=field)
     for name, value in error.get_headers():

@@ -161,7 +161,11 @@ class JobWorker(Worker):
         """Import the task modules before the fork, so that no job waits for an import."""
         packages = {name: self._import(name) for name in self._config.task_modules}
         if not any(packages.values()):  # every job that it claimed would fail
-            self.log.error('Worker %s: no module of JOB_TASK_MODULES can be imported', self.name)
+            self.log.error(
+                'Worker %s: no module of JOB_TASK_MODULES can be imported. '
+                '`flask --app … jobs worker` knows those of an application.',
+                self.name,
+            )
             raise SystemExit(1)
         for name, package in packages.items():
             for inner in pkgutil.iter_modules(getattr(package, '__path__', []), f'{name}.'):

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 
 from libraries.files import (
+    Folder,
+    Store,
     open_output,
     output_dir,
     output_path,
@@ -101,6 +103,38 @@ def test_a_path_that_goes_up_is_refused(find: Finder, folder: Path, depth: int) 
 def test_an_absolute_path_outside_is_refused(find: Finder, name: str) -> None:
     with pytest.raises(ValueError, match=r'lies outside (UPLOAD|OUTPUT)_DIR'):
         find(name)
+
+
+def test_the_name_that_web_code_has_for_uploads_is_their_folder(
+    settings: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    up = tmp_path / 'up'
+    for name in ('/uploads/a.csv', '/uploads//a.csv', '/uploads/sub/a.csv'):
+        below = name.replace('//', '/').removeprefix('/uploads/')
+        assert Folder('UPLOAD_DIR', up).find(name) == up / below
+        assert Store('UPLOAD_DIR', 's3://bucket/up').name_of(name) == below
+        assert Folder('UPLOAD_DIR', Path('/uploads')).find(name) == Path('/uploads', below)
+    inner = Folder('UPLOAD_DIR', Path('/uploads/shop'))
+    assert inner.find('/uploads/shop/a.csv') == inner.find('/uploads/a.csv')
+    for place in (Folder('OUTPUT_DIR', up), Store('OUTPUT_DIR', 's3://bucket/up')):
+        with pytest.raises(ValueError, match='lies outside OUTPUT_DIR'):
+            place.name_of('/uploads/a.csv')
+
+
+@pytest.mark.parametrize(
+    'name', ['/uploads', '/uploads/', '//uploads/a', '/uploads-2/a', '/Uploads/a', '/up/uploads/a']
+)
+def test_no_other_absolute_path_is_that_of_uploads(tmp_path: Path, name: str) -> None:
+    for place in (Folder('UPLOAD_DIR', tmp_path), Store('UPLOAD_DIR', 's3://bucket/up')):
+        with pytest.raises(ValueError, match='lies outside UPLOAD_DIR'):
+            place.name_of(name)
+
+
+def test_a_link_below_uploads_does_not_lead_out(tmp_path: Path) -> None:
+    (tmp_path / 'up').mkdir()
+    (tmp_path / 'up' / 'link').symlink_to('/etc/passwd')
+    with pytest.raises(ValueError, match='lies outside UPLOAD_DIR'):
+        Folder('UPLOAD_DIR', tmp_path / 'up').find('/uploads/link')
 
 
 def test_a_folder_whose_name_begins_alike_is_outside(find: Finder, folder: Path) -> None:

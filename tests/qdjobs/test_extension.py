@@ -1,6 +1,5 @@
 """Named tasks: what a name may stand for, and what is refused."""
 
-import logging
 import pkgutil
 import subprocess
 import sys
@@ -242,20 +241,21 @@ def test_a_queue_is_an_extension_and_there_is_one() -> None:
         JobQueue(app)
 
 
-def test_without_a_token_there_is_no_api(
-    settings: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_without_a_token_the_api_says_what_to_set_and_hides_nothing_of_the_application() -> None:
     app = Flask('an-app')
     before = list(app.url_map.iter_rules())
-    with caplog.at_level(logging.DEBUG):
-        JobQueue(app, url_prefix='/jobs')
+    JobQueue(app, url_prefix='/jobs')
     assert list(app.url_map.iter_rules()) == before
+    app.add_url_rule('/jobs/mine', view_func=lambda: ('Mine is not there.', 404))
     client = app.test_client()
-    assert [client.open('/jobs', method=method).status_code for method in ('GET', 'POST')] == [
-        404
-    ] * 2
-    told = [record for record in caplog.records if 'JOBS_API_TOKEN' in record.message]
-    assert len(told) == 1
+    for method in ('GET', 'POST', 'DELETE', 'OPTIONS'):
+        for path in ('/jobs', '/jobs/', '/jobs/7', '/jobs/7/retry'):
+            answer = client.open(path, method=method)
+            assert answer.status_code == 401
+            assert 'set JOBS_API_TOKEN' in (answer.get_json(force=True)['detail'])
+            assert answer.headers['WWW-Authenticate'].startswith('Bearer ')
+    assert client.get('/jobs/mine').text == 'Mine is not there.'
+    assert [client.get(path).status_code for path in ('/', '/jobsite')] == [404, 404]
 
 
 def test_without_a_prefix_there_is_none_either(

@@ -39,6 +39,18 @@ def start_worker(
         )
 
 
+def run_example(module: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """`python -m module`, until it has ended."""
+    return subprocess.run(
+        [sys.executable, '-m', module],
+        cwd=ROOT,
+        env=os.environ | QUICK | environment,
+        capture_output=True,
+        text=True,
+        timeout=900,  # on a machine that is busy
+    )
+
+
 def kill_group(pid: int) -> None:
     """Kill the leader of a session with all that it has started, and see it gone.
 

@@ -139,14 +139,16 @@ def test_an_address_of_any_domain(mailbox: Mailbox, address: str, sent_to: str) 
 @pytest.mark.parametrize(
     ('template', 'context', 'told'),
     [
-        ('order_complete', {'name': 'Zoe'}, "'order_id' is undefined"),
+        ('reminder', {'name': 'Zoe'}, "'order_id' is undefined"),
         ('no_such', {}, "'no_such' is not a mail template: use one of"),
         ('welcome', {'self': 1, 'name': 'Zoe'}, "Jinja reserves the name 'self'"),
     ],
 )
 def test_what_a_template_lacks_is_known_at_enqueue(
-    connection: Redis, template: str, context: dict[str, Any], told: str
+    connection: Redis, templates: Path, template: str, context: dict[str, Any], told: str
 ) -> None:
+    (templates / 'reminder.txt').write_text('{{ name }}, {{ order_id }}')
+    (templates / 'welcome.txt').write_text('{{ name }}')
     arguments: dict[str, Any] = {
         'recipient': 'zoe@example.com',
         'subject': 'Hello',

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
-from flask import Blueprint, Response, request, url_for
+from flask import Blueprint, Flask, Response, request, url_for
 from werkzeug.exceptions import Conflict, MethodNotAllowed, NotFound
 
 from qdjobs.client.control import cancel_job, retry_job
@@ -14,10 +14,10 @@ from qdjobs.client.listing import list_jobs_page
 from qdjobs.client.names import TaskNames
 from qdjobs.client.status import Status, get_job_status
 from qdjobs.errors import InvalidJobError
-from qdjobs.web.access import require_token
+from qdjobs.web.access import missing_token, require_token
 from qdjobs.web.api.request import read_call, read_listing
 from qdjobs.web.body import json_answer
-from qdjobs.web.problems import register_problems
+from qdjobs.web.problems import http_problem, register_problems
 
 # The views get all methods, so that even 405 needs the token.
 METHODS = ('GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS', 'TRACE')
@@ -28,7 +28,7 @@ View = Callable[..., Response]
 def make_jobs_api(names: TaskNames, token: str) -> Blueprint:
     """Return the API as a blueprint for any application, for requests with this token."""
     api = Blueprint('qdjobs_api', __name__)
-    api.before_request(partial(require_token, token))
+    api.before_request(partial(require_token, token, 'JOBS_API_TOKEN'))
     api.after_request(_keep_out_of_caches)
     register_problems(api)
     add = partial(api.add_url_rule, methods=METHODS, strict_slashes=False)
@@ -37,6 +37,25 @@ def make_jobs_api(names: TaskNames, token: str) -> Blueprint:
     add('/<job_id>/retry', 'retry', _by_method(POST=retry))
     add('/<path:path>', 'not_found', not_found)
     return api
+
+
+def close_jobs_api(app: Flask, prefix: str) -> None:
+    """Have requests to the API of an application without a token answered by how to open it.
+
+    Only those that would be a 404 otherwise: the application may have views of its own there.
+    """
+
+    def explain(answer: Response) -> Response:
+        is_missing = answer.status_code == 404 and request.url_rule is None
+        if not is_missing or not f'{request.path}/'.startswith(f'{prefix.rstrip("/")}/'):
+            return answer
+        closed = missing_token(
+            'This application has no token for its API, so that is closed: set JOBS_API_TOKEN '
+            'where the application runs, and send it as "Authorization: Bearer …".'
+        )
+        return _keep_out_of_caches(http_problem(closed))
+
+    app.after_request(explain)
 
 
 def enqueue(names: TaskNames) -> Response:

@@ -2,6 +2,7 @@
 
 import importlib
 import sys
+from collections import OrderedDict
 from collections.abc import Callable
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
@@ -13,7 +14,7 @@ from uuid import UUID
 import pytest
 from flask import Flask
 from markupsafe import Markup
-from werkzeug.datastructures import MultiDict
+from werkzeug.datastructures import ImmutableMultiDict
 
 from qdjobs import (
     JobQueue,
@@ -278,6 +279,24 @@ def test_a_function_is_enqueued_as_its_path_is() -> None:
     statuses = get_job_statuses(['one', 'many-0', 'named'])
     assert {status['task'] for status in statuses} == {'tests.support.tasks.add'}
     assert [status['queue'] for status in statuses] == ['default', 'default', 'low']
+
+
+def test_the_query_of_a_request_becomes_a_dict_unless_a_value_would_be_lost(write: Write) -> None:
+    task = task_of(write, 'value: dict[str, str]')
+    assert task.pack((ImmutableMultiDict({'a': '1'}),), {}) == (({'a': '1'},), {})
+    with pytest.raises(InvalidJobError, match=r"'a' has several values: .*to_dict\(flat=False\)"):
+        task.pack((ImmutableMultiDict([('a', '1'), ('a', '2')]),), {})
+
+
+@pytest.mark.parametrize(
+    ('name', 'option'),
+    [('max_attempts', 'job_max_retries, which is one less'), ('delay', 'job_delay.')],
+)
+def test_an_option_of_another_queue_is_refused_with_the_name_that_it_has_here(
+    name: str, option: str
+) -> None:
+    with pytest.raises(InvalidJobError, match=f'option of the job, write {option}'):
+        enqueue_background_job(add, 1, b=2, **{name: 5})
 
 
 # Imports that fail
@@ -791,12 +810,12 @@ HINTS: dict[str, tuple[list[Any], list[Any]]] = {
     'tuple[int, ...]': ([(), (1, 2)], [[1], ('a',)]),
     'set': ([set(), {1}], [[1], (1,), frozenset({1}), {}]),
     'set[int]': ([{1}], [[1], {'a'}, {True}]),
-    'dict': ([{}, {1: 'a'}], [[], [(1, 2)], MultiDict({'a': 1}), MappingProxyType({})]),
-    'dict[str, int]': ([{}, {'a': 1}], [{1: 1}, {'a': '1'}, {'a': True}, MultiDict({'a': 1})]),
+    'dict': ([{}, {1: 'a'}], [[], [(1, 2)], OrderedDict({'a': 1}), MappingProxyType({})]),
+    'dict[str, int]': ([{}, {'a': 1}], [{1: 1}, {'a': '1'}, {'a': True}, OrderedDict({'a': 1})]),
     'dict[int, str]': ([{1: 'a'}], [{'1': 'a'}, {True: 'a'}, {1.0: 'a'}]),
     'dict[tuple[int, int], str]': ([{(1, 2): 'a'}], [{(1,): 'a'}, {1: 'a'}]),
-    'Any': ([None, 1, [(1,)]], [object(), MultiDict()]),
-    'object': ([None, 1, [(1,)]], [object(), MultiDict()]),
+    'Any': ([None, 1, [(1,)]], [object(), OrderedDict()]),
+    'object': ([None, 1, [(1,)]], [object(), OrderedDict()]),
     "Literal['a', 1]": (['a', 1], ['b', 2, True, 1.0, None]),
     "Literal['a', None]": (['a', None], ['b', 0]),
     'Literal[True]': ([True], [False, 1]),
@@ -827,8 +846,8 @@ HINTS: dict[str, tuple[list[Any], list[Any]]] = {
     'Annotated[Sequence[int], Meta(min_length=1)]': ([[1], (1,)], [[], (), ['a']]),
     'Sequence[int] | None': ([[1], (1,), None], [{1}]),
     'Collection[str]': ([['a'], ('a',), {'a'}], [[1], (1,), {1}]),
-    'Mapping': ([{}, {1: 2}], [[], MultiDict(), MappingProxyType({})]),
-    'Mapping[str, int]': ([{'a': 1}], [{'a': 'a'}, {1: 1}, [('a', 1)], MultiDict({'a': 1})]),
+    'Mapping': ([{}, {1: 2}], [[], OrderedDict(), MappingProxyType({})]),
+    'Mapping[str, int]': ([{'a': 1}], [{'a': 'a'}, {1: 1}, [('a', 1)], OrderedDict({'a': 1})]),
     'Mapping[str, Mapping[str, int]]': ([{'a': {'b': 1}}], [{'a': {'b': 'c'}}, {'a': 1}]),
 }
 TYPES = """

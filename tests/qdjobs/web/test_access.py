@@ -21,7 +21,7 @@ def client() -> FlaskClient:
 
         return view
 
-    app.add_url_rule('/token', 'token', behind(lambda: require_token('s3=cret==')))
+    app.add_url_rule('/token', 'token', behind(lambda: require_token('s3=cret==', 'TOKEN')))
     app.add_url_rule('/login', 'login', behind(lambda: require_login('anna', 'pass:wörd')))
     return app.test_client()
 

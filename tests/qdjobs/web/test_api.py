@@ -142,7 +142,9 @@ def test_without_the_token_no_body_is_read(stranger: FlaskClient) -> None:
     assert_problem(answer, 401)
 
 
-def test_without_a_token_in_the_settings_there_is_no_api(settings: pytest.MonkeyPatch) -> None:
+def test_without_a_token_in_the_settings_no_token_opens_the_api(
+    settings: pytest.MonkeyPatch,
+) -> None:
     settings.delenv('JOBS_API_TOKEN')
     environment_config.cache_clear()
     client = create_app().test_client()
@@ -150,7 +152,7 @@ def test_without_a_token_in_the_settings_there_is_no_api(settings: pytest.Monkey
         for path in (JOBS, f'{JOBS}/some-id', f'{JOBS}/some-id/retry'):
             for method in ('GET', 'POST', 'DELETE', 'OPTIONS'):
                 answer = client.open(path, method=method, headers={'Authorization': header})
-                assert answer.status_code == 404
+                assert answer.status_code == 401
 
 
 @pytest.mark.parametrize(
