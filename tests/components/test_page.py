@@ -386,7 +386,8 @@ def test_drawings_are_kept_in_one_browser_newest_first_and_can_be_forgotten(visi
         expect(entries(page)).to_have_count(int(seed))
     assert ['seed 3' in name for name in entries(page).all_inner_texts()] == [True, False, False]
     expect(entries(tab)).to_have_count(3)
-    page.get_by_role('button', name='Forget hilbert, A6 portrait, seed 2').click()
+    for word in ('Cancel', 'Forget'):
+        page.get_by_role('button', name=f'{word} hilbert, A6 portrait, seed 2').click()
     expect(entries(page)).to_have_count(2)
     page.reload()
     expect(entries(page)).to_have_count(2)
@@ -532,6 +533,8 @@ def test_every_text_can_be_read(visit: Visit, scheme: str, shared_worker: Shared
     page.reload()
     problem(page, 'no longer knows')
     assert page.evaluate(FAINT) == []
+    page.evaluate("document.documentElement.style.setProperty('--muted', 'var(--desk)')")
+    assert 'Stored in this browser only' in str(page.evaluate(FAINT))  # the control
 
 
 # Texts with less contrast to what is behind them than WCAG's level AA asks for.
