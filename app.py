@@ -2,6 +2,7 @@
 
 from flask import Flask
 
+from components.artboard.limits import read_limits
 from components.artboard.main import artboard
 from components.artboard.page import page
 from components.file_check import check_files
@@ -20,6 +21,7 @@ def create_app() -> Flask:
     with shown_by_flask():
         read_mail_settings()  # here, and not only when a mail is due
         read_file_settings()
+        read_limits()
     app.register_blueprint(artboard)
     app.register_blueprint(page)
     app.register_blueprint(health)

@@ -8,7 +8,7 @@ from qdjobs.client.call import Call
 from qdjobs.client.control import cancel_job, delete_job, retry_job
 from qdjobs.client.enqueue import enqueue_background_job, enqueue_background_jobs
 from qdjobs.client.hooks import Failure
-from qdjobs.client.listing import list_jobs, list_jobs_page
+from qdjobs.client.listing import count_waiting_jobs, list_jobs, list_jobs_page
 from qdjobs.client.options import Options
 from qdjobs.client.status import Attempt, Status, get_job_status, get_job_statuses, wait_for_job
 from qdjobs.errors import (
@@ -44,6 +44,7 @@ __all__ = [
     'Status',
     'UnknownTaskError',
     'cancel_job',
+    'count_waiting_jobs',
     'current_job',
     'delete_job',
     'enqueue_background_job',

@@ -303,5 +303,8 @@ def _remove(path: Path) -> None:
 
 
 def _ours_in_environment() -> list[str]:
-    ours = ('RQ_', 'JOB_', 'JOBS_', 'SMTP_', 'MAIL_', 'METRICS_', 'DASHBOARD_', 'AWS_', 'FSSPEC_')
+    ours = (
+        'RQ_', 'JOB_', 'JOBS_', 'SMTP_', 'MAIL_', 'METRICS_', 'DASHBOARD_', 'ARTBOARD_', 'AWS_',
+        'FSSPEC_',
+    )  # fmt: skip
     return [name for name in os.environ if name.startswith(ours)]

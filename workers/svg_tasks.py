@@ -9,7 +9,7 @@ from libraries.drawing.patterns import Millimetres, PatternName, draw_pattern
 from libraries.drawing.postcards import PostcardTemplate, draw_postcard
 from libraries.files import write_output
 from qdjobs.errors import PermanentJobError
-from qdjobs.progress import track
+from qdjobs.progress import report_progress, track
 
 
 class Drawing(TypedDict):
@@ -35,7 +35,12 @@ def generate_complex_svg(
     PermanentJobError for an unknown pattern, a side outside 20 to 1200 mm or an unsafe file name.
     """
     with _permanent_value_errors():
-        return str(write_output(output_filename, draw_pattern(pattern_type, width, height, seed)))
+        report_progress(0, 2, 'drawing')
+        drawing = draw_pattern(pattern_type, width, height, seed)
+        report_progress(1, 2, 'writing')
+        path = write_output(output_filename, drawing)
+        report_progress(2, 2, 'written')
+    return str(path)
 
 
 def generate_postcard_svg(recipient: str, message: str, template_name: PostcardTemplate) -> str:
@@ -61,7 +66,18 @@ def batch_generate_svgs(drawings: list[Drawing]) -> list[str]:
     names = [drawing['output_filename'] for drawing in drawings]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise PermanentJobError(f'more than one drawing would be written to {", ".join(twice)}')
-    return [generate_complex_svg(**drawing) for drawing in track(drawings, message='drawing')]
+    return [_generate(**drawing) for drawing in track(drawings, message='drawing')]
+
+
+def _generate(
+    width: Millimetres,
+    height: Millimetres,
+    pattern_type: PatternName,
+    output_filename: str,
+    seed: int = 0,
+) -> str:
+    with _permanent_value_errors():
+        return str(write_output(output_filename, draw_pattern(pattern_type, width, height, seed)))
 
 
 @contextmanager

@@ -4,15 +4,17 @@ from typing import Annotated, Literal
 from uuid import uuid4
 
 import msgspec
-from flask import Blueprint, Response, request, url_for
-from werkzeug.exceptions import NotFound
+from flask import Blueprint, Response, current_app, request, url_for
+from werkzeug.exceptions import Conflict, NotFound
 
 from components.artboard.files import send_output
+from components.artboard.limits import require_room, require_urgent
 from libraries.drawing.patterns import Millimetres, PatternName, draw_pattern
 from libraries.job_manager import (
     InvalidJobError,
     JobNotFoundError,
     Status,
+    cancel_job,
     enqueue_background_job,
     get_job_status,
 )
@@ -56,6 +58,10 @@ def create() -> Response:
         return json_answer(
             {'svg': draw_pattern(wanted.pattern, wanted.width, wanted.height, wanted.seed)}
         )
+    if wanted.urgent:
+        require_urgent()
+    queue = 'high' if wanted.urgent else 'default'
+    require_room(queue)
     job_id = str(uuid4())
     enqueue_background_job(
         DRAW,
@@ -66,7 +72,7 @@ def create() -> Response:
         output_filename=f'{job_id if wanted.id is None else f"artboard_{wanted.id}"}.svg',
         seed=wanted.seed,
         job_id=job_id,
-        job_queue='high' if wanted.urgent else 'default',
+        job_queue=queue,
         job_timeout='2m',
     )
     address = url_for('artboard.show_job', job_id=job_id)
@@ -86,8 +92,24 @@ def create() -> Response:
 def show_job(job_id: str) -> Response:
     """The status of a drawing's job."""
     job = _drawing_job(job_id)
-    shown = ('status', 'error', 'progress', 'created_at', 'started_at', 'ended_at')
-    return json_answer({'job_id': job['id']} | {name: job[name] for name in shown})  # type: ignore[literal-required]
+    shown = ['status', 'error', 'progress', 'created_at', 'started_at', 'ended_at']
+    if current_app.debug:  # the name of a worker can be that of a machine
+        shown.append('worker')
+    body = {'job_id': job['id'], 'failed_attempts': len(job['attempts'])}
+    return json_answer(body | {name: job[name] for name in shown})  # type: ignore[literal-required]
+
+
+@artboard.delete('/jobs/<job_id>')
+def cancel(job_id: str) -> Response:
+    """Cancel a drawing: 200 if it will not be drawn, 202 if its worker is stopping it, else 409.
+
+    Whoever knows the id may: it is random, and only the client that requested the drawing has it.
+    """
+    _drawing_job(job_id)
+    status = cancel_job(job_id)
+    if status not in ('canceled', 'stopping'):
+        raise Conflict(f'The drawing has ended ({status}), and was left as it is.')
+    return json_answer({'job_id': job_id, 'status': status}, 202 if status == 'stopping' else 200)
 
 
 @artboard.get('/jobs/<job_id>/svg')

@@ -1,23 +1,27 @@
-"""The artboard's page and its thumbnails. The page uses the API of components/artboard/main.py."""
+"""The artboard's page, with its thumbnails and sketches. It uses the API of main.py."""
 
 from functools import lru_cache
+from pathlib import Path
 from typing import cast
 
-from flask import Blueprint, Response, render_template
+from flask import Blueprint, Response, current_app, render_template, send_from_directory
 from werkzeug.exceptions import NotFound
 
+from components.artboard.limits import urgent_for_all
 from components.artboard.main import IMAGE_HEADERS
-from libraries.drawing.patterns import PATTERNS, PatternName, draw_pattern
+from libraries.drawing.patterns import PATTERNS, PatternName, draw_pattern, sketch_pattern
 
 PAPERS = {'A2': (420, 594), 'A3': (297, 420), 'A4': (210, 297), 'A5': (148, 210), 'A6': (105, 148)}
 THUMBNAIL = 30  # millimetres: room for about thirty lines
 DAY = 86_400  # seconds
+DOCS = Path(__file__).parents[2] / 'docs'
+DASHBOARD = 'qdjobs_dashboard.home'
 
-# Allows scripts, styles and requests of our own origin, and images made by these scripts.
+# Allows scripts, styles, images and requests of our own origin, and thumbnails that they make.
 HEADERS = {
     'Content-Security-Policy': (
         "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
-        "img-src 'self' blob: data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        "img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     ),
     'X-Content-Type-Options': 'nosniff',
     'Referrer-Policy': 'no-referrer',
@@ -37,16 +41,50 @@ def show() -> Response:
     """The page."""
     # The docstring of a pattern is its description on the page.
     patterns = {name: (draw.__doc__ or '').strip() for name, draw in PATTERNS.items()}
-    text = render_template('artboard.html', patterns=patterns, papers=PAPERS)
+    text = render_template(
+        'artboard.html',
+        patterns=patterns,
+        papers=PAPERS,
+        urgent=urgent_for_all(),
+        development=current_app.debug,
+        dashboard=DASHBOARD if DASHBOARD in current_app.view_functions else None,
+    )
     return Response(text, headers=HEADERS, mimetype='text/html')
 
 
 @page.get('/artboard/thumbnails/<pattern>.svg')
 def show_thumbnail(pattern: str) -> Response:
     """A small drawing of a pattern, always with the same seed."""
+    return _image(_thumbnail(_known(pattern)))
+
+
+@page.get(
+    f'/artboard/sketches/<any({", ".join(PAPERS)}):paper>/<any(portrait, landscape):orientation>'
+    '/<pattern>/<int(max=999999999):seed>.svg'
+)
+def show_sketch(paper: str, orientation: str, pattern: str, seed: int) -> Response:
+    """What a choice looks like before it is drawn: the drawing itself, at fewer points."""
+    short, long = PAPERS[paper]
+    sides = (short, long) if orientation == 'portrait' else (long, short)
+    return _image(sketch_pattern(_known(pattern), *sides, seed))
+
+
+@page.get('/artboard/docs/<name>.md')
+def show_document(name: str) -> Response:
+    """A page of docs/ as text, in development."""
+    if not current_app.debug:
+        raise NotFound
+    return send_from_directory(DOCS, f'{name}.md', mimetype='text/plain')
+
+
+def _known(pattern: str) -> PatternName:
     if pattern not in PATTERNS:
         raise NotFound(f'There is no pattern {pattern!r}.')
-    answer = Response(_thumbnail(cast(PatternName, pattern)), mimetype='image/svg+xml')
+    return cast(PatternName, pattern)
+
+
+def _image(svg: str) -> Response:
+    answer = Response(svg, mimetype='image/svg+xml')
     answer.headers.update(IMAGE_HEADERS)
     answer.cache_control.max_age = DAY
     return answer

@@ -14,7 +14,7 @@ import msgspec
 from libraries.drawing.builder import SVGBuilder
 from libraries.drawing.curves import grid, lissajous, spiral
 from libraries.drawing.landscapes import contours, flow_field
-from libraries.drawing.strokes import Area, Polyline, measure
+from libraries.drawing.strokes import Area, Polyline, measure, simplify
 from libraries.drawing.text import Attrs
 from libraries.drawing.tilings import hilbert, phyllotaxis, truchet
 
@@ -40,6 +40,7 @@ PEN: Attrs = {
     'stroke-linecap': 'round',
     'stroke-linejoin': 'round',
 }
+SKETCH_ERROR = 1 / 1500  # of the longer side: less than a pixel
 Pattern = Callable[[Area, Random], list[Polyline]]
 
 
@@ -86,6 +87,20 @@ def draw_pattern(pattern: PatternName, width: float, height: float, seed: int = 
     report = measure(strokes)
     log.info('%s %g x %g mm, seed %d: %s', pattern, width, height, seed, report)
     svg = SVGBuilder(width, height).title(f'{pattern}, seed {seed}').desc(str(report))
+    return _add_strokes(svg, strokes)
+
+
+def sketch_pattern(pattern: PatternName, width: float, height: float, seed: int = 0) -> str:
+    """The same drawing at fewer points, for a screen.
+
+    Arguments and errors are those of `pattern_strokes`.
+    """
+    error = max(width, height) * SKETCH_ERROR
+    strokes = pattern_strokes(pattern, width, height, seed)
+    return _add_strokes(SVGBuilder(width, height), [simplify(stroke, error) for stroke in strokes])
+
+
+def _add_strokes(svg: SVGBuilder, strokes: list[Polyline]) -> str:
     svg.begin_group(PEN)
     for stroke in strokes:
         svg.polyline(stroke)

@@ -6,6 +6,8 @@ from itertools import pairwise
 from math import dist, sqrt
 from typing import NamedTuple
 
+_SPAN = 100  # points that are simplified together: the time for a line grows faster than its length
+
 Point = tuple[float, float]
 Polyline = list[Point]
 
@@ -54,6 +56,30 @@ def measure(strokes: Sequence[Polyline]) -> PenReport:
     drawn = sum(dist(a, b) for stroke in strokes for a, b in pairwise(stroke))
     travel = sum(dist(a[-1], b[0]) for a, b in pairwise(strokes))
     return PenReport(max(0, len(strokes) - 1), drawn, travel)
+
+
+def simplify(stroke: Polyline, tolerance: float) -> Polyline:
+    """Leave out points, so that the line stays within `tolerance` of each (Douglas-Peucker)."""
+    last = len(stroke) - 1
+    spans = [(first, min(first + _SPAN, last)) for first in range(0, last, _SPAN)]
+    kept = {0, *(end for _, end in spans)}
+    while spans:
+        first, last = spans.pop()
+        (ax, ay), (bx, by) = stroke[first], stroke[last]
+        length = dist((ax, ay), (bx, by))
+        furthest, middle = tolerance, 0
+        for index in range(first + 1, last):
+            x, y = stroke[index]
+            if length > tolerance:
+                away = abs((x - ax) * (by - ay) - (y - ay) * (bx - ax)) / length
+            else:  # a loop, or nearly one
+                away = dist((x, y), (ax, ay))
+            if away > furthest:
+                furthest, middle = away, index
+        if middle:
+            kept.add(middle)
+            spans += [(first, middle), (middle, last)]
+    return [stroke[index] for index in sorted(kept)]
 
 
 def join_strokes(strokes: Sequence[Polyline]) -> list[Polyline]:

@@ -160,6 +160,18 @@ def _pages(key: str, begin: int, wanted: int) -> Iterator[tuple[int, list[str]]]
         start, size = start + size, min(2 * size, _PAGE)
 
 
+def count_waiting_jobs(queue: str) -> int:
+    """Return the number of jobs in a queue that wait for a worker, in one round trip.
+
+    Raises InvalidJobError for an unknown queue.
+    """
+    _one_of('queue', queue, get_config().queues)
+    if (other := stand_in()) is not None:
+        return len(other.read_page(['queued'], [queue], MAX_LISTED))
+    key = registry_key('queued', queue)
+    return count_ids([key])[key]
+
+
 def walk_jobs(statuses: Sequence[str], queues: Sequence[str]) -> Iterator[Status]:
     """Yield every job that has one of these statuses now, without results, in bounded pages.
 

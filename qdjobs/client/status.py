@@ -30,6 +30,7 @@ STATUSES: tuple[StatusName, ...] = get_args(StatusName)
 # The fields of a job's hash that read_statuses.lua returns, in its order.
 STATUS_FIELDS = (
     'status', 'origin', 'created_at', 'started_at', 'ended_at', 'meta', 'task', 'blocked_by',
+    'worker_name',
 )  # fmt: skip
 
 _BATCH = 1000  # jobs read in one round trip; between two, Redis can serve other clients
@@ -54,7 +55,8 @@ class Attempt(TypedDict):
 class Status(TypedDict):
     """The status of a job as callers see it. Times are aware UTC datetimes, or None.
 
-    `waits_for` has ids of jobs that a deferred one waits for: up to 100, and fewer in a list.
+    `worker` is the name of the one that runs the job, or has run it last. `waits_for` has ids of
+    jobs that a deferred one waits for: up to 100, and fewer in a list.
     """
 
     id: str
@@ -66,6 +68,7 @@ class Status(TypedDict):
     progress: Progress | None
     meta: dict[str, Any]
     attempts: list[Attempt]
+    worker: str | None
     waits_for: list[str]
     created_at: datetime | None
     started_at: datetime | None
@@ -179,6 +182,7 @@ def make_status(job_id: str, reply: Sequence[Any]) -> Status:
         progress=_progress(_part(meta, 'progress')),
         meta=_public(_part(meta, META) or {}),
         attempts=_attempts(outcomes),
+        worker=read_text(fields['worker_name']) or None,
         waits_for=[read_text(job_id) for job_id in awaited],
         created_at=parse_moment(fields['created_at']),
         started_at=parse_moment(fields['started_at']),

@@ -6,15 +6,15 @@ from flask import request
 from werkzeug.datastructures import WWWAuthenticate
 from werkzeug.exceptions import Unauthorized
 
+from qdjobs.config import get_config
+
 
 def require_token(token: str, setting: str) -> None:
     """Raise Unauthorized unless the request has the header `Authorization: Bearer <token>`.
 
     `setting` names where the application has the token from.
     """
-    # Not `request.authorization`: Werkzeug parses a token with an equals sign as parameters.
-    scheme, _, given = request.headers.get('Authorization', '').partition(' ')
-    if scheme.lower() != 'bearer' or not _same(given.strip(), token):
+    if not _has_token(token):
         raise missing_token(
             'Send the token, as "Authorization: Bearer …": it is the value of '
             f'{setting} where this application runs.'
@@ -23,6 +23,12 @@ def require_token(token: str, setting: str) -> None:
 
 def missing_token(description: str) -> Unauthorized:
     return Unauthorized(description, None, _challenge('bearer'))
+
+
+def has_api_token() -> bool:
+    """Return whether there is a JOBS_API_TOKEN, and the request has it."""
+    token = get_config().api_token
+    return token is not None and _has_token(token)
 
 
 def require_login(user: str, password: str) -> None:
@@ -34,6 +40,12 @@ def require_login(user: str, password: str) -> None:
     right = (_same(given.username, user), _same(given.password, password))
     if not all(right):
         raise Unauthorized('That is not the name and the password.', None, _challenge('basic'))
+
+
+def _has_token(token: str) -> bool:
+    # Not `request.authorization`: Werkzeug parses a token with an equals sign as parameters.
+    scheme, _, given = request.headers.get('Authorization', '').partition(' ')
+    return scheme.lower() == 'bearer' and _same(given.strip(), token)
 
 
 def _same(given: str | None, secret: str) -> bool:

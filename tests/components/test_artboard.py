@@ -8,16 +8,19 @@ from uuid import UUID
 from xml.etree import ElementTree
 
 import pytest
+from flask import Flask
 from flask.testing import FlaskClient
 from redis import Redis
 from rq import Queue
 from werkzeug.test import TestResponse
 
+from app import create_app
+from components.artboard.limits import read_limits
 from components.artboard.main import DRAW
 from libraries.drawing.patterns import PATTERNS, draw_pattern
 from libraries.files import output_dir
 from libraries.job_manager import enqueue_background_job, get_job_status
-from qdjobs.config import QUEUES
+from qdjobs.config import QUEUES, environment_config
 from qdjobs.server import free_port
 from tests.support.applications import use_redis
 from tests.support.processes import eventually
@@ -113,8 +116,13 @@ def test_everything_has_a_default(client: FlaskClient) -> None:
 
 @pytest.mark.parametrize(('urgent', 'queue'), [(True, 'high'), (False, 'default')])
 def test_an_urgent_drawing_goes_before_others(
-    client: FlaskClient, connection: Redis, urgent: bool, queue: str
+    client: FlaskClient,
+    connection: Redis,
+    settings: pytest.MonkeyPatch,
+    urgent: bool,
+    queue: str,
 ) -> None:
+    settings.setenv('ARTBOARD_URGENT', '1')
     job_id = create(client, urgent=urgent).get_json()['job_id']
     assert waiting(connection) == dict.fromkeys(QUEUES, 0) | {queue: 1}
     assert get_job_status(job_id)['queue'] == queue
@@ -123,7 +131,7 @@ def test_an_urgent_drawing_goes_before_others(
 def test_a_worker_draws_it_under_the_name_of_the_job(
     client: FlaskClient, shared_worker: SharedWorker
 ) -> None:
-    answer = create(client, pattern='grid', width=120, height=80, urgent=True)
+    answer = create(client, pattern='grid', width=120, height=80)
     eventually(lambda: client.get(answer.location).get_json()['status'] in ('finished', 'failed'))
     assert str(output_dir()) not in client.get(answer.location).text
     shown = client.get(answer.location).get_json()
@@ -132,6 +140,113 @@ def test_a_worker_draws_it_under_the_name_of_the_job(
     assert [path.name for path in output_dir().iterdir()] == [f'{shown["job_id"]}.svg']
     drawing = ElementTree.parse(output_dir() / f'{shown["job_id"]}.svg').getroot()
     assert drawing.get('width') == '120mm'
+
+
+# Urgent ones, and too many
+
+
+def test_an_urgent_drawing_needs_the_token_or_the_switch(
+    settings: pytest.MonkeyPatch, connection: Redis
+) -> None:
+    settings.setenv('JOBS_API_TOKEN', 'hush-hush')
+    environment_config.cache_clear()
+    app = create_app()
+    client = app.test_client()
+    assert_problem(create(client, urgent=True), 403, 'JOBS_API_TOKEN', 'ARTBOARD_URGENT=1')
+    assert connection.dbsize() == 0
+    assert create(client, urgent=False).status_code == 202
+    assert create(client, urgent=True, complexity='simple').status_code == 200
+    for token, status in (('wrong', 403), ('hush-hush', 202)):
+        sent = {'Authorization': f'Bearer {token}'}
+        assert client.post(CREATE, json={'urgent': True}, headers=sent).status_code == status
+    app.debug = True
+    assert create(client, urgent=True).status_code == 202
+    settings.setenv('ARTBOARD_URGENT', '0')
+    assert create(client, urgent=True).status_code == 403
+
+
+def test_without_a_token_on_the_server_no_token_is_right(client: FlaskClient) -> None:
+    for token in ('Bearer', 'Bearer ', 'Bearer None'):
+        sent = {'Authorization': token}
+        assert_problem(client.post(CREATE, json={'urgent': True}, headers=sent), 403)
+
+
+def test_a_drawing_is_refused_while_too_many_jobs_wait(
+    client: FlaskClient, settings: pytest.MonkeyPatch, connection: Redis
+) -> None:
+    settings.setenv('ARTBOARD_MAX_WAITING', '2')
+    settings.setenv('ARTBOARD_URGENT', '1')
+    assert [create(client).status_code for _ in range(2)] == [202, 202]
+    answer = create(client)
+    assert_problem(answer, 503, '2 jobs are waiting', 'try again')
+    assert int(answer.headers['Retry-After']) > 0
+    assert waiting(connection) == {'high': 0, 'default': 2, 'low': 0}
+    assert create(client, complexity='simple').status_code == 200
+    assert create(client, urgent=True).status_code == 202  # in a queue of its own
+    connection.lpop('rq:queue:default')  # as a worker does: what runs waits no longer
+    assert create(client).status_code == 202
+
+
+@pytest.mark.parametrize(
+    ('name', 'text'),
+    [('MAX_WAITING', text) for text in ('0', '-1', 'many', '1.5', '1000001', '9' * 5000)]
+    + [('URGENT', text) for text in ('yes', '2', 'true')],
+)
+def test_a_bound_that_is_none_is_an_error_that_names_it(name: str, text: str) -> None:
+    with pytest.raises(ValueError, match=f'ARTBOARD_{name} must be'):
+        read_limits({f'ARTBOARD_{name}': text})
+
+
+def test_the_bounds_have_defaults() -> None:
+    assert read_limits({}) == (1000, None)
+
+
+# Cancelling
+
+
+def test_a_drawing_that_waits_is_cancelled_by_its_id(client: FlaskClient) -> None:
+    address = create(client).location
+    for _ in range(2):
+        answer = client.delete(address)
+        assert (answer.status_code, answer.get_json()['status']) == (200, 'canceled')
+    assert client.get(address).get_json()['status'] == 'canceled'
+
+
+def test_a_drawing_that_is_ready_is_not_cancelled(client: FlaskClient, drawn: str) -> None:
+    assert_problem(client.delete(drawn.removesuffix('/svg')), 409, 'has ended (finished)')
+    with client.get(drawn) as answer:
+        assert answer.status_code == 200
+
+
+def test_a_drawing_that_runs_is_stopped(client: FlaskClient, shared_worker: SharedWorker) -> None:
+    address = create(client, pattern='flow_field', width=1200, height=1200).location
+    eventually(lambda: client.get(address).get_json()['status'] == 'started')
+    answer = client.delete(address)
+    assert (answer.status_code, answer.get_json()['status']) == (202, 'stopping')
+    eventually(lambda: client.get(address).get_json()['status'] == 'stopped')
+
+
+def test_no_other_job_is_cancelled(client: FlaskClient) -> None:
+    job = enqueue_background_job('tests.support.tasks.add', 1)
+    assert_problem(client.delete(f'{JOBS}/{job.id}'), 404)
+    assert_problem(client.delete(f'{JOBS}/no-such-job'), 404)
+    assert get_job_status(job.id)['status'] == 'queued'
+
+
+# What it says of a job
+
+
+def test_attempts_are_shown_to_all_and_the_worker_in_development(
+    client: FlaskClient, app: Flask, settings: pytest.MonkeyPatch, shared_worker: SharedWorker
+) -> None:
+    address = create(client, pattern='lissajous').location
+    eventually(lambda: client.get(address).get_json()['status'] == 'finished')
+    shown = client.get(address).get_json()
+    assert shown['failed_attempts'] == 0
+    assert shown['progress'] == {'done': 2, 'total': 2, 'message': 'written'}
+    assert shared_worker.name not in client.get(address).text
+    settings.setitem(app.config, 'DEBUG', True)
+    assert client.get(address).get_json()['worker'] == shared_worker.name
 
 
 # The drawing itself

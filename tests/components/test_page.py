@@ -1,6 +1,8 @@
 """The page as a visitor has it: a real Chromium, the real application, a real worker."""
 
+import io
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -11,18 +13,22 @@ from typing import Any, Literal
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
-from playwright.sync_api import Page, WebError, expect
+from PIL import Image
+from playwright.sync_api import FloatRect, Page, WebError, expect
 from redis import Redis
 
+from app import create_app
 from components.artboard.main import DRAW
 from libraries.drawing.patterns import PATTERNS, draw_pattern
 from libraries.files import output_dir
-from libraries.job_manager import enqueue_background_job
+from libraries.job_manager import enqueue_background_job, list_jobs
+from qdjobs.config import environment_config
 from qdjobs.server import free_port
 from tests.support.applications import use_redis
 from tests.support.browsers import Chromium, require_chromium
 from tests.support.processes import ROOT
 from tests.support.shared_worker import SharedWorker
+from tests.support.svg_references import drawn_strokes
 
 WIDTH = 320
 PHONE: dict[str, Any] = {
@@ -31,6 +37,7 @@ PHONE: dict[str, Any] = {
     'is_mobile': True,
 }
 KEY = 'artboard.drawings'
+WIDTHS = (320, 390, 768, 1280, 1920)
 
 
 Visit = Callable[..., Page]
@@ -73,6 +80,11 @@ def visit(browser: Chromium, address: str) -> Iterator[Visit]:
 
         yield open_page
     assert errors == []
+
+
+@pytest.fixture
+def development(settings: pytest.MonkeyPatch, app: Flask) -> None:
+    settings.setitem(app.config, 'DEBUG', True)
 
 
 def choose(page: Page, pattern: str = 'hilbert', paper: str = 'A6', seed: str = '5') -> None:
@@ -174,6 +186,173 @@ def test_every_pattern_can_be_chosen_and_is_sketched(visit: Visit) -> None:
         expect(page.locator('#preview')).to_be_visible()
 
 
+def test_each_drawing_is_in_the_list_as_soon_as_it_is_ready(
+    visit: Visit, shared_worker: SharedWorker
+) -> None:
+    page = visit('no-preference')
+    with shared_worker.held():
+        draw(page, seed='1')
+        expect(entries(page)).to_have_count(1)
+        draw(page, pattern='truchet', paper='A3', seed='2')
+        expect(entries(page)).to_have_count(2)
+    for drawn in (0, 1):
+        expect(entries(page).nth(drawn).locator('img')).to_be_visible()
+    # Long before the pen has ended.
+    expect(page.locator('#bed')).to_have_attribute('data-state', 'plotting')
+
+
+def test_the_sketch_is_the_drawing_at_fewer_points(visit: Visit, client: FlaskClient) -> None:
+    page = visit()
+    choose(page, pattern='hilbert', paper='A6', seed='5')
+    expect(page.locator('#preview')).to_have_attribute('data-shows', 'hilbert, A6 portrait, seed 5')
+    address = page.locator('#preview').evaluate('image => new URL(image.src).pathname')
+    sketched = drawn_strokes(client.get(address).text)
+    whole = drawn_strokes(draw_pattern('hilbert', 105, 148, seed=5))
+    assert len(sketched) == len(whole) == 1
+    assert set(sketched[0]) < set(whole[0])
+    assert len(sketched[0]) > len(whole[0]) / 2  # its points are corners
+
+
+@pytest.mark.parametrize(
+    'address',
+    ['A9/portrait/grid/1', 'A4/upright/grid/1', 'A4/portrait/doodle/1', 'A4/portrait/grid/-1',
+     'A4/portrait/grid/1234567890', 'A4/portrait/grid/x'],
+)  # fmt: skip
+def test_there_are_sketches_of_choices_only(client: FlaskClient, address: str) -> None:
+    assert client.get(f'/artboard/sketches/{address}.svg').status_code == 404
+    assert client.get('/artboard/sketches/A6/landscape/grid/999999999.svg').status_code == 200
+
+
+# Waiting, and cancelling
+
+
+def test_a_drawing_that_waits_can_be_cancelled_on_the_bed_and_in_the_list(
+    visit: Visit, shared_worker: SharedWorker
+) -> None:
+    page = visit()
+    with shared_worker.held():
+        draw(page, seed='1')
+        cancel = page.get_by_role('button', name='Cancel', exact=True)
+        cancel.focus()
+        cancel.press('Enter')
+        status(page, 'was cancelled')
+        expect(cancel).to_be_hidden()
+        expect(page.get_by_role('button', name='Draw it')).to_be_focused()
+        expect(page.locator('#problem')).to_be_empty()
+
+        draw(page, seed='2')
+        page.get_by_role('button', name='Cancel hilbert, A6 portrait, seed 2').click()
+        status(page, 'was cancelled')
+        expect(entries(page)).to_have_count(2)
+        assert [job['status'] for job in list_jobs()] == ['canceled', 'canceled']
+    page.get_by_role('button', name='Forget hilbert, A6 portrait, seed 2').click()
+    expect(entries(page)).to_have_count(1)
+
+
+def test_a_long_wait_is_shown_without_the_affairs_of_the_operator(visit: Visit) -> None:
+    assert wait_long(visit()) == 'Still waiting …'
+
+
+def test_a_long_wait_in_development_names_the_command_that_starts_a_worker(
+    visit: Visit, development: None
+) -> None:
+    assert 'flask --app app jobs worker' in wait_long(visit())
+
+
+def wait_long(page: Page) -> str:
+    page.clock.install()
+    draw(page)
+    status(page, 'In the queue')
+    page.clock.fast_forward(16_000)
+    status(page, 'Still waiting')
+    return page.get_by_role('status').inner_text()
+
+
+# The life of the job
+
+
+def test_the_strip_shows_the_life_of_the_job_that_is_shown(
+    visit: Visit, shared_worker: SharedWorker
+) -> None:
+    page = visit()
+    life = page.get_by_role('list', name='The life of the job')
+    draw(page)
+    picture_is_shown(page)
+    for step in (r'queued \d\d:\d\d:\d\d', r'started after [\d.]+ s$', '2 of 2'):
+        expect(life.get_by_text(re.compile(step))).to_be_visible()
+    expect(life).to_contain_text(re.compile(r'finished in [\d.]+ s1 attempt$'))
+    expect(page.locator('.strip a')).to_have_count(0)
+    page.get_by_role('button', name='dice').click()
+    expect(life).to_be_empty()
+    entries(page).get_by_role('button').first.click()
+    expect(life).to_contain_text('finished in')
+
+
+def test_in_development_it_names_the_worker_and_links_to_the_queue_and_the_docs(
+    visit: Visit, shared_worker: SharedWorker, development: None
+) -> None:
+    page = visit()
+    draw(page)
+    expect(page.get_by_role('list', name='The life of the job')).to_contain_text(
+        f' on {shared_worker.name}'
+    )
+    page.get_by_role('link', name='How a job travels').click()
+    expect(page.get_by_text('# Architecture')).to_be_visible()
+
+
+def test_the_dashboard_is_linked_in_development_if_there_is_one(
+    settings: pytest.MonkeyPatch,
+) -> None:
+    settings.setenv('DASHBOARD_USERNAME', 'anna')
+    settings.setenv('DASHBOARD_PASSWORD', 'x')
+    environment_config.cache_clear()
+    app = create_app()
+    assert 'href="/rq' not in app.test_client().get('/').text
+    app.debug = True
+    assert 'href="/rq/"' in app.test_client().get('/').text
+
+
+def test_the_docs_are_served_in_development_only(client: FlaskClient, app: Flask) -> None:
+    address = '/artboard/docs/architecture.md'
+    assert client.get(address).status_code == 404
+    app.config['DEBUG'] = True
+    try:
+        with client.get(address) as answer:
+            assert (answer.status_code, answer.mimetype) == (200, 'text/plain')
+        assert client.get('/artboard/docs/..%2FREADME.md').status_code == 404
+    finally:
+        app.config['DEBUG'] = False
+
+
+# Urgent drawings, and too many
+
+
+def test_urgent_is_offered_where_it_works(
+    visit: Visit, settings: pytest.MonkeyPatch, connection: Redis
+) -> None:
+    settings.setenv('ARTBOARD_URGENT', '1')
+    page = visit()
+    page.get_by_label('Urgent').check()
+    draw(page)
+    status(page, 'In the queue')
+    assert connection.llen('rq:queue:high') == 1
+
+
+def test_urgent_is_not_offered_where_it_is_refused(client: FlaskClient) -> None:
+    assert 'name="urgent"' not in client.get('/').text
+
+
+def test_too_many_waiting_drawings_are_a_sentence(
+    visit: Visit, settings: pytest.MonkeyPatch
+) -> None:
+    settings.setenv('ARTBOARD_MAX_WAITING', '1')
+    page = visit()
+    draw(page)
+    status(page, 'In the queue')
+    page.get_by_role('button', name='Draw it').click()
+    problem(page, '1 jobs are waiting already')
+
+
 # A reload, another tab, another browser
 
 
@@ -207,7 +386,8 @@ def test_drawings_are_kept_in_one_browser_newest_first_and_can_be_forgotten(visi
         expect(entries(page)).to_have_count(int(seed))
     assert ['seed 3' in name for name in entries(page).all_inner_texts()] == [True, False, False]
     expect(entries(tab)).to_have_count(3)
-    page.get_by_role('button', name='Forget hilbert, A6 portrait, seed 2').click()
+    for word in ('Cancel', 'Forget'):
+        page.get_by_role('button', name=f'{word} hilbert, A6 portrait, seed 2').click()
     expect(entries(page)).to_have_count(2)
     page.reload()
     expect(entries(page)).to_have_count(2)
@@ -298,6 +478,96 @@ def remember(page: Page, job_id: str) -> None:
            choices: {pattern: 'grid', paper: 'A4', orientation: 'portrait', seed: 1}}]))""",
         [KEY, job_id],
     )
+
+
+# From a phone to a wide screen, in every light
+
+
+def test_it_fits_on_every_screen(visit: Visit) -> None:
+    page = visit()
+    for width in WIDTHS:
+        page.set_viewport_size({'width': width, 'height': 900})
+        assert width_of(page) == width
+        assert page.evaluate(CLIPPED) == [], width
+        assert box(page, 'h1')['x'] == box(page, 'form')['x'], width
+
+
+def box(page: Page, part: str) -> FloatRect:
+    found = page.locator(part).bounding_box()
+    assert found
+    return found
+
+
+CLIPPED = """[...document.querySelectorAll('label span, legend, button')]
+  .filter(each => each.scrollWidth > each.clientWidth + 1 && each.clientWidth)
+  .map(each => each.textContent)"""
+
+
+@pytest.mark.parametrize('width', [320, 390])
+def test_no_shadow_of_the_sheet_is_beside_the_bed(visit: Visit, width: int) -> None:
+    page = visit(viewport={'width': width, 'height': 640})
+    page.locator('.sheet').scroll_into_view_if_needed()
+    sheet, bed = box(page, '.sheet'), box(page, '#bed')
+    beside: FloatRect = sheet | {'x': 0, 'width': bed['x'] - 1}
+    shot = Image.open(io.BytesIO(page.screenshot(clip=beside))).convert('RGB')
+    assert len(shot.getcolors() or []) == 1
+
+
+@pytest.mark.parametrize('scheme', ['light', 'dark'])
+def test_every_text_can_be_read(visit: Visit, scheme: str, shared_worker: SharedWorker) -> None:
+    page = visit(color_scheme=scheme)
+    draw(page)
+    picture_is_shown(page)
+    expect(entries(page)).to_contain_text('ready')
+    assert page.evaluate(FAINT) == []
+    page.get_by_role('button', name='Draw it').hover()
+    page.get_by_label('Seed', exact=True).fill('')
+    page.context.set_offline(True)
+    expect(page.locator('#seed-error')).not_to_be_empty()
+    page.get_by_label('Seed', exact=True).fill('7')
+    page.get_by_role('button', name='Draw it').click()
+    problem(page, 'cannot be reached')
+    assert page.evaluate(FAINT) == []
+    remember(page, 'no-such-job')
+    page.context.set_offline(False)
+    page.reload()
+    problem(page, 'no longer knows')
+    assert page.evaluate(FAINT) == []
+    page.evaluate("document.documentElement.style.setProperty('--muted', 'var(--desk)')")
+    assert 'Stored in this browser only' in str(page.evaluate(FAINT))  # the control
+
+
+# Texts with less contrast to what is behind them than WCAG's level AA asks for.
+FAINT = """() => {
+  const numbers = (colour) => colour.match(/[\\d.]+/g).map(Number);
+  const light = (colour) => [.2126, .7152, .0722].reduce((sum, weight, n) => {
+    const part = colour[n] / 255;
+    return sum + weight * (part <= .04045 ? part / 12.92 : ((part + .055) / 1.055) ** 2.4);
+  }, 0);
+  const behind = (element) => {
+    for (let each = element; each; each = each.parentElement) {
+      const [r, g, b, alpha = 1] = numbers(getComputedStyle(each).backgroundColor);
+      if (alpha === 1) return [r, g, b];
+    }
+    return [255, 255, 255];
+  };
+  const faint = [];
+  const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (texts.nextNode()) {
+    const element = texts.currentNode.parentElement;
+    if (!texts.currentNode.data.trim() || !element.checkVisibility()) continue;
+    const [low, high] = [light(numbers(getComputedStyle(element).color)), light(behind(element))]
+      .sort((a, b) => a - b);
+    const contrast = (high + .05) / (low + .05);
+    if (contrast < 4.5) faint.push(`${texts.currentNode.data.trim()}: ${contrast.toFixed(2)}`);
+  }
+  return faint;
+}"""
+
+
+def test_without_javascript_the_first_screen_says_so(visit: Visit) -> None:
+    page = visit(viewport={'width': 320, 'height': 640}, java_script_enabled=False)
+    expect(page.locator('noscript p')).to_be_in_viewport(ratio=1)
 
 
 # A phone, a keyboard

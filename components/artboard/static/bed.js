@@ -1,10 +1,9 @@
 // The plotter's bed: the sheet of paper, the drawing on it and the status below it.
 
-import { drawingAddress, fetchDrawing, sketch } from './server.js';
-import { Plot, readDrawing, thumbnail } from './pen.js';
+import { drawingAddress, sketchAddress } from './server.js';
+import { Plot } from './pen.js';
 
-const SKETCH_SIDE = 60; // millimetres
-const PAUSE = 150; // milliseconds without another choice before the sketch is requested
+const PAUSE = 250; // milliseconds without another choice before the sketch is requested
 
 const part = (id) => document.getElementById(id);
 const bed = part('bed');
@@ -12,18 +11,34 @@ const sheet = bed.querySelector('.sheet');
 const still = matchMedia('(prefers-reduced-motion: reduce)');
 
 let plot = null;
-let current = null; // marks the current choice: late responses must not overwrite a newer one
-let sketching = null;
+let sketching = null; // a timer
 
 export function title({ pattern, paper, orientation, seed }) {
   return `${pattern.replaceAll('_', ' ')}, ${paper} ${orientation}, seed ${seed}`;
 }
 
-/** Show a status or a problem. Writes only changes: a screen reader announces each write. */
-export function showStatus(text, { working = false, problem = '' } = {}) {
+/**
+ * Show a status or a problem, and offer to cancel if there is a function that does. Writes only
+ * changes: a screen reader announces each write.
+ */
+export function showStatus(text, { working = false, problem = '', cancel = null } = {}) {
   part('progress').hidden = !working;
   if (part('status').textContent !== text) part('status').textContent = text;
   if (part('problem').textContent !== problem) part('problem').textContent = problem;
+  const focused = document.activeElement === part('cancel');
+  part('cancel').hidden = !cancel;
+  part('cancel').onclick = cancel;
+  if (focused && !cancel) part('draw').focus();
+}
+
+/** Show the life of a job, as a list of short texts. */
+export function showLife(steps) {
+  const items = steps.map((text) => {
+    const item = document.createElement('li');
+    item.textContent = text;
+    return item;
+  });
+  part('life').replaceChildren(...items);
 }
 
 /** Show progress from 0 to 1; null shows a bar without a value. */
@@ -34,58 +49,41 @@ export function showProgress(share) {
 
 /** Clear the sheet and preview a choice as a pale sketch. */
 export function previewChoice(choices) {
-  const marker = clear(choices);
+  clear(choices);
   bed.dataset.state = 'empty';
-  if (!part('preview').hidden) return;
-  sketching = new AbortController();
-  const { signal } = sketching;
-  setTimeout(() => showSketch(choices, marker, signal), PAUSE);
+  if (part('preview').hidden) sketching = setTimeout(() => showSketch(choices), PAUSE);
 }
 
-async function showSketch(choices, marker, signal) {
-  if (signal.aborted) return;
-  const tall = choices.orientation === 'portrait';
-  const longSide = Math.round(SKETCH_SIDE * Math.SQRT2);
-  const [width, height] = tall ? [SKETCH_SIDE, longSide] : [longSide, SKETCH_SIDE];
-  const { pattern, seed } = choices;
-  const text = await sketch({ pattern, seed, width, height }, signal).catch(() => null);
-  if (!text || marker !== current) return; // without a sketch the paper stays blank
+function showSketch(choices) {
   const preview = part('preview');
-  URL.revokeObjectURL(preview.src);
-  preview.src = URL.createObjectURL(new Blob([text], { type: 'image/svg+xml' }));
-  preview.dataset.shows = sketchName(choices);
-  preview.hidden = false;
+  preview.onload = () => {
+    preview.dataset.shows = title(choices);
+    reveal('preview');
+  };
+  delete preview.dataset.shows; // without a sketch the paper stays blank
+  preview.src = sketchAddress(choices);
 }
 
-/** Show a finished drawing, animated unless `atOnce`; resolves to its thumbnail, or null. */
-export async function draw({ id, choices }, atOnce) {
-  const marker = clear(choices);
-  const text = await fetchDrawing(id);
-  if (marker !== current) return null;
-  const drawing = readDrawing(text);
+/** Show a finished drawing, animated unless `atOnce`. */
+export function showDrawing({ id, choices }, drawing, atOnce) {
+  clear(choices);
   part('replay').onclick = () => play(id, choices, drawing, false);
-  await play(id, choices, drawing, atOnce);
-  return marker === current ? thumbnail(part('plot')) : null;
+  play(id, choices, drawing, atOnce);
 }
 
 function play(id, choices, drawing, atOnce) {
-  return new Promise((resolve) => {
-    plot?.stop();
-    bed.dataset.state = 'plotting';
-    reveal('plot', 'nib', 'skip');
-    plot = new Plot(part('plot'), drawing, {
-      moved(x, y) {
-        part('nib').style.translate = `${x * sheet.clientWidth}px ${y * sheet.clientHeight}px`;
-      },
-      ended() {
-        showFile(id, choices, drawing);
-        resolve();
-      },
-    });
-    part('skip').onclick = () => plot.finish();
-    showStatus('The pen is drawing …');
-    if (atOnce || still.matches) plot.finish();
+  plot?.stop();
+  bed.dataset.state = 'plotting';
+  reveal('plot', 'nib', 'skip');
+  plot = new Plot(part('plot'), drawing, {
+    moved(x, y) {
+      part('nib').style.translate = `${x * sheet.clientWidth}px ${y * sheet.clientHeight}px`;
+    },
+    ended: () => showFile(id, choices, drawing),
   });
+  part('skip').onclick = () => plot.finish();
+  showStatus('The pen is drawing …');
+  if (atOnce || still.matches) plot.finish();
 }
 
 /** Show the SVG file itself in place of the animation. */
@@ -107,20 +105,15 @@ function showFile(id, choices, drawing) {
   showStatus(`Ready: ${drawing.about}.`);
 }
 
-/** Clear the sheet, except a sketch of these same choices; returns the new marker. */
-function clear(choices) {
+/** Clear the sheet, except a sketch of these same choices. */
+export function clear(choices) {
   plot?.stop();
-  sketching?.abort();
-  current = Symbol('what is on the sheet');
+  clearTimeout(sketching);
+  part('preview').onload = null; // a late sketch must not cover what comes now
   sheet.dataset.orientation = choices.orientation;
   part('caption').textContent = title(choices);
   part('picture').removeAttribute('src');
-  reveal(...(part('preview').dataset.shows === sketchName(choices) ? ['preview'] : []));
-  return current;
-}
-
-function sketchName({ pattern, orientation, seed }) {
-  return `${pattern} ${orientation} ${seed}`;
+  reveal(...(part('preview').dataset.shows === title(choices) ? ['preview'] : []));
 }
 
 /** Show these parts, hide the others. */

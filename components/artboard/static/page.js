@@ -2,13 +2,17 @@
 
 import * as bed from './bed.js';
 import * as drawings from './drawings.js';
-import { Problem, lookUp, requestDrawing } from './server.js';
+import { life } from './life.js';
+import { readDrawing, thumbnail } from './pen.js';
+import { Problem, cancelJob, fetchDrawing, lookUp, requestDrawing } from './server.js';
 
 const FIRST_PAUSE = 250; // milliseconds between two polls of a job
 const LONGEST_PAUSE = 2000;
-const LONG_WAIT = 15_000; // milliseconds in the queue before the page suggests a reason
+const LONG_WAIT = 15_000; // milliseconds in the queue before the page says so
 
 const ENDED = new Set(['finished', 'failed', 'stopped', 'canceled', 'expired']);
+const CANCELED = new Set(['canceled', 'stopped']);
+const START = 'is a worker running? “flask --app app jobs worker” starts one.';
 const STATES = {
   queued: 'waiting for a worker',
   scheduled: 'to be tried again soon',
@@ -25,6 +29,7 @@ const form = document.getElementById('choices');
 const seedField = document.getElementById('seed');
 const seedError = document.getElementById('seed-error');
 const list = document.querySelector('#drawings ol');
+const inDevelopment = 'development' in document.getElementById('bed').dataset;
 
 const watched = new Set(); // ids of the drawings whose jobs are polled
 let shown = null; // id of the drawing on the bed
@@ -66,12 +71,13 @@ function seedIsGood() {
   return good;
 }
 
-function chosen() {
+function chosen(event) {
+  if (event?.target.name === 'urgent') return; // how it is queued, not what is drawn
   describe();
   if (!seedIsGood()) return;
   mark(null);
   bed.previewChoice(choices());
-  bed.showStatus('Press “Draw it”, and a worker draws it in full.');
+  bed.showStatus('Press “Draw it”, and a worker draws it.');
 }
 
 function throwDice() {
@@ -105,7 +111,8 @@ async function request(wanted) {
   bed.previewChoice(wanted);
   bed.showStatus('Requesting the drawing …', { working: true });
   bed.bringIntoView();
-  const id = await requestDrawing(jobArguments(wanted));
+  const urgent = new FormData(form).has('urgent');
+  const id = await requestDrawing({ ...jobArguments(wanted), urgent });
   drawings.add({ id, choices: wanted, state: 'queued' });
   mark(id);
   report(drawings.find(id));
@@ -140,7 +147,10 @@ async function poll(id, long) {
     const job = await lookUp(id);
     if (drawings.find(id)?.state === 'expired') return drawings.find(id); // its file is gone
     drawings.change(id, { state: job.status, error: job.error });
-    if (id === shown) bed.showProgress(share(job.progress));
+    if (id === shown) {
+      bed.showProgress(share(job.progress));
+      bed.showLife(life(job));
+    }
   } catch (error) {
     if (!(error instanceof Problem)) throw error;
     if (error.status !== 404) {
@@ -154,7 +164,19 @@ async function poll(id, long) {
   const drawing = drawings.find(id);
   const isNews = drawing && !(ENDED.has(before) && drawing.state === before);
   if (id === shown && isNews) report(drawing, long);
+  else if (id !== shown && drawing?.state === 'finished' && !drawing.thumbnail) fetchPicture(drawing);
   return drawing;
+}
+
+async function cancel(id) {
+  try {
+    await cancelJob(id);
+  } catch (error) {
+    if (!(error instanceof Problem)) throw error;
+    // 404 and 409: it has ended meanwhile, which the poll shows.
+    if (![404, 409].includes(error.status)) bed.showStatus('', { problem: error.message });
+  }
+  await poll(id);
 }
 
 function share(progress) {
@@ -166,14 +188,20 @@ function share(progress) {
 
 function report(drawing, long = false) {
   const { state, error } = drawing;
-  if (state === 'finished') reveal(drawing);
-  else if (!ENDED.has(state)) bed.showStatus(waiting(state, long), { working: true });
-  else bed.showStatus('', { problem: ending(state, error) });
+  if (state === 'finished') {
+    reveal(drawing);
+  } else if (!ENDED.has(state)) {
+    bed.showStatus(waiting(state, long), { working: true, cancel: () => cancel(drawing.id) });
+  } else if (CANCELED.has(state) && !error) {
+    bed.showStatus(ending(state));
+  } else {
+    bed.showStatus('', { problem: ending(state, error) });
+  }
 }
 
 function waiting(state, long) {
   if (state === 'started') return 'A worker is drawing it …';
-  if (long && state === 'queued') return 'Still waiting: is a worker running, or are all of them busy?';
+  if (long && state === 'queued') return inDevelopment ? `Still waiting: ${START}` : 'Still waiting …';
   return `In the queue, ${STATES[state] ?? state} …`;
 }
 
@@ -183,15 +211,24 @@ function ending(state, error) {
 }
 
 async function reveal(drawing, atOnce = false) {
+  const picture = await fetchPicture(drawing);
+  if (picture && shown === drawing.id) bed.showDrawing(drawing, picture, atOnce);
+}
+
+/** Fetch a finished drawing and show it in the list; null without one. */
+async function fetchPicture({ id }) {
   try {
-    const thumbnail = await bed.draw(drawing, atOnce);
-    if (thumbnail) drawings.change(drawing.id, { thumbnail });
+    const picture = readDrawing(await fetchDrawing(id));
+    drawings.change(id, { thumbnail: thumbnail(picture) });
+    return picture;
   } catch (error) {
     if (!(error instanceof Problem)) throw error;
-    if (error.status === 404) drawings.change(drawing.id, { state: 'expired' });
-    if (shown === drawing.id) bed.showStatus('', { problem: error.message });
+    if (error.status === 404) drawings.change(id, { state: 'expired' });
+    if (shown === id) bed.showStatus('', { problem: error.message });
+    return null;
+  } finally {
+    listAll();
   }
-  listAll();
 }
 
 /** Put a drawing of the list on the bed. */
@@ -199,18 +236,20 @@ function open(drawing, atOnce = false) {
   choose(drawing.choices);
   mark(drawing.id);
   if (drawing.state === 'finished') {
+    bed.clear(drawing.choices);
     bed.showStatus('Fetching the drawing …', { working: true });
     reveal(drawing, atOnce);
-    return;
+  } else {
+    bed.previewChoice(drawing.choices);
+    report(drawing);
   }
-  bed.previewChoice(drawing.choices);
-  report(drawing);
-  if (!ENDED.has(drawing.state)) watch(drawing.id);
+  if (drawing.state !== 'expired') watch(drawing.id); // of one that has ended, for its life
 }
 
 function mark(id) {
   shown = id;
   bed.showProgress(null);
+  bed.showLife([]);
   listAll();
 }
 
@@ -239,20 +278,27 @@ function makeItem({ id, choices: wanted }) {
     bed.bringIntoView();
     open(drawings.find(id));
   });
-  const forget = item.querySelector('.forget');
-  forget.setAttribute('aria-label', `Forget ${bed.title(wanted)}`);
-  forget.addEventListener('click', () => forgetItem(id, item));
+  item.querySelector('.forget').addEventListener('click', () => {
+    if (ENDED.has(drawings.find(id).state)) forgetItem(id, item);
+    else cancel(id);
+  });
   return item;
 }
 
-function fill(item, { id, state, thumbnail }) {
+function fill(item, { id, choices: wanted, state, thumbnail: source }) {
   item.dataset.state = state;
   item.toggleAttribute('data-shown', id === shown);
   item.querySelector('.open').setAttribute('aria-current', String(id === shown));
   item.querySelector('.state').textContent = STATES[state] ?? state;
   const picture = item.querySelector('img');
-  picture.hidden = !thumbnail;
-  if (thumbnail && picture.src !== thumbnail) picture.src = thumbnail;
+  picture.hidden = !source;
+  if (source && picture.src !== source) picture.src = source;
+  const forget = item.querySelector('.forget');
+  const ended = ENDED.has(state);
+  const [word, label] = ended ? ['×', 'Forget'] : ['cancel', 'Cancel'];
+  forget.textContent = word;
+  forget.classList.toggle('cancels', !ended);
+  forget.setAttribute('aria-label', `${label} ${bed.title(wanted)}`);
 }
 
 function forgetItem(id, item) {
@@ -275,5 +321,5 @@ if (newest) open(newest, true);
 else chosen();
 drawings
   .all()
-  .filter(({ id, state }) => (state === 'finished' ? id !== shown : !ENDED.has(state)))
+  .filter(({ state }) => state === 'finished' || !ENDED.has(state))
   .forEach(({ id }) => watch(id));

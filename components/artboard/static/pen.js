@@ -6,6 +6,7 @@ const LONGEST = 9;
 const PER_SECOND = 4000; // millimetres per second, within these bounds
 const LIFTED = 5; // a lifted pen travels this many times faster
 const MOST_PIXELS = 1800; // per side
+const FAINTEST = 0.5; // pixels: thinner lines would not be seen in a thumbnail
 
 /** Parse an SVG: size and pen width in mm, strokes as flat lists of coordinates, and the `desc`. */
 export function readDrawing(text) {
@@ -27,7 +28,9 @@ export class Plot {
     this.drawing = drawing;
     this.moved = moved;
     this.ended = ended;
-    this.context = prepare(canvas, drawing);
+    const most = MOST_PIXELS * Math.min(1, drawing.width / drawing.height);
+    const wanted = canvas.parentElement.clientWidth * Math.min(devicePixelRatio, 2);
+    this.context = prepare(canvas, drawing, Math.min(wanted, most));
     this.path = new PenPath(drawing.strokes);
     this.done = 0;
     const seconds = Math.min(LONGEST, Math.max(SHORTEST, this.path.length / PER_SECOND));
@@ -119,10 +122,9 @@ class PenPath {
   }
 }
 
-function prepare(canvas, drawing) {
-  const wanted = canvas.parentElement.clientWidth * Math.min(devicePixelRatio, 2);
-  const most = MOST_PIXELS * Math.min(1, drawing.width / drawing.height);
-  canvas.width = Math.round(Math.min(wanted, most));
+/** The context of a canvas `width` pixels wide, in millimetres, with the drawing's pen. */
+function prepare(canvas, drawing, width) {
+  canvas.width = Math.round(width);
   canvas.height = Math.round((canvas.width * drawing.height) / drawing.width);
   const context = canvas.getContext('2d');
   const scale = canvas.width / drawing.width;
@@ -132,15 +134,14 @@ function prepare(canvas, drawing) {
   return context;
 }
 
-/** A small picture of what a canvas shows, as a data: URL. */
-export function thumbnail(canvas, longest = 180) {
-  const scale = longest / Math.max(canvas.width, canvas.height);
-  const small = document.createElement('canvas');
-  small.width = Math.round(canvas.width * scale);
-  small.height = Math.round(canvas.height * scale);
-  const context = small.getContext('2d');
-  context.imageSmoothingQuality = 'high';
-  // Drawn twice, since thin lines fade when scaled down.
-  for (let i = 0; i < 2; i += 1) context.drawImage(canvas, 0, 0, small.width, small.height);
-  return small.toDataURL('image/webp', 0.8);
+/** A small picture of a drawing, as a data: URL. */
+export function thumbnail(drawing, longest = 180) {
+  const canvas = document.createElement('canvas');
+  const scale = longest / Math.max(drawing.width, drawing.height);
+  const context = prepare(canvas, drawing, drawing.width * scale);
+  context.lineWidth = Math.max(drawing.pen, FAINTEST / scale);
+  context.beginPath();
+  new PenPath(drawing.strokes).advance(Infinity, context);
+  context.stroke();
+  return canvas.toDataURL('image/webp', 0.8);
 }

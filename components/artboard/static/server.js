@@ -17,18 +17,24 @@ export class Problem extends Error {
 
 /** Request a drawing by a job; resolves to the job's id. */
 export async function requestDrawing(choices) {
-  const answer = await post({ ...choices, complexity: 'complex' });
-  return answer.job_id;
+  const headers = { 'Content-Type': 'application/json' };
+  const body = JSON.stringify({ ...choices, complexity: 'complex' });
+  const options = { method: 'POST', headers, body };
+  const { job_id: id } = await request(`${API}/create`, options, (answer) => answer.json());
+  return id;
 }
 
-/** Request a small drawing that the server makes at once; resolves to its SVG text. */
-export async function sketch(choices, signal) {
-  const answer = await post({ ...choices, complexity: 'simple' }, signal);
-  return answer.svg;
+/** The address of the drawing of a choice, at fewer points. */
+export function sketchAddress({ pattern, paper, orientation, seed }) {
+  return `/artboard/sketches/${paper}/${orientation}/${pattern}/${seed}.svg`;
 }
 
 export function lookUp(id) {
   return request(jobAddress(id), { cache: 'no-store' }, (answer) => answer.json());
+}
+
+export function cancelJob(id) {
+  return request(jobAddress(id), { method: 'DELETE' }, (answer) => answer.json());
 }
 
 export function fetchDrawing(id) {
@@ -43,28 +49,22 @@ function jobAddress(id) {
   return `${API}/jobs/${encodeURIComponent(id)}`;
 }
 
-function post(body, signal) {
-  const headers = { 'Content-Type': 'application/json' };
-  const options = { method: 'POST', headers, body: JSON.stringify(body), signal };
-  return request(`${API}/create`, options, (answer) => answer.json());
-}
-
 async function request(address, options, read) {
   let answer;
   try {
-    const signal = options.signal ?? AbortSignal.timeout(TIMEOUT);
-    answer = await fetch(address, { ...options, signal });
+    answer = await fetch(address, { ...options, signal: AbortSignal.timeout(TIMEOUT) });
     if (answer.ok) return await read(answer);
-  } catch (error) {
-    if (error.name === 'AbortError') throw error; // aborted by this page
+  } catch {
     throw new Problem(UNREACHABLE, 0);
   }
   throw new Problem(await explain(answer), answer.status);
 }
 
 async function explain(answer) {
+  const problem = await answer.json().catch(() => ({})); // a proxy may answer in HTML
+  // A refusal with a reason for people; that of a queue that is away is for programs.
+  if (answer.status === 503 && problem.title === 'Service Unavailable') return problem.detail;
   if (answer.status === 503) return QUEUE_UNAVAILABLE;
   if (answer.status >= 500) return SERVER_ERROR;
-  const problem = await answer.json().catch(() => ({})); // a proxy may answer in HTML
   return problem.detail || `The server refused this (${answer.status}).`;
 }

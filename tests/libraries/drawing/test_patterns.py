@@ -1,7 +1,8 @@
 import logging
 import xml.etree.ElementTree as ET
 from functools import cache
-from itertools import chain
+from itertools import chain, pairwise
+from math import sin, sqrt
 from typing import Any, get_args
 
 import pytest
@@ -12,8 +13,9 @@ from libraries.drawing.patterns import (
     draw_pattern,
     drawing_area,
     pattern_strokes,
+    sketch_pattern,
 )
-from libraries.drawing.strokes import Polyline, join_strokes, measure, order_strokes
+from libraries.drawing.strokes import Polyline, join_strokes, measure, order_strokes, simplify
 from tests.support.svg_references import REFERENCE, difference, drawn_strokes, stored_drawing
 
 SVG = '{http://www.w3.org/2000/svg}'
@@ -61,6 +63,30 @@ def test_pattern_fills_the_page(pattern: PatternName, width: float, height: floa
     xs, ys = zip(*chain.from_iterable(drawn(pattern, width, height)), strict=True)
     assert max(xs) - min(xs) > 0.75 * area.width
     assert max(ys) - min(ys) > 0.75 * area.height
+
+
+@every_pattern
+def test_a_sketch_is_the_drawing_at_fewer_points(pattern: PatternName) -> None:
+    whole, sketch = drawn(pattern, 105, 148), drawn_strokes(sketch_pattern(pattern, 105, 148, SEED))
+    assert len(sketch) == len(whole)
+    for stroke, fewer in zip(whole, sketch, strict=True):
+        assert (fewer[0], fewer[-1]) == (stroke[0], stroke[-1])
+        rest = iter(stroke)
+        assert all(point in rest for point in fewer)  # in their order
+    assert len(list(chain(*sketch))) < 0.9 * len(list(chain(*whole)))
+
+
+def test_simplifying_keeps_the_line_within_the_tolerance() -> None:
+    wave = [(x / 10, sin(x / 10)) for x in range(1000)]
+    fewer = simplify(wave, 0.05)
+    assert len(fewer) < 200
+    for (ax, ay), (bx, by) in pairwise(fewer):
+        for x, y in wave[wave.index((ax, ay)) : wave.index((bx, by))]:
+            # 0.05 across the line, which is no steeper than 45 degrees.
+            assert abs(ay + (by - ay) * (x - ax) / (bx - ax) - y) < 0.05 * sqrt(2)
+    assert simplify([(0, 0), (5, 0)], 0.1) == [(0, 0), (5, 0)]
+    loop = [(0.0, 0.0), (5.0, 0.0), (5.0, 5.0), (0.0, 5.0), (0.0, 0.0)]
+    assert simplify(loop, 0.1) == loop
 
 
 @every_pattern

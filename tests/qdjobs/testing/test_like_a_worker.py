@@ -27,7 +27,7 @@ CASES: dict[str, dict[str, Any]] = {
     'wait': {'job_delay': 0.01},
     'enqueue_another': {},
 }
-SET_BY_TIME = ('created_at', 'started_at', 'ended_at')
+OF_ONE_RUN = ('created_at', 'started_at', 'ended_at', 'worker')
 
 
 @pytest.fixture(autouse=True)
@@ -48,7 +48,7 @@ def outcomes() -> dict[str, dict[str, Any]]:
 
 def comparable(status: Status) -> dict[str, Any]:
     found: dict[str, Any] = {**status, 'attempts': [one['error'] for one in status['attempts']]}
-    for name in SET_BY_TIME:
+    for name in OF_ONE_RUN:
         found[name] = found[name] is not None
     if status['id'] == 'enqueue_another':
         found['result'] = len(found['result'])

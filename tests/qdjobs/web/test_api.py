@@ -192,7 +192,7 @@ def test_a_job_goes_all_the_way_round(client: FlaskClient, shared_worker: Shared
     shown = client.get(answer.location).get_json()
     assert set(shown) == {
         'job_id', 'status', 'task', 'queue', 'result', 'error', 'progress', 'meta', 'attempts',
-        'waits_for', 'created_at', 'started_at', 'ended_at',
+        'worker', 'waits_for', 'created_at', 'started_at', 'ended_at',
     }  # fmt: skip
     assert (shown['job_id'], shown['task'], shown['result']) == (body['job_id'], 'add', 42)
     assert shown['created_at'] <= shown['started_at'] <= shown['ended_at']
