@@ -108,7 +108,7 @@ class Newcomer:
         for like, ready in _SERVERS.items():
             if re.match(like, command):
                 return self.start(command, ready)
-        done = self.run(command)
+        done = self.run(f'{{ {command}\n}} 2>&1')  # as a terminal shows it
         if is_compared or '✗' not in output:
             # Of a job that failed, `flask jobs wait` says so with its exit code too.
             assert (done.returncode != 0) == ('failed' in output), (command, done.stdout)
@@ -124,8 +124,7 @@ class Newcomer:
             ['bash', '-c', f'{self._shell}{command}\ncode=$?; {self._remember}; exit $code'],
             cwd=self.folder,
             env=dict(self.environment),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,  # as a terminal shows it
+            capture_output=True,
             text=True,
             timeout=PATIENCE,
         )
