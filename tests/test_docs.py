@@ -166,6 +166,10 @@ def reader(tmp_path: Path, redis_url: str) -> Iterator[Newcomer]:
 def test_what_a_page_shows_works(reader: Newcomer, path: Path) -> None:
     document = path.read_text()
     reader.follow(document)
+    saved = [path.removesuffix('.py').replace('/', '.') for path in files(document)]
+    if saved:
+        modules = ', '.join(name.removesuffix('.__init__') for name in saved)
+        reader.type(f'python -W error -c "import {modules}"')
     tests = [name for name in files(document) if Path(name).name.startswith('test_')]
     if tests:  # which need no Redis but that of a fixture
         reader.type(f'export REDIS_URL={NOWHERE}')
