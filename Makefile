@@ -2,7 +2,7 @@
 PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: install demo up test test-all test-upstream faults check bench bench-field clean
+.PHONY: install demo up test test-all test-upstream faults check docs bench bench-field clean
 
 install: .venv/installed
 
@@ -31,7 +31,7 @@ test: install
 test-all: .venv/installed-for-ci
 	@$(PYTEST)
 
-.venv/installed-for-ci: .venv/installed requirements-ci.txt
+.venv/installed-for-ci: .venv/installed .venv/installed-for-docs requirements-ci.txt
 	@.venv/bin/python -m pip install --quiet --disable-pip-version-check \
 		-r requirements-ci.txt -c constraints.txt
 	@touch $@
@@ -49,6 +49,15 @@ check: install
 	@ruff format --check .
 	@lint-imports --no-cache --no-logo
 	@mypy
+
+# The pages of docs/ as a site, in dist/docs. What does not fit together is an error.
+docs: .venv/installed-for-docs
+	@python -m sphinx --quiet --fail-on-warning --keep-going docs dist/docs
+
+.venv/installed-for-docs: .venv/installed requirements-docs.txt
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check \
+		-r requirements-docs.txt -c constraints.txt
+	@touch $@
 
 # Beside RQ, other SVG writers, csv + json, pandas and, in an environment of its own, Celery.
 bench: .venv/benched .venv/celery/bin/celery

@@ -1,4 +1,4 @@
-"""Have a task's arguments checked further than by its hints, when it is enqueued."""
+"""Let a task check its arguments beyond its hints, when it is enqueued."""
 
 import inspect
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""`--all`: which jobs a command changes, after a question; each of them, and what became of it."""
+"""Select the jobs that `--all` changes, ask before it, and report what became of each."""
 
 import sys
 from collections import Counter

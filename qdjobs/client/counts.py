@@ -1,4 +1,4 @@
-"""What is counted about jobs, for Python and Lua: in Redis, in the step that it counts.
+"""What is counted about jobs, by the scripts that change them. For Python and Lua.
 
 The hash `metrics` has these fields, whose values are whole numbers:
 

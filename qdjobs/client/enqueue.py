@@ -91,9 +91,9 @@ def enqueue_background_job(
     """Check a call and enqueue it as a job, in one round trip.
 
     `task` is the dotted path of a public function of an allowed module, or the function itself.
-    Keywords that begin with `job_` are job options (README.md lists them; None means the default);
-    all others are passed to the task unchanged. Returns the job. If a job with this `job_id` is
-    already waiting or running, returns that one.
+    Keywords that begin with `job_` are job options (docs/contract.md lists them; None means the
+    default); all others are passed to the task unchanged. Returns the job. If a job with this
+    `job_id` is already waiting or running, returns that one.
 
     A type checker checks the arguments of a function, if there are no options beside them.
 

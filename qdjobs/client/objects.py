@@ -1,4 +1,4 @@
-"""Objects of dataclasses, msgspec.Structs and enums: as plain data, and what became of them."""
+"""Convert dataclasses, Structs and enums to plain data; find what would not arrive unchanged."""
 
 from collections.abc import Iterable
 from dataclasses import fields, is_dataclass

@@ -1,4 +1,4 @@
-"""Check the `job_` options of a job. README.md lists them."""
+"""Check the `job_` options of a job. docs/contract.md lists them."""
 
 import math
 import random

@@ -1,4 +1,4 @@
-"""The transactions of an outbox that are not those of its application."""
+"""Open transactions for an outbox beside those of its application."""
 
 import os
 import threading

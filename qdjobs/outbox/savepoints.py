@@ -1,4 +1,4 @@
-"""Have a savepoint of SQLite belong to a transaction."""
+"""Begin a transaction of SQLite before its first savepoint."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Which sessions an outbox accepts, and the engine behind what it is made of."""
+"""Check the sessions that an outbox accepts, and find its engine."""
 
 from typing import Any
 

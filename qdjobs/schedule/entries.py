@@ -91,7 +91,7 @@ def every(interval: Duration, /, *, overlap: Overlap = 'skip', **options: Unpack
 def cron(
     line: str, /, *, timezone: str = 'UTC', overlap: Overlap = 'skip', **options: Unpack[Options]
 ) -> When:
-    """Return the rule of a cron line, such as '0 3 * * *', on the wall clock of a time zone.
+    """Return the rule of a cron line, such as `0 3 * * *`, on the wall clock of a time zone.
 
     `options` are those of each job. Raises InvalidJobError.
     """

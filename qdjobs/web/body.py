@@ -35,4 +35,5 @@ def read_json_body(largest: int) -> bytes:
 
 
 def json_answer(body: dict[str, Any], status: int = 200) -> Response:
+    """Return a response with plain data as JSON."""
     return Response(to_json(body), status, mimetype='application/json')

@@ -1,4 +1,4 @@
-"""Notice for how long Redis does not answer, or refuses to be written. Lives in the parent."""
+"""Notice for how long Redis does not answer, or refuses writes. Lives in the parent."""
 
 import logging
 import time

@@ -1,4 +1,4 @@
-"""Show outside of Redis that the loop of a worker goes round. Lives in the parent.
+"""Show outside of Redis that a worker's loop still runs. Lives in the parent.
 
 For what restarts a worker that hangs: the file JOB_HEALTH_FILE, whose time a probe compares, and
 systemd's watchdog. It goes on while Redis is away, which a restart would not bring back, and while

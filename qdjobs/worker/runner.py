@@ -1,4 +1,4 @@
-"""Run claimed jobs, and tell the parent how they have ended. Runs in the horse.
+"""Run claimed jobs, and report to the parent how they ended. Runs in the horse.
 
 `Runner` answers the messages of the parent. `Performer` is the RQ worker that RQ's `perform_job`
 needs, for RQ's callbacks and exception handlers and for tools that patch it, such as Sentry's SDK.

@@ -19,7 +19,8 @@ import requests
 from redis import Redis
 
 from qdjobs.server import HOST, free_port
-from tests.support.newcomer import Newcomer, blocks, commands
+from tests.support.documents import blocks, commands
+from tests.support.newcomer import Newcomer
 from tests.support.processes import ROOT
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]

@@ -1,12 +1,16 @@
-"""Somebody who follows a document: types its commands, saves its files, applies its diffs."""
+"""Somebody who follows a document: types its commands, runs its Python, saves its files."""
 
+import json
 import re
 import subprocess
+import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from tests.support.documents import Block, blocks, commands
 
 PATIENCE = 300  # seconds
 
@@ -14,68 +18,81 @@ PATIENCE = 300  # seconds
 _SERVERS = {
     r'python -m qdjobs\.server\b': 'A Valkey listens',
     r'gunicorn\b': 'Listening at',
-    r'flask .*\bjobs worker\b': '*** Listening on',
+    r'flask .*\bjobs worker\b(?!.*--burst)': '*** Listening on',
+    r'python -m examples\.up\b': '*** Listening on',
 }
-
-
-@dataclass(frozen=True)
-class Block:
-    """A fenced block of a document."""
-
-    kind: str
-    body: str
-
-    @property
-    def file(self) -> tuple[str, str]:
-        """The path that a block of Python names in its first line, and what is in that file."""
-        first, _, content = self.body.partition('\n')
-        return first.removeprefix('# '), content
-
-
-def blocks(document: str) -> list[Block]:
-    found = re.findall(r'^```(\w+)\n(.*?)^```$', document, re.DOTALL | re.MULTILINE)
-    return [Block(kind, body) for kind, body in found]
-
-
-def commands(body: str) -> Iterator[tuple[str, str]]:
-    """The commands of a `console` block, each with what it is said to write."""
-    for part in re.split(r'^\$ ', body, flags=re.MULTILINE)[1:]:
-        command, _, output = part.partition('\n')
-        yield command, output
+_PYTHON = Path(__file__).with_name('interpreter.py').read_text()
 
 
 @dataclass
 class Newcomer:
-    """One folder, one environment, and as many terminals as there are servers."""
+    """One folder, one environment, one Python, and as many terminals as there are servers."""
 
     folder: Path
     environment: Mapping[str, str]
     replaced: Mapping[str, str]  # in what is typed, such as ports, which are taken elsewhere
     logs: Path
     _servers: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    _python: subprocess.Popen[str] | None = None
 
     def follow(self, document: str) -> None:
         for block in blocks(document):
-            if block.kind == 'console':
-                for command, output in commands(block.body):
-                    self.type(command, output)
-            elif block.kind == 'diff':
-                self.apply(block.body)
-            elif block.kind == 'python':
-                path, content = block.file
-                (self.folder / path).parent.mkdir(exist_ok=True)
-                (self.folder / path).write_text(content)
+            if 'not run' not in block.notes:
+                self.do(block)
+
+    def do(self, block: Block) -> None:
+        """Do what a block shows."""
+        if 'run with' in block.notes:
+            self.type(f'export {block.notes["run with"]}')
+        if 'run beside' in block.notes:
+            self.type(block.notes['run beside'])
+        if block.kind == 'console':
+            for command, output in commands(block.body):
+                self.type(command, output, 'output not compared' not in block.notes)
+        elif block.kind == 'sh':
+            self.type(block.body)
+        elif block.kind == 'diff':
+            self.apply(block.body)
+        elif block.kind == 'python' and block.file:
+            path, content = block.file
+            (self.folder / path).parent.mkdir(exist_ok=True)
+            (self.folder / path).write_text(content)
+        elif block.kind == 'python':
+            self.run_python(block.body)
 
     def unfollow(self, document: str) -> None:
         """Undo the diffs and the files of a document that has been followed."""
         for block in reversed(blocks(document)):
             if block.kind == 'diff':
                 self.apply(block.body, '--reverse')
-            elif block.kind == 'python':
+            elif block.kind == 'python' and block.file:
                 path = self.folder / block.file[0]
                 path.unlink()
                 with suppress(OSError):  # which others are in
                     path.parent.rmdir()
+
+    def run_python(self, body: str) -> None:
+        """Run a block as the next input of an interpreter, which checks the values it shows."""
+        if self._python is None:
+            self._python = subprocess.Popen(
+                ['bash', '-c', f'{self._shell}exec {sys.executable} -c "$PROGRAM"'],
+                cwd=self.folder,
+                env=dict(self.environment) | {'PROGRAM': _PYTHON},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+        assert self._python.stdin is not None
+        assert self._python.stdout is not None
+        self._python.stdin.write(json.dumps(self.translate(body)) + '\n')
+        self._python.stdin.flush()
+        error = json.loads(self._python.stdout.readline())
+        assert error is None, f'{body}\n{error}'
+
+    def translate(self, text: str) -> str:
+        for old, new in self.replaced.items():
+            text = text.replace(old, new)
+        return text
 
     def apply(self, diff: str, *options: str) -> None:
         command = ['git', 'apply', *options, '-']
@@ -85,16 +102,18 @@ class Newcomer:
             command, cwd=self.folder, env=environment, input=diff.encode(), check=True, timeout=60
         )
 
-    def type(self, command: str, output: str = '') -> None:
+    def type(self, command: str, output: str = '', is_compared: bool = True) -> None:
         """Run a command, and check that it writes what the document says; `…` is anything."""
-        for old, new in self.replaced.items():
-            command = command.replace(old, new)
+        command = self.translate(command)
         for like, ready in _SERVERS.items():
             if re.match(like, command):
                 return self.start(command, ready)
-        done = self.run(command)
-        # Of a job that failed, `flask jobs wait` says so with its exit code too.
-        assert (done.returncode != 0) == ('failed' in output), (command, done.stdout, done.stderr)
+        done = self.run(f'{{ {command}\n}} 2>&1')  # as a terminal shows it
+        if is_compared or '✗' not in output:
+            # Of a job that failed, `flask jobs wait` says so with its exit code too.
+            assert (done.returncode != 0) == ('failed' in output), (command, done.stdout)
+        if not is_compared:
+            return None
         expected = re.escape(output.rstrip()).replace('…', '.*') if output else '.*'
         assert re.fullmatch(expected, done.stdout.rstrip(), re.DOTALL), (output, done.stdout)
         return None
@@ -138,7 +157,9 @@ class Newcomer:
         return self.logs / f'{re.sub(r"[^a-z]+", "-", command)}.log'
 
     def leave(self) -> None:
-        """End all servers, the youngest first."""
+        """End Python and all servers, the youngest first."""
+        if self._python is not None:
+            self._python.communicate(timeout=PATIENCE)
         for command in reversed(list(self._servers)):
             self.stop(command)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.newcomer import blocks
+from tests.support.documents import blocks
 from tests.support.processes import ROOT, Worker
 from tests.support.sentry import receiving
 
@@ -27,7 +27,7 @@ def test_the_factory_reports_a_failed_job(
     settings: pytest.MonkeyPatch, tmp_path: Path, own_worker: Worker, number: int
 ) -> None:
     document = (ROOT / 'docs/tracing.md').read_text()
-    path, factory = [block.file for block in blocks(document) if block.kind == 'python'][number]
+    path, factory = [block.file for block in blocks(document) if block.file][number]
     (tmp_path / path).parent.mkdir()
     (tmp_path / path).write_text(factory)
     (tmp_path / 'shop/tasks.py').write_text(TASKS)

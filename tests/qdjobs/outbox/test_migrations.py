@@ -12,7 +12,7 @@ from sqlalchemy import Engine, MetaData
 from sqlalchemy.orm import Session
 
 from qdjobs.outbox import JobOutbox, outbox_table
-from tests.support.newcomer import blocks
+from tests.support.documents import blocks
 from tests.support.processes import ROOT
 
 

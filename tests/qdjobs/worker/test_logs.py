@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from qdjobs import cancel_job, enqueue_background_job
 from qdjobs.config import environment_config
 from qdjobs.worker.logs import JsonFormatter
-from tests.support.newcomer import Newcomer, blocks, commands
 from tests.support.processes import ROOT, Worker, eventually
 
 RQ = Path(sys.executable).with_name('rq')
@@ -25,7 +24,6 @@ APPS = 'tests.support.log_apps'
 STARTED = 'Job speak started: tests.support.log_tasks.speak()'
 SPOKEN = ['the task speaks', 'the library speaks', 'the thread speaks']
 RAISED = 'exception raised while executing'
-DOCUMENT = (ROOT / 'docs/logging.md').read_text()
 
 
 @pytest.fixture(autouse=True)
@@ -324,24 +322,3 @@ def test_what_a_task_and_its_programs_print_survives_their_process() -> None:
     assert done.stdout == 'printed\nfrom a program\n'
     assert 'complaint' in done.stderr.splitlines()
     assert 'HorseDied: the work horse was killed by SIGKILL' in done.stderr
-
-
-@pytest.mark.slow
-def test_the_page_about_logging_works_as_it_stands(tmp_path: Path, redis_url: str) -> None:
-    reader = Newcomer(tmp_path, reader_environment(redis_url), {}, tmp_path)
-    for block in blocks(DOCUMENT):
-        if block.kind == 'python':
-            path, content = block.file
-            (tmp_path / path).write_text(content)
-            continue
-        assert block.kind == 'console'
-        for command, output in commands(block.body):
-            done = reader.run(f'{command} 2>&1')
-            expected = re.escape(output.strip()).replace('…', '.*')
-            assert re.fullmatch(expected, done.stdout.strip(), re.DOTALL), (command, done.stdout)
-
-
-def reader_environment(redis_url: str) -> dict[str, str]:
-    """Without what the tests set; the commands of this environment come first."""
-    path = f'{Path(sys.executable).parent}:{os.environ["PATH"]}'
-    return {'REDIS_URL': redis_url, 'PATH': path, 'PYTHONPATH': str(ROOT)}
