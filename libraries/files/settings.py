@@ -41,7 +41,7 @@ def read_place(setting: str, env: Mapping[str, str] | None = None) -> Place:
     """What a setting names. Raises ValueError, naming it, for what is neither folder nor URL."""
     text = (os.environ if env is None else env).get(setting) or DEFAULTS[setting]
     if _LIKE_URL.match(text) is None and '://' not in text:
-        return Folder(setting, Path(text).resolve())
+        return _local(setting, Path(text))
     url = _URL.fullmatch(text)
     if url is None or text != text.strip():
         raise ValueError(  # without the text, which may have a password
@@ -50,13 +50,17 @@ def read_place(setting: str, env: Mapping[str, str] | None = None) -> Place:
             'with ./ or /.'
         )
     scheme, rest = url.groups()
-    return _local(setting, rest) if scheme == 'file' else _store(setting, scheme, rest)
+    return _file_url(setting, rest) if scheme == 'file' else _store(setting, scheme, rest)
 
 
-def _local(setting: str, rest: str) -> Folder:
+def _local(setting: str, path: Path) -> Folder:
+    return Folder(setting, path.resolve(), path.absolute())
+
+
+def _file_url(setting: str, rest: str) -> Folder:
     if not rest.startswith('/') or not rest.strip('/'):
         raise ValueError(f'{setting} must name a folder of this machine: file:///path/to/folder.')
-    return Folder(setting, Path(rest).resolve())
+    return _local(setting, Path(rest))
 
 
 @lru_cache(maxsize=8)

@@ -96,7 +96,7 @@ class Store:
         """
         name = self.name_of(name)
         with _scratch(name) as path:
-            with path.open('xb') as file:
+            with path.open('x+b') as file:
                 yield file
                 file.flush()
             self._upload(path, name, patience)
