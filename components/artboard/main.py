@@ -1,14 +1,16 @@
 """The HTTP API for drawings: simple ones in the response, complex ones as jobs."""
 
+import logging
 from typing import Literal
 from uuid import uuid4
 
 import msgspec
 from flask import Blueprint, Response, request, url_for
-from werkzeug.exceptions import NotFound
+from werkzeug.exceptions import NotFound, ServiceUnavailable
 
 from components.artboard.files import send_output
 from libraries.drawing.patterns import Millimetres, PatternName, draw_pattern
+from libraries.files import NoRoomError, require_room
 from libraries.job_manager import (
     InvalidJobError,
     JobNotFoundError,
@@ -21,6 +23,9 @@ from qdjobs.web import json_answer, read_json_body
 DRAW = 'workers.svg_tasks.generate_complex_svg'
 
 LARGEST_BODY = 16 * 1024  # bytes
+ROOM_AFTER = 600  # seconds after which a client may look whether there is room again
+
+log = logging.getLogger(__name__)
 
 # A drawing opened as a page has our origin: it must not run scripts or load anything.
 IMAGE_HEADERS = {
@@ -44,12 +49,16 @@ class DrawingRequest(msgspec.Struct, forbid_unknown_fields=True):
 
 @artboard.post('/create')
 def create() -> Response:
-    """Draw: 200 with the SVG text if simple, 202 with the job's id and address if complex."""
+    """Draw: 200 with the SVG text if simple, 202 with the job's id and address if complex.
+
+    503 if there is no room for complex ones.
+    """
     wanted = _read_body()
     if wanted.complexity == 'simple':
         return json_answer(
             {'svg': draw_pattern(wanted.pattern, wanted.width, wanted.height, wanted.seed)}
         )
+    _require_room()
     job_id = str(uuid4())
     enqueue_background_job(
         DRAW,
@@ -101,6 +110,16 @@ def show_drawing(job_id: str) -> Response:
         raise NotFound('The file of this drawing is gone: request the drawing again.') from None
     answer.headers.update(IMAGE_HEADERS)
     return answer
+
+
+def _require_room() -> None:
+    try:
+        require_room()
+    except NoRoomError as error:
+        log.warning('A drawing is refused: %s', error)
+        # The message is for the operator, not for the client.
+        detail = 'There is no room for more drawings: repeat the request later.'
+        raise ServiceUnavailable(detail, retry_after=ROOM_AFTER) from None
 
 
 def _drawing_job(job_id: str) -> Status:

@@ -11,11 +11,13 @@ from typing import IO
 
 from libraries.files.folder import Folder
 from libraries.files.names import call_digest
+from libraries.files.room import NoRoomError, require_room
 from libraries.files.settings import Place, outputs, read_file_settings, uploads
 from libraries.files.store import StorageError, Store
 
 __all__ = [
     'Folder',
+    'NoRoomError',
     'Place',
     'StorageError',
     'Store',
@@ -25,6 +27,7 @@ __all__ = [
     'output_dir',
     'outputs',
     'read_file_settings',
+    'require_room',
     'upload_copy',
     'upload_dir',
     'uploads',

@@ -15,7 +15,7 @@ from werkzeug.test import TestResponse
 
 from components.artboard.main import DRAW
 from libraries.drawing.patterns import PATTERNS, draw_pattern
-from libraries.files import output_dir
+from libraries.files import output_dir, room, write_output
 from libraries.job_manager import enqueue_background_job, get_job_status
 from qdjobs.config import QUEUES
 from qdjobs.server import free_port
@@ -132,6 +132,24 @@ def test_a_worker_draws_it_under_the_name_of_the_job(
     assert [path.name for path in output_dir().iterdir()] == [f'{shown["job_id"]}.svg']
     drawing = ElementTree.parse(output_dir() / f'{shown["job_id"]}.svg').getroot()
     assert drawing.get('width') == '120mm'
+
+
+def test_without_room_a_drawing_is_refused_and_the_operator_knows_why(
+    client: FlaskClient,
+    connection: Redis,
+    settings: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    settings.setattr(room, '_measured', {})
+    settings.setenv('OUTPUT_MAX_SIZE', '1')
+    write_output('a', bytes(1_000_000))
+    answer = create(client)
+    assert_problem(answer, 503, 'no room for more drawings: repeat the request later')
+    assert answer.headers['Retry-After'] == '600'
+    assert str(output_dir()) not in answer.text
+    assert 'has 1 MB of files, and OUTPUT_MAX_SIZE is 1' in caplog.text
+    assert waiting(connection) == dict.fromkeys(QUEUES, 0)
+    assert create(client, complexity='simple', width=20, height=20).status_code == 200
 
 
 # The drawing itself
