@@ -6,6 +6,7 @@ it in one call, on Linux alone.
 """
 
 import errno
+import logging
 import os
 import stat
 from collections.abc import Iterator
@@ -15,6 +16,8 @@ from pathlib import Path, PurePosixPath
 # Opening a pipe would block without O_NONBLOCK, which says nothing to files and folders.
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
 _NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+
+log = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -75,22 +78,22 @@ def walk(root: Path) -> Iterator[tuple[int, PurePosixPath, 'os.DirEntry[str]']]:
     """All that is beneath a folder, folders before what is in them.
 
     Gives the descriptor of the folder in which it is, its path and its entry, both of use until
-    the next one. Leaves out what disappears meanwhile.
+    the next one. Leaves out what disappears meanwhile, and what it may not read, with a warning.
     """
     folders = [PurePosixPath()]
     while folders:
         above = folders.pop()
-        # The folder has gone, or is something else now.
-        with (
-            suppress(FileNotFoundError, NotADirectoryError, ValueError),
-            folder_of(root, above / '-') as folder,
-            os.scandir(folder) as entries,
-        ):
-            for entry in entries:
-                path = above / entry.name
-                if entry.is_dir(follow_symlinks=False):
-                    folders.append(path)
-                yield folder, path, entry
+        try:
+            with folder_of(root, above / '-') as folder, os.scandir(folder) as entries:
+                for entry in entries:
+                    path = above / entry.name
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(path)
+                    yield folder, path, entry
+        except (FileNotFoundError, NotADirectoryError, ValueError):
+            continue  # it has gone, or is something else now
+        except PermissionError as error:
+            log.warning('Cannot look into %s: %s', root / above, error)
 
 
 def _open(folder: int, part: str, path: PurePosixPath) -> int:

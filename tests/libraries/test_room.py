@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -32,6 +33,24 @@ def test_the_size_is_that_of_all_files_and_of_no_other(tmp_path: Path) -> None:
     (output_dir() / 'sub' / 'link').symlink_to(tmp_path)
     os.mkfifo(output_dir() / 'pipe')
     assert measure(output_dir()) == 110
+
+
+def test_what_may_not_be_read_is_not_measured_and_logged(
+    settings: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """By a web process, for instance, whose worker writes as another user."""
+    write_output('a', 'x' * 10)
+    write_output('closed/b', 'x' * 100)
+    really_open = os.open
+
+    def refuse_one(path: str, *arguments: Any, **more: Any) -> int:
+        if path == 'closed':  # nothing is forbidden to root
+            raise PermissionError(13, 'Permission denied')
+        return really_open(path, *arguments, **more)
+
+    settings.setattr(os, 'open', refuse_one)
+    assert measure(output_dir()) == 10
+    assert f'Cannot look into {output_dir() / "closed"}: ' in caplog.text
 
 
 def test_a_folder_that_is_not_there_has_room() -> None:
