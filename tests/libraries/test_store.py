@@ -1,6 +1,7 @@
 """Files in an object store: the same names, whole or not at all, errors that say no secret."""
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -26,7 +27,7 @@ from libraries.files import (
     uploads,
     write_output,
 )
-from libraries.files.store import BLOCK, MOST_AT_ONCE, PART, Found, Store, connect
+from libraries.files.store import BLOCK, MOST_AT_ONCE, PART, Found, Store, all_or_none, connect
 from qdjobs.server import free_port
 from tests.support.object_store import SECRET, ObjectStore, behind_proxy, moved
 from tests.support.processes import ROOT, eventually
@@ -401,6 +402,30 @@ def test_a_copy_of_an_object_that_is_replaced_meanwhile_is_an_error(
         proxy.hang_when = replace
         with pytest.raises(StorageError, match='in s3://plots/up has changed while'):
             upload_copy('a').__enter__()
+    # A part that had gone on would now warn that its connection is not closed.
+    gc.collect()
+
+
+def test_if_one_part_fails_no_other_goes_on() -> None:
+    ended: list[bool] = []
+
+    async def hang() -> bytes:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append(True)
+        return b''
+
+    async def fail() -> bytes:
+        await asyncio.sleep(0)
+        raise FileNotFoundError('gone')
+
+    async def read() -> None:
+        with pytest.raises(FileNotFoundError, match='gone'):
+            await all_or_none([hang(), fail(), hang()])
+        assert ended == [True, True]
+
+    asyncio.run(read())
 
 
 def test_a_copy_has_few_parts_in_memory(object_store: ObjectStore) -> None:
