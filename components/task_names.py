@@ -24,7 +24,12 @@ NAMES: dict[str, tuple[str, Options]] = {
 
 
 def name_tasks(queue: JobQueue) -> None:
-    """Add the named tasks to `queue`; skip those whose module JOB_TASK_MODULES does not list."""
+    """Add the named tasks to `queue`, and the periodic one.
+
+    Skips those whose module JOB_TASK_MODULES does not list.
+    """
     for name, (path, options) in NAMES.items():
         with suppress(UnknownTaskError):
             queue.add(name, path, **options)
+    with suppress(UnknownTaskError):
+        queue.add('clean_outputs', 'workers.clean_tasks.clean_outputs', every='1h')

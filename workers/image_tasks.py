@@ -91,14 +91,13 @@ def _read(image_path: str) -> tuple[PurePath, bytes]:
     """The path of the file, relative to UPLOAD_DIR, and its content."""
     try:
         name = uploads().name_of(image_path)
-    except ValueError as error:
-        raise PermanentJobError(str(error)) from error
-    try:
         with open_upload(name) as file:
             if file.seek(0, os.SEEK_END) > LARGEST_FILE:
                 raise PermanentJobError(f'{image_path!r} has more than {LARGEST_FILE} bytes')
             file.seek(0)
             return PurePosixPath(name), file.read()
+    except ValueError as error:
+        raise PermanentJobError(str(error)) from error
     except FileNotFoundError as error:
         raise PermanentJobError(
             f'{image_path!r}: there is no such file in {uploads()} (UPLOAD_DIR).'

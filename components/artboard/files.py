@@ -25,7 +25,7 @@ def send_output(name: str, mimetype: str, **options: Any) -> Response:
     """
     place = outputs()
     if isinstance(place, Folder):
-        return send_file(place.find(name), mimetype, **options)
+        return _send_file(place, name, mimetype=mimetype, **options)
     try:
         return _send_object(place, name, mimetype=mimetype, **options)
     except StorageError as error:
@@ -33,6 +33,13 @@ def send_output(name: str, mimetype: str, **options: Any) -> Response:
         # The message is for the operator, not for the client.
         detail = 'The file cannot be read now: repeat the request later.'
         raise ServiceUnavailable(detail, retry_after=RETRY_AFTER) from None
+
+
+def _send_file(folder: Folder, name: str, **options: Any) -> Response:
+    with folder.copy(name) as path:  # which Flask opens once more
+        found = path.stat()
+        # Flask's own tag would contain the path, which has another number each time.
+        return send_file(path, etag=f'{found.st_mtime_ns:x}-{found.st_size:x}', **options)
 
 
 def _send_object(store: Store, name: str, **options: Any) -> Response:

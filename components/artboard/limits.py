@@ -1,16 +1,21 @@
 """Bound what the open API queues: its settings, and what is refused."""
 
+import logging
 import os
 from collections.abc import Mapping
 
 from flask import current_app
 from werkzeug.exceptions import Forbidden, ServiceUnavailable
 
+from libraries.files import NoRoomError, require_room
 from libraries.job_manager import count_waiting_jobs
 from qdjobs.web import has_api_token
 
 MAX_WAITING = 1000  # the default of ARTBOARD_MAX_WAITING
-RETRY_AFTER = 30  # seconds
+RETRY_AFTER = 30  # seconds; jobs go quickly
+ROOM_AFTER = 600  # seconds; old files go every hour
+
+log = logging.getLogger(__name__)
 
 
 def read_limits(env: Mapping[str, str] | None = None) -> tuple[int, bool | None]:
@@ -43,7 +48,7 @@ def require_urgent() -> None:
         )
 
 
-def require_room(queue: str) -> None:
+def require_queue_room(queue: str) -> None:
     """Raise ServiceUnavailable if as many jobs as may wait are in the queue, whatever they do."""
     most, _ = read_limits()
     if count_waiting_jobs(queue) >= most:
@@ -51,3 +56,14 @@ def require_room(queue: str) -> None:
             f'{most} jobs are waiting already: try again in half a minute.',
             retry_after=RETRY_AFTER,
         )
+
+
+def require_disk_room() -> None:
+    """Raise ServiceUnavailable if OUTPUT_DIR is full."""
+    try:
+        require_room()
+    except NoRoomError as error:
+        log.warning('A drawing is refused: %s', error)
+        # The message is for the operator, not for the client.
+        detail = 'There is no room for more drawings: repeat the request later.'
+        raise ServiceUnavailable(detail, retry_after=ROOM_AFTER) from None

@@ -8,7 +8,7 @@ from flask import Blueprint, Response, current_app, request, url_for
 from werkzeug.exceptions import Conflict, NotFound
 
 from components.artboard.files import send_output
-from components.artboard.limits import require_room, require_urgent
+from components.artboard.limits import require_disk_room, require_queue_room, require_urgent
 from libraries.drawing.patterns import Millimetres, PatternName, draw_pattern
 from libraries.job_manager import (
     InvalidJobError,
@@ -52,7 +52,10 @@ class DrawingRequest(msgspec.Struct, forbid_unknown_fields=True):
 
 @artboard.post('/create')
 def create() -> Response:
-    """Draw: 200 with the SVG text if simple, 202 with the job's id and address if complex."""
+    """Draw: 200 with the SVG text if simple, 202 with the job's id and address if complex.
+
+    503 if there is no room for complex ones.
+    """
     wanted = _read_body()
     if wanted.complexity == 'simple':
         return json_answer(
@@ -61,7 +64,8 @@ def create() -> Response:
     if wanted.urgent:
         require_urgent()
     queue = 'high' if wanted.urgent else 'default'
-    require_room(queue)
+    require_queue_room(queue)
+    require_disk_room()
     job_id = str(uuid4())
     enqueue_background_job(
         DRAW,

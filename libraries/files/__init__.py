@@ -11,11 +11,13 @@ from typing import IO
 
 from libraries.files.folder import Folder
 from libraries.files.names import call_digest
+from libraries.files.room import NoRoomError, require_room
 from libraries.files.settings import Place, outputs, read_file_settings, uploads
 from libraries.files.store import StorageError, Store
 
 __all__ = [
     'Folder',
+    'NoRoomError',
     'Place',
     'StorageError',
     'Store',
@@ -23,12 +25,11 @@ __all__ = [
     'open_output',
     'open_upload',
     'output_dir',
-    'output_path',
     'outputs',
     'read_file_settings',
+    'require_room',
     'upload_copy',
     'upload_dir',
-    'upload_path',
     'uploads',
     'write_output',
 ]
@@ -48,9 +49,10 @@ def write_output(name: str, content: str | bytes) -> PurePath:
 def open_output(name: str) -> AbstractContextManager[IO[bytes]]:
     """Open a binary output file that appears under its name when the block ends without error.
 
-    It is a local file until then, with a path, which can seek. If the block raises, the disk is
-    full, an upload fails or the process is killed, an existing file of that name is unchanged.
-    Raises ValueError for a name that cannot be used.
+    It is a local file until then: it can seek, be read, and has a `fileno()`, of which
+    `/dev/fd/<fileno>` is a path. If the block raises, the disk is full, an upload fails or the
+    process is killed, an existing file of that name is unchanged. Raises ValueError for a name that
+    cannot be used.
     """
     return outputs().create(name)
 
@@ -61,9 +63,11 @@ def open_upload(name: str) -> AbstractContextManager[IO[bytes]]:
 
 
 def upload_copy(name: str) -> AbstractContextManager[Path]:
-    """The path of an uploaded file: its own, or that of a copy until the end of the block.
+    """A path of an uploaded file, or of a copy, until the end of the block.
 
-    Raises FileNotFoundError or ValueError.
+    Of a local file it is `/dev/fd/<n>`, since the file under its name may be exchanged: it has no
+    ending, and a child process needs the descriptor (`pass_fds`). Raises FileNotFoundError or
+    ValueError.
     """
     return uploads().copy(name)
 
@@ -76,22 +80,6 @@ def upload_dir() -> Path:
 def output_dir() -> Path:
     """The local folder of the files that tasks write. Raises ValueError if `OUTPUT_DIR` is none."""
     return _folder(outputs()).path
-
-
-def upload_path(name: str) -> Path:
-    """The absolute path of an uploaded file in a local folder.
-
-    Raises ValueError for a name outside `UPLOAD_DIR` or one that cannot be a file's.
-    """
-    return _folder(uploads()).find(name)
-
-
-def output_path(name: str) -> Path:
-    """The absolute path of an output file in a local folder.
-
-    Raises ValueError for a name outside `OUTPUT_DIR` or one that cannot be a file's.
-    """
-    return _folder(outputs()).find(name)
 
 
 def _folder(place: Place) -> Folder:

@@ -1,15 +1,18 @@
-"""Files in a local folder: inside it, links included, and whole or not at all."""
+"""Files in a local folder: beneath it and through no link, and whole or not at all."""
 
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO
 
+from libraries.files.beneath import folder_of, look, new_file, open_file
 from libraries.files.names import name_below, parse_name
 from qdjobs.errors import short_repr
+
+MAX_PATH = os.pathconf('/', 'PC_PATH_MAX') - 1  # bytes
 
 
 @dataclass(frozen=True)
@@ -18,40 +21,41 @@ class Folder:
 
     setting: str
     path: Path  # absolute, its links resolved
+    given: Path  # absolute, as it was written
 
     def __str__(self) -> str:
         return str(self.path)
 
     def name_of(self, name: str) -> str:
-        """The name of a file within the folder, its links resolved.
+        """The name of a file within the folder, in its plainest form.
 
-        Raises ValueError for a name outside the folder or one that cannot be a file's.
+        Raises ValueError for a name outside the folder or one that cannot be a file's, and for
+        one that is now a link, leads through one, or is a folder.
         """
-        return str(self.find(name).relative_to(self.path))
+        path = self._path_of(name)
+        with suppress(OSError):  # which opening the file raises, if it is still so
+            look(self.path, path)
+        return str(path)
 
-    def find(self, name: str) -> Path:
-        """The absolute path of a file. Raises ValueError as `name_of` does."""
-        given = parse_name(name)
-        # An absolute name replaces the folder here; resolve() follows links that may lead outside.
-        try:
-            path = (self.path / given).resolve()
-            if not path.is_relative_to(self.path):
-                path = (self.path / name_below(given, self.setting)).resolve()
-            is_folder = path.is_dir()
-        # The whole path is too long, or links form a loop.
-        except (OSError, RuntimeError) as error:
-            raise ValueError(
-                f'The file name {short_repr(name)} cannot be used: {error}.'
-            ) from error
-        if path == self.path or not path.is_relative_to(self.path):
+    def _path_of(self, name: str) -> PurePosixPath:
+        """The path of a file below the folder, by its name alone."""
+        path = parse_name(name)
+        for folder in (self.path, self.given):
+            if path.is_relative_to(folder):
+                path = path.relative_to(folder)
+        path = name_below(path, self.setting)
+        if path.is_absolute() or not path.parts:
             raise ValueError(f'{name!r} lies outside {self.setting}.')
-        if is_folder:
-            raise ValueError(f'{name!r} is a folder, not a file.')
+        if len(os.fsencode(self.path / path)) > MAX_PATH:
+            raise ValueError(
+                f'The file name {short_repr(name)} is too long: with the path of {self.setting} it '
+                f'has more than {MAX_PATH} bytes.'
+            )
         return path
 
     def result(self, name: str) -> Path:
         """What a task returns that has written a file: its absolute path."""
-        return self.find(name)
+        return self.path / self._path_of(name)
 
     @contextmanager
     def create(self, name: str, patience: float | None = None) -> Iterator[IO[bytes]]:
@@ -59,51 +63,54 @@ class Folder:
 
         A disk is not waited for.
         """
-        target = self.find(name)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        # In the target's folder: a rename is atomic only within one file system.
-        part = target.with_name(f'.{secrets.token_hex(8)}.part')
-        try:
-            with part.open('xb') as file:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(target)
-        except BaseException:
-            part.unlink(missing_ok=True)
-            raise
-        _sync_folder(target.parent)
+        path = PurePosixPath(self.name_of(name))
+        self.path.mkdir(parents=True, exist_ok=True)
+        with folder_of(self.path, path, make=True) as folder:
+            # In the folder of the file: a rename is atomic only within one file system.
+            part = f'.{secrets.token_hex(8)}.part'
+            try:
+                with os.fdopen(new_file(folder, part), 'w+b') as file:
+                    yield file
+                    file.flush()
+                    os.fsync(file.fileno())
+                os.rename(part, path.name, src_dir_fd=folder, dst_dir_fd=folder)
+            except BaseException:
+                with suppress(FileNotFoundError):
+                    os.unlink(part, dir_fd=folder)
+                raise
+            os.fsync(folder)  # makes the rename survive a power failure
 
     @contextmanager
     def open(self, name: str, patience: float | None = None) -> Iterator[IO[bytes]]:
         """Open a file for reading; a disk is not waited for. Raises FileNotFoundError."""
-        with self.copy(name) as path, path.open('rb') as file:
+        try:
+            handle = open_file(self.path, self._path_of(name))
+        except (FileNotFoundError, NotADirectoryError):
+            raise FileNotFoundError(
+                f'There is no file {name!r} in {self} ({self.setting}).'
+            ) from None
+        with os.fdopen(handle, 'rb') as file:
             yield file
 
     @contextmanager
     def copy(self, name: str) -> Iterator[Path]:
-        """The path of a file, which is the file itself. Raises FileNotFoundError."""
-        path = self.find(name)
-        if not path.is_file():  # opening a pipe would block
-            raise FileNotFoundError(f'There is no file {name!r} in {self} ({self.setting}).')
-        yield path
+        """The path of a file that is open: whatever its name is for meanwhile.
+
+        Raises FileNotFoundError.
+        """
+        with self.open(name) as file:
+            yield Path(f'/dev/fd/{file.fileno()}')
 
     def state(self, name: str) -> str:
         """Size and modification time of a file, or 'missing'."""
         try:
-            found = self.find(name).stat()
+            found = look(self.path, self._path_of(name))
         except (FileNotFoundError, NotADirectoryError):
             return 'missing'
         return f'{found.st_size}:{found.st_mtime_ns}'
 
     def remove(self, name: str, patience: float | None = None) -> None:
         """Remove a file, if it is there; a disk is not waited for."""
-        self.find(name).unlink(missing_ok=True)
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)  # makes the rename survive a power failure
-    finally:
-        os.close(handle)
+        path = PurePosixPath(self.name_of(name))
+        with suppress(FileNotFoundError), folder_of(self.path, path) as folder:
+            os.unlink(path.name, dir_fd=folder)

@@ -1,4 +1,4 @@
-"""The settings `UPLOAD_DIR` and `OUTPUT_DIR`: each a local folder or the URL of a store."""
+"""The settings of files: where they are, a local folder or the URL of a store, and their limits."""
 
 import os
 import re
@@ -12,6 +12,11 @@ from libraries.files.store import Store
 Place = Folder | Store
 
 DEFAULTS = {'UPLOAD_DIR': 'uploads', 'OUTPUT_DIR': 'output'}
+LIMITS = {
+    'OUTPUT_MAX_SIZE': 10_000,  # megabytes
+    'DRAWING_KEEP_DAYS': 7,
+    'OUTPUT_KEEP_DAYS': None,  # for ever
+}
 PACKAGES = {
     's3': 's3fs', 's3a': 's3fs', 'gs': 'gcsfs', 'gcs': 'gcsfs', 'abfs': 'adlfs', 'abfss': 'adlfs',
     'az': 'adlfs', 'oss': 'ossfs', 'memory': 'fsspec',
@@ -22,9 +27,11 @@ _LIKE_URL = re.compile(r'[A-Za-z][A-Za-z0-9+.:-]*:')  # also s3:/bucket and simp
 
 
 def read_file_settings(env: Mapping[str, str] | None = None) -> None:
-    """Check both settings. Raises ValueError, naming the variable, for an invalid value."""
+    """Check all settings. Raises ValueError, naming the variable, for an invalid value."""
     for setting in DEFAULTS:
         read_place(setting, env)
+    for setting in LIMITS:
+        read_limit(setting, env)
 
 
 def uploads() -> Place:
@@ -41,7 +48,7 @@ def read_place(setting: str, env: Mapping[str, str] | None = None) -> Place:
     """What a setting names. Raises ValueError, naming it, for what is neither folder nor URL."""
     text = (os.environ if env is None else env).get(setting) or DEFAULTS[setting]
     if _LIKE_URL.match(text) is None and '://' not in text:
-        return Folder(setting, Path(text).resolve())
+        return _local(setting, Path(text))
     url = _URL.fullmatch(text)
     if url is None or text != text.strip():
         raise ValueError(  # without the text, which may have a password
@@ -50,13 +57,27 @@ def read_place(setting: str, env: Mapping[str, str] | None = None) -> Place:
             'with ./ or /.'
         )
     scheme, rest = url.groups()
-    return _local(setting, rest) if scheme == 'file' else _store(setting, scheme, rest)
+    return _file_url(setting, rest) if scheme == 'file' else _store(setting, scheme, rest)
 
 
-def _local(setting: str, rest: str) -> Folder:
+def read_limit(setting: str, env: Mapping[str, str] | None = None) -> int | None:
+    """The number of a setting. Raises ValueError, naming it, for any but whole ones above 0."""
+    text = (os.environ if env is None else env).get(setting)
+    if not text:
+        return LIMITS[setting]
+    if not re.fullmatch('[0-9]{1,9}', text) or int(text) < 1:
+        raise ValueError(f'{setting} must be a whole number from 1 on, not {text!r}.')
+    return int(text)
+
+
+def _local(setting: str, path: Path) -> Folder:
+    return Folder(setting, path.resolve(), path.absolute())
+
+
+def _file_url(setting: str, rest: str) -> Folder:
     if not rest.startswith('/') or not rest.strip('/'):
         raise ValueError(f'{setting} must name a folder of this machine: file:///path/to/folder.')
-    return Folder(setting, Path(rest).resolve())
+    return _local(setting, Path(rest))
 
 
 @lru_cache(maxsize=8)

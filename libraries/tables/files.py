@@ -54,9 +54,9 @@ def convert_upload(
     try:
         with ExitStack() as stack:
             source = _copy_source(stack, name)
-            file = stack.enter_context(_open_source(source))
+            file = stack.enter_context(source.open('rb'))
             output = _open_target(stack, target)
-            reader = _open_reader(source, file, delimiter, encoding)
+            reader = _open_reader(name, source, file, delimiter, encoding)
             size = os.fstat(file.fileno()).st_size
             written = _write(
                 reader,
@@ -79,13 +79,10 @@ def _copy_source(stack: ExitStack, name: str) -> Path:
         raise PermanentJobError(
             f'{short_repr(name)}: there is no such file in {uploads()} (UPLOAD_DIR).'
         ) from error
-
-
-def _open_source(source: Path) -> IO[bytes]:
-    try:
-        return source.open('rb')
     except PermissionError as error:
         raise TableError('the worker may not read it: fix its permissions.') from error
+    except ValueError as error:  # it is a link since its name was checked
+        raise PermanentJobError(str(error)) from error
 
 
 def _open_target(stack: ExitStack, target: str) -> IO[bytes]:
@@ -99,9 +96,9 @@ def _open_target(stack: ExitStack, target: str) -> IO[bytes]:
 
 
 def _open_reader(
-    source: Path, file: IO[bytes], delimiter: str | None, encoding: str | None
+    name: str, source: Path, file: IO[bytes], delimiter: str | None, encoding: str | None
 ) -> Reader:
-    format = _EXTENSIONS.get(source.suffix.lower())
+    format = _EXTENSIONS.get(PurePath(name).suffix.lower())
     if format is None:
         raise TableError(f'its name must end in one of {", ".join(_EXTENSIONS)}.')
     if format == 'parquet':
@@ -119,7 +116,7 @@ def _write(
         schema, frames = _typed_frames(reader)
         write_parquet(output, schema, _call_after_each(frames, after_block))
         output.flush()
-        return count_rows(Path(output.name))
+        return count_rows(Path(f'/dev/fd/{output.fileno()}'))
     if format in ('json', 'ndjson'):
         lines = _call_after_each(_json_lines(reader), after_block)
         return _write_lines(output, lines, as_array=format == 'json')

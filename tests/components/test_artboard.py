@@ -18,7 +18,7 @@ from app import create_app
 from components.artboard.limits import read_limits
 from components.artboard.main import DRAW
 from libraries.drawing.patterns import PATTERNS, draw_pattern
-from libraries.files import output_dir
+from libraries.files import output_dir, room, write_output
 from libraries.job_manager import enqueue_background_job, get_job_status
 from qdjobs.config import QUEUES, environment_config
 from qdjobs.server import free_port
@@ -247,6 +247,24 @@ def test_attempts_are_shown_to_all_and_the_worker_in_development(
     assert shared_worker.name not in client.get(address).text
     settings.setitem(app.config, 'DEBUG', True)
     assert client.get(address).get_json()['worker'] == shared_worker.name
+
+
+def test_without_room_a_drawing_is_refused_and_the_operator_knows_why(
+    client: FlaskClient,
+    connection: Redis,
+    settings: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    settings.setattr(room, '_measured', {})
+    settings.setenv('OUTPUT_MAX_SIZE', '1')
+    write_output('a', bytes(1_000_000))
+    answer = create(client)
+    assert_problem(answer, 503, 'no room for more drawings: repeat the request later')
+    assert answer.headers['Retry-After'] == '600'
+    assert str(output_dir()) not in answer.text
+    assert 'has 1 MB of files, and OUTPUT_MAX_SIZE is 1' in caplog.text
+    assert waiting(connection) == dict.fromkeys(QUEUES, 0)
+    assert create(client, complexity='simple', width=20, height=20).status_code == 200
 
 
 # The drawing itself

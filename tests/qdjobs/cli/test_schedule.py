@@ -22,7 +22,7 @@ TABLE = 'tests.support.periodic_table'
 
 @pytest.fixture(autouse=True)
 def table(settings: pytest.MonkeyPatch) -> None:
-    modules = 'workers,tests.support.periodic_apps,tests.support.tasks'
+    modules = 'workers.check_tasks,tests.support.periodic_apps,tests.support.tasks'
     settings.setenv('JOB_TASK_MODULES', modules)
     settings.setenv('JOB_SCHEDULE', TABLE)
     environment_config.cache_clear()

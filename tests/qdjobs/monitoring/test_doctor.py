@@ -57,8 +57,10 @@ class Report:
 
 @pytest.fixture(autouse=True)
 def tasks(settings: pytest.MonkeyPatch) -> None:
-    """Only sound modules."""
-    settings.setenv('JOB_TASK_MODULES', 'workers,tests.support.progress_tasks')
+    """Only sound modules, and none with a periodic task."""
+    settings.setenv(
+        'JOB_TASK_MODULES', 'workers.svg_tasks,workers.check_tasks,tests.support.progress_tasks'
+    )
     environment_config.cache_clear()
 
 
@@ -236,7 +238,7 @@ def test_suspended_workers(connection: Redis) -> None:
 
 @pytest.fixture
 def scheduled(settings: pytest.MonkeyPatch) -> None:
-    modules = 'workers,tests.support.periodic_apps,tests.support.tasks'
+    modules = 'workers.check_tasks,tests.support.periodic_apps,tests.support.tasks'
     settings.setenv('JOB_TASK_MODULES', modules)
     settings.setenv('JOB_SCHEDULE', 'tests.support.periodic_table')
     environment_config.cache_clear()

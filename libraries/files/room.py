@@ -1,0 +1,74 @@
+"""Whether OUTPUT_DIR has room for what anybody may request: `OUTPUT_MAX_SIZE` says how much."""
+
+import os
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from libraries.files.beneath import walk
+from libraries.files.folder import Folder
+from libraries.files.settings import outputs, read_limit
+
+INTERVAL = 10.0  # seconds between two measurements, at least
+SHARE = 20  # and so many times as long as the last one took
+
+_measured: dict[Path, tuple[int, float]] = {}  # bytes; when to measure again
+_measuring = threading.Lock()
+
+
+class NoRoomError(Exception):
+    """The files in OUTPUT_DIR have `OUTPUT_MAX_SIZE` megabytes or more."""
+
+
+def require_room() -> None:
+    """Raise NoRoomError if OUTPUT_DIR is full. The size of an object store has no limit.
+
+    The size is that of a few seconds ago: a process measures it when it is needed, and not again
+    at once.
+    """
+    place = outputs()
+    most = read_limit('OUTPUT_MAX_SIZE')
+    if not isinstance(place, Folder) or most is None:
+        return
+    used = _size_of(place.path) / 1e6
+    if used >= most:
+        raise NoRoomError(
+            f'OUTPUT_DIR, {place}, has {used:,.0f} MB of files, and OUTPUT_MAX_SIZE is {most:,}: '
+            'remove old files (OUTPUT_KEEP_DAYS does), or set a larger one.'
+        )
+
+
+def _size_of(root: Path) -> int:
+    """The bytes of all files in a folder, as last measured."""
+    if root in _measured and not _is_due(root):
+        return _measured[root][0]
+    # Only the first one has to be waited for.
+    if _measuring.acquire(blocking=root not in _measured):
+        try:
+            if _is_due(root):
+                begun = time.monotonic()
+                size = measure(root)
+                ended = time.monotonic()
+                _measured[root] = size, ended + max(INTERVAL, SHARE * (ended - begun))
+        finally:
+            _measuring.release()
+    return _measured[root][0]
+
+
+def _is_due(root: Path) -> bool:
+    return root not in _measured or time.monotonic() >= _measured[root][1]
+
+
+def measure(root: Path) -> int:
+    """The bytes of all files in a folder, without what links lead to."""
+    size = 0
+    for _, _, entry in walk(root):
+        with suppress(FileNotFoundError):  # it has been removed meanwhile
+            size += _size_of_file(entry)
+    return size
+
+
+def _size_of_file(entry: 'os.DirEntry[str]') -> int:
+    is_file = entry.is_file(follow_symlinks=False)
+    return entry.stat(follow_symlinks=False).st_size if is_file else 0
