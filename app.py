@@ -7,6 +7,7 @@ from components.artboard.page import page
 from components.file_check import check_files
 from components.task_names import name_tasks
 from libraries.files import read_file_settings
+from libraries.limits import read_limits
 from libraries.mail.settings import read_mail_settings
 from qdjobs import JobQueue
 from qdjobs.extension import shown_by_flask
@@ -20,6 +21,7 @@ def create_app() -> Flask:
     with shown_by_flask():
         read_mail_settings()  # here, and not only when a mail is due
         read_file_settings()
+        read_limits()
     app.register_blueprint(artboard)
     app.register_blueprint(page)
     app.register_blueprint(health)
