@@ -106,7 +106,7 @@ def _decode(name: str, content: bytes) -> tuple['Image', str, dict[str, Any]]:
     except UnidentifiedImageError as error:
         raise PermanentJobError(f'{name!r} is none of {", ".join(SUFFIXES)}') from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise PermanentJobError(f'{name!r} has too many pixels (IMAGE_MAX_PIXELS): {error}') from error
+        raise PermanentJobError(f'{name!r} is too large (IMAGE_MAX_PIXELS): {error}') from error
     # MPO is JPEG with more images behind the first, as phones write it.
     kind = 'JPEG' if opened.format == 'MPO' else opened.format
     pixels = opened.width * opened.height
