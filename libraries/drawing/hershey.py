@@ -6,9 +6,9 @@ A scale is millimetres per font unit; capitals are 21 units high.
 import unicodedata
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any
 
-from libraries.drawing.strokes import Point, Polyline
+from libraries.drawing.strokes import Polyline
 
 DEFAULT_FONT = 'futural'
 LINE_UNITS = 32
@@ -21,13 +21,6 @@ _PAIRS = (
     " “\" ”\" „\" ‟\" ″\" ‘' ’' ‚' ‛' ′' ´' ‐- ‑- ‒- –- —- ―- −-"
 )
 _SUBSTITUTES = str.maketrans({pair[0]: pair[1:] for pair in _PAIRS.split()})
-
-
-class Glyph(NamedTuple):
-    """A character: its strokes and its advance in font units, y downwards from the baseline."""
-
-    strokes: tuple[tuple[Point, ...], ...]
-    advance: float
 
 
 def readable(text: str) -> str:
@@ -52,7 +45,7 @@ def check_font(name: str) -> str:
 def text_width(content: str, scale: float, font: str = DEFAULT_FONT) -> float:
     """The advance of a line of text, in millimetres."""
     glyphs = _glyphs(font)
-    return scale * sum(glyphs[character].advance for character in readable(content))
+    return scale * float(sum(glyphs[character].char_width for character in readable(content)))
 
 
 def text_strokes(
@@ -63,18 +56,13 @@ def text_strokes(
     strokes: list[Polyline] = []
     for character in readable(content):
         glyph = glyphs[character]
-        strokes += [[(x + px * scale, y + py * scale) for px, py in s] for s in glyph.strokes]
-        x += glyph.advance * scale
+        left = x - glyph.left_offset * scale
+        strokes += [
+            [(left + px * scale, y + (py - _BASELINE) * scale) for px, py in stroke]
+            for stroke in glyph.strokes
+        ]
+        x += glyph.char_width * scale
     return strokes
-
-
-def text_box(
-    x: float, y: float, content: str, scale: float, font: str = DEFAULT_FONT
-) -> tuple[float, float, float, float]:
-    """Left, top, right and bottom of the strokes; the point x, y if there are none."""
-    points = [point for s in text_strokes(x, y, content, scale, font) for point in s] or [(x, y)]
-    xs, ys = [point[0] for point in points], [point[1] for point in points]
-    return min(xs), min(ys), max(xs), max(ys)
 
 
 def wrap(content: str, width: float, scale: float, font: str = DEFAULT_FONT) -> list[str]:
@@ -141,18 +129,11 @@ def _font_names() -> list[str]:
 
 
 @lru_cache(maxsize=8)
-def _glyphs(name: str) -> Mapping[str, Glyph]:
+def _glyphs(name: str) -> Mapping[str, Any]:
+    """The glyphs of a font by character, in font units, y downwards from above the baseline."""
     from HersheyFonts import HersheyFonts
 
     font = HersheyFonts()
     font.load_default_font(check_font(name))
-    return {
-        character: Glyph(
-            tuple(
-                tuple((float(x - glyph.left_offset), float(y - _BASELINE)) for x, y in stroke)
-                for stroke in glyph.strokes
-            ),
-            float(glyph.char_width),
-        )
-        for character, glyph in font.all_glyphs.items()
-    }
+    glyphs: Mapping[str, Any] = font.all_glyphs
+    return glyphs

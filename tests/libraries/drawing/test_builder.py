@@ -224,12 +224,6 @@ def test_points_may_come_from_a_generator_of_any_length() -> None:
     assert svg.elements[0].endswith(' 9999,4999.5 10000,5000" />')
 
 
-def test_hershey_box_surrounds_the_strokes() -> None:
-    svg = SVGBuilder(100, 100)
-    assert svg.hershey_box(10, 50, 'H', 2) == (18, 8, 46, 50)
-    assert svg.hershey_box(10, 50, ' ') == (10, 50, 10, 50)
-
-
 def test_the_font_can_be_changed() -> None:
     plain = SVGBuilder(10, 10).hershey_text(0, 0, 'a').elements
     script = SVGBuilder(10, 10).set_hershey_font('scripts').hershey_text(0, 0, 'a').elements
