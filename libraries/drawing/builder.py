@@ -30,30 +30,15 @@ class SVGBuilder:
     """
 
     def __init__(self, width: float, height: float, default_styles: Attrs | None = None) -> None:
-        self._width, self._height = width, height
+        self.width, self.height = width, height
         self._size_text = length('width', width), length('height', height)
         if '0' in self._size_text:
             raise ValueError(f'a drawing needs an area, got {width!r} by {height!r} mm')
         self._defaults = dict(default_styles or {})
         attributes(self._defaults)
-        self._elements: list[str] = []
+        self.elements: list[str] = []  # top-level ones; a closed group is one
         self._open_groups: list[tuple[str, list[str]]] = []
         self._font = DEFAULT_FONT
-
-    @property
-    def width(self) -> float:
-        """The width of the page in millimetres, as given."""
-        return self._width
-
-    @property
-    def height(self) -> float:
-        """The height of the page in millimetres, as given."""
-        return self._height
-
-    @property
-    def elements(self) -> list[str]:
-        """The text of each top-level element; a closed group is one element."""
-        return list(self._elements)
 
     def rect(
         self, x: float, y: float, width: float, height: float, attrs: Attrs | None = None
@@ -144,7 +129,7 @@ class SVGBuilder:
             f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}mm" height="{height}mm"'
             f' viewBox="0 0 {width} {height}">'
         )
-        return '\n'.join([DECLARATION, root, *self._elements, '</svg>', ''])
+        return '\n'.join([DECLARATION, root, *self.elements, '</svg>', ''])
 
     def _shape(self, tag: str, attrs: Attrs | None, **geometry: float) -> Self:
         texts = {
@@ -171,4 +156,4 @@ class SVGBuilder:
         return self
 
     def _current(self) -> list[str]:
-        return self._open_groups[-1][1] if self._open_groups else self._elements
+        return self._open_groups[-1][1] if self._open_groups else self.elements
