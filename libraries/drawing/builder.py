@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Self
 
-from libraries.drawing.hershey import DEFAULT_FONT, check_font, text_strokes
+from libraries.drawing.hershey import DEFAULT_FONT, load_font, text_strokes
 from libraries.drawing.text import (
     Attrs,
     Point,
@@ -81,7 +81,8 @@ class SVGBuilder:
 
         Raises ValueError, listing all fonts, for an unknown name.
         """
-        self._font = check_font(name)
+        load_font(name)
+        self._font = name
         return self
 
     def hershey_text(

@@ -4,7 +4,6 @@ A scale is millimetres per font unit; capitals are 21 units high.
 """
 
 import unicodedata
-from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -35,34 +34,18 @@ def unreadable(text: str) -> str:
     return ''.join(c for c in text if '?' in readable(c) and c not in '?¿')
 
 
-def check_font(name: str) -> str:
-    """Return `name`; raises ValueError, listing all fonts, if there is no such font."""
-    if name not in _font_names():
-        raise ValueError(f'no Hershey font {name!r}: use one of {", ".join(_font_names())}')
-    return name
-
-
 def text_width(content: str, scale: float, font: str = DEFAULT_FONT) -> float:
     """The advance of a line of text, in millimetres."""
-    glyphs = _glyphs(font)
-    return scale * float(sum(glyphs[character].char_width for character in readable(content)))
+    glyphs = load_font(font).glyphs_for_text(readable(content))
+    return scale * float(sum(glyph.char_width for glyph in glyphs))
 
 
 def text_strokes(
     x: float, y: float, content: str, scale: float, font: str = DEFAULT_FONT
 ) -> list[Polyline]:
     """The strokes of a line of text in millimetres, its baseline starting at x, y."""
-    glyphs = _glyphs(font)
-    strokes: list[Polyline] = []
-    for character in readable(content):
-        glyph = glyphs[character]
-        left = x - glyph.left_offset * scale
-        strokes += [
-            [(left + px * scale, y + (py - _BASELINE) * scale) for px, py in stroke]
-            for stroke in glyph.strokes
-        ]
-        x += glyph.char_width * scale
-    return strokes
+    strokes = load_font(font).strokes_for_text(readable(content))
+    return [[(x + px * scale, y + (py - _BASELINE) * scale) for px, py in s] for s in strokes]
 
 
 def wrap(content: str, width: float, scale: float, font: str = DEFAULT_FONT) -> list[str]:
@@ -121,19 +104,14 @@ def _ascii(character: str) -> str:
     return '' if unicodedata.category(character) in ('Mn', 'Me', 'Cf') else '?'
 
 
-@lru_cache(maxsize=1)
-def _font_names() -> list[str]:
-    from HersheyFonts import HersheyFonts
-
-    return sorted(HersheyFonts().default_font_names)
-
-
 @lru_cache(maxsize=8)
-def _glyphs(name: str) -> Mapping[str, Any]:
-    """The glyphs of a font by character, in font units, y downwards from above the baseline."""
+def load_font(name: str) -> Any:
+    """The Hershey font; raises ValueError, listing all fonts, if there is no such font."""
     from HersheyFonts import HersheyFonts
 
-    font = HersheyFonts()
-    font.load_default_font(check_font(name))
-    glyphs: Mapping[str, Any] = font.all_glyphs
-    return glyphs
+    font: Any = HersheyFonts()
+    if name not in font.default_font_names:
+        known = ', '.join(sorted(font.default_font_names))
+        raise ValueError(f'no Hershey font {name!r}: use one of {known}')
+    font.load_default_font(name)
+    return font
