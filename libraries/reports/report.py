@@ -27,7 +27,6 @@ from qdjobs.errors import short_repr
 REGULAR, BOLD = 'DejaVuSansCondensed', 'DejaVuSansCondensed-Bold'
 LEFT, BOTTOM, FOOT = 18 * mm, 22 * mm, 12 * mm
 WIDTH, HEIGHT = 174 * mm, 255 * mm  # between the margins
-EMBLEM = 22  # millimetres
 PAD, CAPTION = 6, 18  # what ReportLab leaves on either side in a cell; room below a drawing
 COLOURS = '#1c2430', '#667080', '#c9d1d9', '#f3f5f8', '#2e5c8a'
 INK, GREY, HAIRLINE, ZEBRA, ACCENT = map(HexColor, COLOURS)
@@ -56,6 +55,8 @@ def _build(title: str, story: list[Any], pages: int) -> tuple[bytes, int]:
     """The PDF, whose feet say that it has so many pages, and how many it has."""
 
     def write_foot(canvas: Any, document: Any) -> None:
+        canvas.setStrokeColor(HAIRLINE)  # below the table, with which each page ends
+        canvas.line(LEFT, document.frame._y, LEFT + WIDTH, document.frame._y)
         canvas.setFont(REGULAR, 7.5)
         canvas.setFillColor(GREY)
         canvas.drawString(LEFT, FOOT, title if len(title) < 65 else f'{title[:64]}…')
@@ -94,10 +95,9 @@ def writable(text: str) -> str:
 
 def _head(title: str, day: date) -> list[Any]:
     """Title and date on the left, the emblem on the right."""
-    strokes = pattern_strokes('lissajous', EMBLEM, EMBLEM)
-    emblem = _drawing((strokes, EMBLEM, EMBLEM, ''), EMBLEM * mm, EMBLEM * mm)
+    emblem = _drawing((pattern_strokes('lissajous', 22, 22), 22, 22, ''), 22 * mm, 22 * mm)
     texts = [Paragraph(escape(title), TITLE), Paragraph(f'{day.day} {day:%B} {day.year}', DATE)]
-    widths = [WIDTH - EMBLEM * mm, EMBLEM * mm + 2 * PAD]
+    widths = [WIDTH - 22 * mm, 22 * mm + 2 * PAD]
     head = platypus.Table([[texts, emblem]], widths, style=[('VALIGN', (0, 0), (-1, -1), 'TOP')])
     return [head, platypus.HRFlowable('100%', 1.2, color=ACCENT, spaceBefore=7, spaceAfter=12)]
 
@@ -153,7 +153,6 @@ def _table(columns: Columns, rows: Rows) -> platypus.Table:
         ('VALIGN', (0, 0), (-1, -1), 'TOP'),
         ('TOPPADDING', (0, 0), (-1, -1), 4),
         ('ROWBACKGROUNDS', (0, 1), (-1, -1), [None, ZEBRA]),
-        *(('LINEBELOW', (0, last), (-1, last), 0.6, HAIRLINE) for last in ('splitlast', -1)),
         ('LINEBELOW', (0, 0), (-1, 0), 0.8, INK),
     ]
     return platypus.Table(cells, widths, heights, repeatRows=1, style=style)
