@@ -2,12 +2,13 @@
 
 from flask import Flask
 
-from components.artboard.limits import read_limits
+from components.artboard.limits import read_urgent
 from components.artboard.main import artboard
 from components.artboard.page import page
 from components.file_check import check_files
 from components.task_names import name_tasks
 from libraries.files import read_file_settings
+from libraries.limits import read_limits
 from libraries.mail.settings import read_mail_settings
 from qdjobs import JobQueue
 from qdjobs.extension import shown_by_flask
@@ -22,6 +23,7 @@ def create_app() -> Flask:
         read_mail_settings()  # here, and not only when a mail is due
         read_file_settings()
         read_limits()
+        read_urgent()
     app.register_blueprint(artboard)
     app.register_blueprint(page)
     app.register_blueprint(health)

@@ -39,50 +39,31 @@ def find_faults() -> Iterator[str]:
         yield f'This process cannot write to UPLOAD_DIR: {_line(error, "UPLOAD_DIR")}.'
         return
     try:
-        yield from _compare(name, content, _run(name, content))
-    except _NotRunError as error:
-        yield str(error)
+        yield from _exchange(name, content)
+    except UnknownTaskError as error:
+        yield f'Not checked whether workers share the files: {error}'
     finally:
         _remove(uploads(), name)
         _remove(outputs(), name)
 
 
-class _NotRunError(Exception):
-    """No worker has made the exchange; the message is one sentence."""
-
-
-def _run(name: str, content: str) -> dict[str, Any]:
-    """What a worker has seen. Raises _NotRunError."""
-    try:
-        job = enqueue_background_job(EXCHANGE, name, content, job_queue=QUEUE, job_timeout='10s')
-    except UnknownTaskError as error:
-        raise _NotRunError(f'Not checked whether workers share the files: {error}') from None
+def _exchange(name: str, content: str) -> Iterator[str]:
+    """Have a worker read the file, and write one; yield what is wrong with either."""
+    job = enqueue_background_job(EXCHANGE, name, content, job_queue=QUEUE, job_timeout='10s')
     try:
         status = wait_for_job(job.id, PATIENCE)
     finally:
         if delete_job(job.id) == 'canceled':
             delete_job(job.id)
     if status['error']:
-        raise _NotRunError(f'The job that checks the files has failed: {status["error"]}')
-    if status['status'] != 'finished':
-        raise _NotRunError(
+        yield f'The job that checks the files has failed: {status["error"]}'
+    elif status['status'] != 'finished':
+        yield (
             f'No worker has run {EXCHANGE} within {PATIENCE:g} s: they are busy, or older than '
             'this process. Look again later.'
         )
-    seen: dict[str, Any] = status['result']
-    return seen
-
-
-def _remove(place: Place, name: str) -> None:
-    try:
-        place.remove(name, STORE_PATIENCE)
-    except OSError as error:
-        log.warning('The file %s of the check is left in %s: %s', name, place.setting, error)
-
-
-def _line(error: object, setting: str) -> str:
-    """An error as a part of a sentence that has named the setting."""
-    return ' '.join(str(error).split()).rstrip('.').removeprefix(f'{setting}: ')
+    else:
+        yield from _compare(name, content, status['result'])
 
 
 def _compare(name: str, content: str, seen: dict[str, Any]) -> Iterator[str]:
@@ -117,11 +98,19 @@ def _compare(name: str, content: str, seen: dict[str, Any]) -> Iterator[str]:
         )
 
 
+def _remove(place: Place, name: str) -> None:
+    try:
+        place.remove(name, STORE_PATIENCE)
+    except OSError as error:
+        log.warning('The file %s of the check is left in %s: %s', name, place.setting, error)
+
+
+def _line(error: object, setting: str) -> str:
+    """An error as a part of a sentence that has named the setting."""
+    return ' '.join(str(error).split()).rstrip('.').removeprefix(f'{setting}: ')
+
+
 def _advice(seen: dict[str, Any], place: Place) -> str:
-    if isinstance(place, Store):
-        kind = 'bucket'
-    elif seen['host'] != platform.node():
-        kind = 'bucket (s3://…) or shared folder'
-    else:
-        kind = 'folder'
+    shared = 'folder' if seen['host'] == platform.node() else 'bucket (s3://…) or shared folder'
+    kind = 'bucket' if isinstance(place, Store) else shared
     return f'Set {place.setting} to the same {kind} for both.'

@@ -8,7 +8,7 @@ from typing import TypedDict
 
 from libraries.files import Folder, outputs
 from libraries.files.cleaning import remove_old
-from libraries.files.settings import read_limit
+from libraries.limits import limit
 
 DAY = 86_400  # seconds
 
@@ -53,5 +53,5 @@ def clean_outputs() -> Cleaned:
 
 def _cutoff(now: float, setting: str) -> float:
     """The time before which files are old."""
-    days = read_limit(setting)
-    return 0.0 if days is None else now - days * DAY
+    days = limit(setting)
+    return now - days * DAY if days else 0.0

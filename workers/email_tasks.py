@@ -6,7 +6,6 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError, select_autoescape
 
 from libraries.mail.message import plain_address, write_message
-from libraries.mail.server import deliver
 from libraries.mail.settings import read_mail_settings
 from qdjobs.checks import checked_by
 from qdjobs.errors import PermanentJobError, short_repr
@@ -60,6 +59,8 @@ def email_notification(email: str, subject: str, body: str) -> Sent:
 
 
 def _send(to: str, subject: str, text: str, html: str | None = None) -> Sent:
+    from libraries.mail.server import deliver  # slow to import
+
     settings = read_mail_settings()
     if settings.smtp_url is None:
         raise PermanentJobError('No mail can be sent without a server: set SMTP_URL.')

@@ -10,8 +10,7 @@ import msgspec
 from libraries.drawing.patterns import Millimetres, PatternName, pattern_strokes
 from libraries.drawing.strokes import measure
 from libraries.files import call_digest, write_output
-from libraries.reports.report import Figure, render_report
-from libraries.reports.table import Table
+from libraries.reports import Columns, Figure, Rows
 from qdjobs.errors import PermanentJobError
 from qdjobs.progress import track
 
@@ -55,6 +54,7 @@ class DrawingsParams(TypedDict):
     date: NotRequired[date]
 
 
+Content = tuple[Columns, Rows, Sequence[Figure]]
 PARAMS: dict[str, Any] = {'drawings': DrawingsParams, 'table': TableParams}
 
 
@@ -74,8 +74,8 @@ def generate_report(report_type: ReportType, params: TableParams | DrawingsParam
         raise PermanentJobError(
             f'params do not fit a report of type {report_type!r}: {problem}'
         ) from None
-    table, figures = _BUILDERS[report_type](given)
-    return _write(f'{report_type}-{call_digest(report_type, params)}', given, table, figures)
+    content = _table(given) if report_type == 'table' else _drawings(given)
+    return _write(f'{report_type}-{call_digest(report_type, params)}', given, content)
 
 
 def generate_pdf(user_id: UserId) -> str:
@@ -93,22 +93,21 @@ def generate_pdf(user_id: UserId) -> str:
         'seed': random.randrange(10**6),
     }
     params: DrawingsParams = {'title': f'A drawing for {user_id}', 'drawings': [drawing]}
-    table, figures = _drawings(params)
-    return _write(f'user-{call_digest(user_id)}', params, table, figures)
+    return _write(f'user-{call_digest(user_id)}', params, _drawings(params))
 
 
-def _write(
-    name: str, params: TableParams | DrawingsParams, table: Table, figures: Sequence[Figure]
-) -> str:
+def _write(name: str, params: TableParams | DrawingsParams, content: Content) -> str:
+    from libraries.reports.report import render_report  # slow to import
+
     day = params.get('date', datetime.now(UTC).date())
     try:
-        document = render_report(params['title'], day, table, figures)
+        document = render_report(params['title'], day, *content)
     except ValueError as error:
         raise PermanentJobError(str(error)) from error
     return str(write_output(f'reports/{name}.pdf', document))
 
 
-def _table(params: TableParams) -> tuple[Table, Sequence[Figure]]:
+def _table(params: TableParams) -> Content:
     columns = params['columns']
     for number, row in enumerate(params['rows'], start=1):
         if len(row) != len(columns):
@@ -117,10 +116,10 @@ def _table(params: TableParams) -> tuple[Table, Sequence[Figure]]:
             )
     numeric = [_is_numeric([row[place] for row in params['rows']]) for place in range(len(columns))]
     rows = [['' if cell is None else str(cell) for cell in row] for row in params['rows']]
-    return Table(list(zip(columns, numeric, strict=True)), rows), ()
+    return list(zip(columns, numeric, strict=True)), rows, []
 
 
-def _drawings(params: DrawingsParams) -> tuple[Table, Sequence[Figure]]:
+def _drawings(params: DrawingsParams) -> Content:
     rows, figures = [], []
     for number, drawing in enumerate(track(params['drawings'], message='drawing'), start=1):
         pattern, width, height = drawing['pattern_type'], drawing['width'], drawing['height']
@@ -130,11 +129,8 @@ def _drawings(params: DrawingsParams) -> tuple[Table, Sequence[Figure]]:
         sizes = [f'{width:g}', f'{height:g}', str(seed), str(pen.lifts)]
         lengths = [f'{pen.drawn / 1000:.2f}', f'{pen.travel / 1000:.2f}']
         rows.append([str(number), pattern, *sizes, *lengths])
-        figures.append(Figure(strokes, width, height, f'{number}  {pattern}'))
-    return Table([(heading, heading != 'Pattern') for heading in HEADINGS], rows), figures
-
-
-_BUILDERS: dict[str, Any] = {'drawings': _drawings, 'table': _table}
+        figures.append((strokes, width, height, f'{number}  {pattern}'))
+    return [(heading, heading != 'Pattern') for heading in HEADINGS], rows, figures
 
 
 def _is_numeric(cells: Sequence[Cell]) -> bool:

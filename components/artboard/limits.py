@@ -9,33 +9,29 @@ from werkzeug.exceptions import Forbidden, ServiceUnavailable
 
 from libraries.files import NoRoomError, require_room
 from libraries.job_manager import count_waiting_jobs
+from libraries.limits import limit
 from qdjobs.web import has_api_token
 
-MAX_WAITING = 1000  # the default of ARTBOARD_MAX_WAITING
 RETRY_AFTER = 30  # seconds; jobs go quickly
 ROOM_AFTER = 600  # seconds; old files go every hour
 
 log = logging.getLogger(__name__)
 
 
-def read_limits(env: Mapping[str, str] | None = None) -> tuple[int, bool | None]:
-    """Return how many jobs may wait, and whether anybody's drawing may be urgent; None if unset.
+def read_urgent(env: Mapping[str, str] | None = None) -> bool | None:
+    """Return whether anybody's drawing may be urgent; None if ARTBOARD_URGENT is unset.
 
-    Raises ValueError, naming the variable, for an invalid value.
+    Raises ValueError for an invalid value.
     """
-    env = os.environ if env is None else env
-    most = env.get('ARTBOARD_MAX_WAITING') or str(MAX_WAITING)
-    if not most.isdecimal() or not 1 <= int(most[:10]) <= 1_000_000:
-        raise ValueError(f'ARTBOARD_MAX_WAITING must be 1 to 1000000 jobs, not {most[:20]!r}.')
-    urgent = env.get('ARTBOARD_URGENT') or None
+    urgent = (os.environ if env is None else env).get('ARTBOARD_URGENT') or None
     if urgent not in (None, '0', '1'):
         raise ValueError(f'ARTBOARD_URGENT must be 1 or 0, not {urgent[:20]!r}.')
-    return int(most), None if urgent is None else urgent == '1'
+    return None if urgent is None else urgent == '1'
 
 
 def urgent_for_all() -> bool:
     """Return whether anybody's drawing may be urgent: as the setting says, else in development."""
-    _, urgent = read_limits()
+    urgent = read_urgent()
     return current_app.debug if urgent is None else urgent
 
 
@@ -50,7 +46,7 @@ def require_urgent() -> None:
 
 def require_queue_room(queue: str) -> None:
     """Raise ServiceUnavailable if as many jobs as may wait are in the queue, whatever they do."""
-    most, _ = read_limits()
+    most = limit('ARTBOARD_MAX_WAITING')
     if count_waiting_jobs(queue) >= most:
         raise ServiceUnavailable(
             f'{most} jobs are waiting already: try again in half a minute.',

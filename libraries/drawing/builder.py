@@ -3,19 +3,19 @@
 from collections.abc import Iterable
 from typing import Self
 
-from libraries.drawing.hershey import DEFAULT_FONT, check_font, text_box, text_strokes
+from libraries.drawing.hershey import DEFAULT_FONT, load_font, text_strokes
 from libraries.drawing.text import (
     Attrs,
     Point,
     attributes,
     escape,
-    escape_attribute,
     length,
     number,
     points_text,
 )
 
 DECLARATION = '<?xml version="1.0" encoding="UTF-8" standalone="no"?>'
+SIZES = {'width', 'height', 'r', 'rx', 'ry'}  # which are not negative
 
 
 class SVGBuilder:
@@ -30,72 +30,43 @@ class SVGBuilder:
     """
 
     def __init__(self, width: float, height: float, default_styles: Attrs | None = None) -> None:
-        self._width, self._height = width, height
+        self.width, self.height = width, height
         self._size_text = length('width', width), length('height', height)
         if '0' in self._size_text:
             raise ValueError(f'a drawing needs an area, got {width!r} by {height!r} mm')
         self._defaults = dict(default_styles or {})
         attributes(self._defaults)
-        self._elements: list[str] = []
+        self.elements: list[str] = []  # top-level ones; a closed group is one
         self._open_groups: list[tuple[str, list[str]]] = []
         self._font = DEFAULT_FONT
-
-    @property
-    def width(self) -> float:
-        """The width of the page in millimetres, as given."""
-        return self._width
-
-    @property
-    def height(self) -> float:
-        """The height of the page in millimetres, as given."""
-        return self._height
-
-    @property
-    def elements(self) -> list[str]:
-        """The text of each top-level element; a closed group is one element."""
-        return list(self._elements)
 
     def rect(
         self, x: float, y: float, width: float, height: float, attrs: Attrs | None = None
     ) -> Self:
         """Add a rectangle with its upper left corner at x, y."""
-        geometry = {
-            'x': number(x),
-            'y': number(y),
-            'width': length('width', width),
-            'height': length('height', height),
-        }
-        return self._shape('rect', geometry, attrs)
+        return self._shape('rect', attrs, x=x, y=y, width=width, height=height)
 
     def line(self, x1: float, y1: float, x2: float, y2: float, attrs: Attrs | None = None) -> Self:
         """Add a straight line between two points."""
-        geometry = {'x1': number(x1), 'y1': number(y1), 'x2': number(x2), 'y2': number(y2)}
-        return self._shape('line', geometry, attrs)
+        return self._shape('line', attrs, x1=x1, y1=y1, x2=x2, y2=y2)
 
     def circle(self, cx: float, cy: float, r: float, attrs: Attrs | None = None) -> Self:
         """Add a circle centred on cx, cy."""
-        geometry = {'cx': number(cx), 'cy': number(cy), 'r': length('r', r)}
-        return self._shape('circle', geometry, attrs)
+        return self._shape('circle', attrs, cx=cx, cy=cy, r=r)
 
     def ellipse(
         self, cx: float, cy: float, rx: float, ry: float, attrs: Attrs | None = None
     ) -> Self:
         """Add an ellipse centred on cx, cy."""
-        geometry = {
-            'cx': number(cx),
-            'cy': number(cy),
-            'rx': length('rx', rx),
-            'ry': length('ry', ry),
-        }
-        return self._shape('ellipse', geometry, attrs)
+        return self._shape('ellipse', attrs, cx=cx, cy=cy, rx=rx, ry=ry)
 
     def polyline(self, points: Iterable[Point], attrs: Attrs | None = None) -> Self:
         """Add a line through (x, y) pairs; fast enough for millions of points."""
-        return self._shape('polyline', {'points': points_text(points)}, attrs)
+        return self._add(f'{self._opening("polyline", {"points": points_text(points)}, attrs)} />')
 
     def path(self, d: str, attrs: Attrs | None = None) -> Self:
         """Add a path; `d` is SVG path data, escaped but not checked."""
-        return self._shape('path', {'d': escape_attribute(d)}, attrs)
+        return self._add(f'{self._opening("path", {"d": escape(d)}, attrs)} />')
 
     def text(self, x: float, y: float, content: str, attrs: Attrs | None = None) -> Self:
         """Add text in a font of the viewer, its baseline starting at x, y.
@@ -110,7 +81,8 @@ class SVGBuilder:
 
         Raises ValueError, listing all fonts, for an unknown name.
         """
-        self._font = check_font(name)
+        load_font(name)
+        self._font = name
         return self
 
     def hershey_text(
@@ -126,12 +98,6 @@ class SVGBuilder:
         d = ' '.join('M' + points_text(stroke) for stroke in strokes)
         styles = {'fill': 'none'} if self._has_stroke() else {'fill': 'none', 'stroke': 'black'}
         return self.path(d, {**styles, **(attrs or {})})
-
-    def hershey_box(
-        self, x: float, y: float, content: str, scale: float = 1.0
-    ) -> tuple[float, float, float, float]:
-        """Left, top, right and bottom of what hershey_text would draw, without the pen width."""
-        return text_box(x, y, content, scale, self._font)
 
     def title(self, content: str) -> Self:
         """Set the title of the drawing, or of the open group."""
@@ -164,10 +130,14 @@ class SVGBuilder:
             f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}mm" height="{height}mm"'
             f' viewBox="0 0 {width} {height}">'
         )
-        return '\n'.join([DECLARATION, root, *self._elements, '</svg>', ''])
+        return '\n'.join([DECLARATION, root, *self.elements, '</svg>', ''])
 
-    def _shape(self, tag: str, geometry: dict[str, str], attrs: Attrs | None) -> Self:
-        return self._add(f'{self._opening(tag, geometry, attrs)} />')
+    def _shape(self, tag: str, attrs: Attrs | None, **geometry: float) -> Self:
+        texts = {
+            name: length(name, value) if name in SIZES else number(value)
+            for name, value in geometry.items()
+        }
+        return self._add(f'{self._opening(tag, texts, attrs)} />')
 
     def _opening(self, tag: str, geometry: dict[str, str], attrs: Attrs | None) -> str:
         styles = {**self._defaults, **(attrs or {})}
@@ -187,4 +157,4 @@ class SVGBuilder:
         return self
 
     def _current(self) -> list[str]:
-        return self._open_groups[-1][1] if self._open_groups else self._elements
+        return self._open_groups[-1][1] if self._open_groups else self.elements

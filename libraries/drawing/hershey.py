@@ -4,11 +4,10 @@ A scale is millimetres per font unit; capitals are 21 units high.
 """
 
 import unicodedata
-from collections.abc import Mapping
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any
 
-from libraries.drawing.strokes import Point, Polyline
+from libraries.drawing.strokes import Polyline
 
 DEFAULT_FONT = 'futural'
 LINE_UNITS = 32
@@ -23,13 +22,6 @@ _PAIRS = (
 _SUBSTITUTES = str.maketrans({pair[0]: pair[1:] for pair in _PAIRS.split()})
 
 
-class Glyph(NamedTuple):
-    """A character: its strokes and its advance in font units, y downwards from the baseline."""
-
-    strokes: tuple[tuple[Point, ...], ...]
-    advance: float
-
-
 def readable(text: str) -> str:
     """`text` in printable ASCII: without accents, with substitutes, and `?` for the rest."""
     # Also before NFKD, which would decompose the acute accent and the micro sign.
@@ -42,39 +34,18 @@ def unreadable(text: str) -> str:
     return ''.join(c for c in text if '?' in readable(c) and c not in '?¿')
 
 
-def check_font(name: str) -> str:
-    """Return `name`; raises ValueError, listing all fonts, if there is no such font."""
-    if name not in _font_names():
-        raise ValueError(f'no Hershey font {name!r}: use one of {", ".join(_font_names())}')
-    return name
-
-
 def text_width(content: str, scale: float, font: str = DEFAULT_FONT) -> float:
     """The advance of a line of text, in millimetres."""
-    glyphs = _glyphs(font)
-    return scale * sum(glyphs[character].advance for character in readable(content))
+    glyphs = load_font(font).glyphs_for_text(readable(content))
+    return scale * float(sum(glyph.char_width for glyph in glyphs))
 
 
 def text_strokes(
     x: float, y: float, content: str, scale: float, font: str = DEFAULT_FONT
 ) -> list[Polyline]:
     """The strokes of a line of text in millimetres, its baseline starting at x, y."""
-    glyphs = _glyphs(font)
-    strokes: list[Polyline] = []
-    for character in readable(content):
-        glyph = glyphs[character]
-        strokes += [[(x + px * scale, y + py * scale) for px, py in s] for s in glyph.strokes]
-        x += glyph.advance * scale
-    return strokes
-
-
-def text_box(
-    x: float, y: float, content: str, scale: float, font: str = DEFAULT_FONT
-) -> tuple[float, float, float, float]:
-    """Left, top, right and bottom of the strokes; the point x, y if there are none."""
-    points = [point for s in text_strokes(x, y, content, scale, font) for point in s] or [(x, y)]
-    xs, ys = [point[0] for point in points], [point[1] for point in points]
-    return min(xs), min(ys), max(xs), max(ys)
+    strokes = load_font(font).strokes_for_text(readable(content))
+    return [[(x + px * scale, y + (py - _BASELINE) * scale) for px, py in s] for s in strokes]
 
 
 def wrap(content: str, width: float, scale: float, font: str = DEFAULT_FONT) -> list[str]:
@@ -133,26 +104,14 @@ def _ascii(character: str) -> str:
     return '' if unicodedata.category(character) in ('Mn', 'Me', 'Cf') else '?'
 
 
-@lru_cache(maxsize=1)
-def _font_names() -> list[str]:
-    from HersheyFonts import HersheyFonts
-
-    return sorted(HersheyFonts().default_font_names)
-
-
 @lru_cache(maxsize=8)
-def _glyphs(name: str) -> Mapping[str, Glyph]:
+def load_font(name: str) -> Any:
+    """The Hershey font; raises ValueError, listing all fonts, if there is no such font."""
     from HersheyFonts import HersheyFonts
 
-    font = HersheyFonts()
-    font.load_default_font(check_font(name))
-    return {
-        character: Glyph(
-            tuple(
-                tuple((float(x - glyph.left_offset), float(y - _BASELINE)) for x, y in stroke)
-                for stroke in glyph.strokes
-            ),
-            float(glyph.char_width),
-        )
-        for character, glyph in font.all_glyphs.items()
-    }
+    font: Any = HersheyFonts()
+    if name not in font.default_font_names:
+        known = ', '.join(sorted(font.default_font_names))
+        raise ValueError(f'no Hershey font {name!r}: use one of {known}')
+    font.load_default_font(name)
+    return font

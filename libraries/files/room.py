@@ -8,7 +8,8 @@ from pathlib import Path
 
 from libraries.files.beneath import walk
 from libraries.files.folder import Folder
-from libraries.files.settings import outputs, read_limit
+from libraries.files.settings import outputs
+from libraries.limits import limit
 
 INTERVAL = 10.0  # seconds between two measurements, at least
 SHARE = 20  # and so many times as long as the last one took
@@ -28,8 +29,8 @@ def require_room() -> None:
     at once.
     """
     place = outputs()
-    most = read_limit('OUTPUT_MAX_SIZE')
-    if not isinstance(place, Folder) or most is None:
+    most = limit('OUTPUT_MAX_SIZE')
+    if not isinstance(place, Folder):
         return
     used = _size_of(place.path) / 1e6
     if used >= most:

@@ -12,11 +12,6 @@ from libraries.files.store import Store
 Place = Folder | Store
 
 DEFAULTS = {'UPLOAD_DIR': 'uploads', 'OUTPUT_DIR': 'output'}
-LIMITS = {
-    'OUTPUT_MAX_SIZE': 10_000,  # megabytes
-    'DRAWING_KEEP_DAYS': 7,
-    'OUTPUT_KEEP_DAYS': None,  # for ever
-}
 PACKAGES = {
     's3': 's3fs', 's3a': 's3fs', 'gs': 'gcsfs', 'gcs': 'gcsfs', 'abfs': 'adlfs', 'abfss': 'adlfs',
     'az': 'adlfs', 'oss': 'ossfs', 'memory': 'fsspec',
@@ -30,8 +25,6 @@ def read_file_settings(env: Mapping[str, str] | None = None) -> None:
     """Check all settings. Raises ValueError, naming the variable, for an invalid value."""
     for setting in DEFAULTS:
         read_place(setting, env)
-    for setting in LIMITS:
-        read_limit(setting, env)
 
 
 def uploads() -> Place:
@@ -58,16 +51,6 @@ def read_place(setting: str, env: Mapping[str, str] | None = None) -> Place:
         )
     scheme, rest = url.groups()
     return _file_url(setting, rest) if scheme == 'file' else _store(setting, scheme, rest)
-
-
-def read_limit(setting: str, env: Mapping[str, str] | None = None) -> int | None:
-    """The number of a setting. Raises ValueError, naming it, for any but whole ones above 0."""
-    text = (os.environ if env is None else env).get(setting)
-    if not text:
-        return LIMITS[setting]
-    if not re.fullmatch('[0-9]{1,9}', text) or int(text) < 1:
-        raise ValueError(f'{setting} must be a whole number from 1 on, not {text!r}.')
-    return int(text)
 
 
 def _local(setting: str, path: Path) -> Folder:

@@ -1,18 +1,16 @@
 """Check addresses and write mail messages that any SMTP server accepts."""
 
 import hashlib
-import re
 import unicodedata
 from datetime import UTC, datetime
 from email.header import Header
 from email.message import EmailMessage
-from email.utils import make_msgid
+from email.utils import formataddr, make_msgid
 
 from qdjobs.errors import short_repr
 
 _CONTROLS = {'Cc', 'Cs'}  # control characters; lone surrogates, which cannot be encoded
 _LINE_ENDS = {'Zl', 'Zp'}
-_PLAIN_NAME = re.compile(r'[A-Za-z0-9]{1,20}( [A-Za-z0-9]{1,20}){,2}')
 _SHORT = 60  # characters of a subject that fit on one header line
 
 
@@ -55,6 +53,8 @@ def read_sender(text: str) -> tuple[str, str]:
         raise ValueError(f'{short_repr(text)} is not of the form Plotter <plotter@example.com>.')
     name = name.strip().removeprefix('"').removesuffix('"')
     _reject_characters(name, 'A name', _CONTROLS | _LINE_ENDS)
+    if '=?' in name:
+        raise ValueError('A name must not contain =?, with which an encoded word begins.')
     return name, plain_address(rest[:-1])
 
 
@@ -77,7 +77,7 @@ def write_message(
     from email.policy import SMTP
 
     message = EmailMessage(SMTP.clone(cte_type='7bit'))
-    message.set_raw('From', _from_header(*sender))
+    message.set_raw('From', formataddr(sender))
     message['To'] = recipient
     message.set_raw('Subject', _subject_header(subject))
     message['Date'] = datetime.now(UTC)
@@ -89,12 +89,6 @@ def write_message(
     return message
 
 
-def _from_header(name: str, address: str) -> str:
-    if _PLAIN_NAME.fullmatch(name):
-        return f'{name} <{address}>'
-    return f'{_encoded(name, "From")}\n <{address}>' if name else address
-
-
 def _subject_header(subject: str) -> str:
     _reject_characters(subject, 'The subject', _CONTROLS | _LINE_ENDS)
     if not subject.strip():
@@ -102,12 +96,8 @@ def _subject_header(subject: str) -> str:
     plain = subject.isascii() and len(subject) <= _SHORT and '=?' not in subject
     if plain and subject == ' '.join(subject.split()):
         return subject
-    return _encoded(subject, 'Subject')
-
-
-def _encoded(text: str, header: str) -> str:
     # EmailMessage's own folding of long or non-ASCII text drops and adds spaces.
-    return Header(text, 'utf-8', header_name=header).encode()
+    return Header(subject, 'utf-8', header_name='Subject').encode()
 
 
 def _message_id(job_id: str | None, sender: str, *content: str) -> str:

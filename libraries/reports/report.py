@@ -1,140 +1,169 @@
-"""Render a report on A4 pages: a title, a date, drawings as vectors and a table."""
+"""Lay out a report on A4 pages: a title, a date, drawings as vectors and a table."""
 
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Iterator, Sequence
 from datetime import date
+from functools import cache
 from io import BytesIO
-from itertools import pairwise
-from math import ceil, dist
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any
+from xml.sax.saxutils import escape
+
+from reportlab import platypus, rl_config
+from reportlab.graphics import shapes
+from reportlab.lib.colors import HexColor
+from reportlab.lib.enums import TA_RIGHT
+from reportlab.lib.pagesizes import A4
+from reportlab.lib.styles import ParagraphStyle
+from reportlab.lib.units import mm
+from reportlab.pdfbase.pdfmetrics import registerFont, stringWidth
+from reportlab.pdfbase.ttfonts import TTFont
+from reportlab.platypus import Paragraph
 
 from libraries.drawing.patterns import pattern_strokes
-from libraries.drawing.strokes import Polyline
-from libraries.reports.page import (
-    ACCENT,
-    BOTTOM,
-    GREY,
-    HAIRLINE,
-    INK,
-    LEFT,
-    MM,
-    PAGE,
-    RIGHT,
-    SMALL,
-    TITLE,
-    TOP,
-    WIDTH,
-    rule,
-    write,
-)
-from libraries.reports.table import Grid, Table
-from libraries.reports.text import BOLD, text_width, use_fonts, wrap, writable
+from libraries.reports import Columns, Figure, Rows
+from qdjobs.errors import short_repr
 
-EMBLEM = 22  # millimetres
-GUTTER = 10.0  # points between drawings
-FINEST = 0.25  # points: nearer points of a stroke look the same
+REGULAR, BOLD = 'DejaVuSansCondensed', 'DejaVuSansCondensed-Bold'
+LEFT, BOTTOM, FOOT = 18 * mm, 22 * mm, 12 * mm
+WIDTH, HEIGHT = 174 * mm, 255 * mm  # between the margins
+PAD, CAPTION = 6, 18  # what ReportLab leaves on either side in a cell; room below a drawing
+COLOURS = '#1c2430', '#667080', '#c9d1d9', '#f3f5f8', '#2e5c8a'
+INK, GREY, HAIRLINE, ZEBRA, ACCENT = map(HexColor, COLOURS)
+PEN = {'strokeColor': ACCENT, 'fillColor': None, 'strokeLineCap': 1, 'strokeLineJoin': 1}
+TITLE = ParagraphStyle('title', fontName=BOLD, fontSize=20, leading=24, spaceAfter=9, textColor=INK)
+DATE = ParagraphStyle('date', fontName=REGULAR, fontSize=10, leading=12, textColor=GREY)
+TEXT = ParagraphStyle('text', fontName=REGULAR, fontSize=8.5, leading=11, textColor=INK)
+NUMBER = ParagraphStyle('number', TEXT, alignment=TA_RIGHT)
 
 
-class Figure(NamedTuple):
-    """A drawing with its caption; strokes, width and height are in millimetres."""
-
-    strokes: Sequence[Polyline]
-    width: float
-    height: float
-    caption: str
-
-
-def render_report(title: str, day: date, table: Table, figures: Sequence[Figure] = ()) -> bytes:
+def render_report(
+    title: str, day: date, columns: Columns, rows: Rows, figures: Sequence[Figure] = ()
+) -> bytes:
     """Render the PDF; the same arguments give the same bytes.
 
     Raises ValueError for characters that the font lacks, and for a row taller than a page.
     """
-    from reportlab import rl_config
-    from reportlab.pdfgen.canvas import Canvas
-
     rl_config.useA85 = 0  # binary streams: 20 % smaller
-    use_fonts()
     title = writable(title)
-    grid = Grid(table)
-    file = BytesIO()
+    story = [*_head(title, day), *_drawings(figures), _table(columns, rows)]
+    content, pages = _build(title, story, pages=1)
+    return content if pages == 1 else _build(title, story, pages)[0]
+
+
+def _build(title: str, story: list[Any], pages: int) -> tuple[bytes, int]:
+    """The PDF, whose feet say that it has so many pages, and how many it has."""
+
+    def write_foot(canvas: Any, document: Any) -> None:
+        canvas.setStrokeColor(HAIRLINE)  # below the table, with which each page ends
+        canvas.line(LEFT, document.frame._y, LEFT + WIDTH, document.frame._y)
+        canvas.setFont(REGULAR, 7.5)
+        canvas.setFillColor(GREY)
+        canvas.drawString(LEFT, FOOT, title if len(title) < 65 else f'{title[:64]}…')
+        canvas.drawRightString(LEFT + WIDTH, FOOT, f'Page {document.page} of {pages}')
+
+    frame = platypus.Frame(LEFT, BOTTOM, WIDTH, HEIGHT, 0, 0, 0, 0)
     # invariant: no time stamp and no random id in the file.
-    canvas = Canvas(file, pagesize=PAGE, invariant=1, pageCompression=1, lang='en')
-    canvas.setTitle(title)
-    canvas.setAuthor('')
-    canvas.setSubject('')
-    canvas.setCreator('')
-    below = _draw_head(canvas, title, day)
-    if figures:
-        below = _draw_figures(canvas, figures, below)
-    pages = list(grid.pages(below - BOTTOM, TOP - BOTTOM))
-    for number, rows in enumerate(pages, start=1):
-        if number > 1:
-            canvas.showPage()
-            below = TOP
-        grid.draw(canvas, rows, below)
-        write(canvas, RIGHT, 12 * MM, f'Page {number} of {len(pages)}', SMALL, GREY, right=True)
-        short = wrap(title, WIDTH * 0.8, SMALL)
-        write(canvas, LEFT, 12 * MM, short[0] + ('…' if short[1:] else ''), SMALL, GREY)
-    canvas.save()
-    return file.getvalue()
+    about = {'title': title, 'author': '', 'subject': '', 'creator': '', 'lang': 'en'}
+    document = platypus.BaseDocTemplate(file := BytesIO(), pagesize=A4, invariant=1, **about)
+    document.addPageTemplates(platypus.PageTemplate(frames=[frame], onPageEnd=write_foot))
+    document.build(list(story))
+    return file.getvalue(), document.page
 
 
-def _draw_head(canvas: Any, title: str, day: date) -> float:
-    """Draw title, date and emblem; return the y below them."""
-    emblem = Figure(pattern_strokes('lissajous', EMBLEM, EMBLEM), EMBLEM, EMBLEM, '')
-    _draw_strokes(canvas, emblem, RIGHT - EMBLEM * MM, TOP, MM)
-    y = TOP - TITLE
-    for line in wrap(title, WIDTH - (EMBLEM + 8) * MM, TITLE, BOLD):
-        write(canvas, LEFT, y, line, TITLE, INK, BOLD)
-        y -= TITLE * 1.2
-    write(canvas, LEFT, y, f'{day.day} {day:%B} {day.year}', 10, GREY)
-    y = min(y, TOP - EMBLEM * MM) - 10
-    rule(canvas, y, ACCENT, 1.2)
-    return y - 14
+@cache
+def use_fonts() -> frozenset[int]:
+    """Register both faces with ReportLab, once; return the code points that both have."""
+    folder = Path(__file__).with_name('fonts')
+    fonts: list[Any] = [TTFont(name, folder / f'{name}.ttf') for name in (REGULAR, BOLD)]
+    for font in fonts:
+        registerFont(font)
+    return frozenset(fonts[0].face.charToGlyph) & frozenset(fonts[1].face.charToGlyph)
 
 
-def _draw_figures(canvas: Any, figures: Sequence[Figure], top: float) -> float:
-    """Draw the drawings in rows, each in a frame above its caption; return the y below them."""
+def writable(text: str) -> str:
+    """The text in NFC, on one line; raises ValueError, naming them, for what the font lacks."""
+    line = ' '.join(unicodedata.normalize('NFC', text).split())
+    if lacking := sorted({letter for letter in line if ord(letter) not in use_fonts()}):
+        named = ', '.join(f'{short_repr(letter)} (U+{ord(letter):04X})' for letter in lacking[:5])
+        raise ValueError(
+            f'{short_repr(text)} cannot be written: the font has no {named}. It has Latin, '
+            'Greek, Cyrillic, Armenian and Georgian letters and the usual signs.'
+        )
+    return line
+
+
+def _head(title: str, day: date) -> list[Any]:
+    """Title and date on the left, the emblem on the right."""
+    emblem = _drawing((pattern_strokes('lissajous', 22, 22), 22, 22, ''), 22 * mm, 22 * mm)
+    texts = [Paragraph(escape(title), TITLE), Paragraph(f'{day.day} {day:%B} {day.year}', DATE)]
+    widths = [WIDTH - 22 * mm, 22 * mm + 2 * PAD]
+    head = platypus.Table([[texts, emblem]], widths, style=[('VALIGN', (0, 0), (-1, -1), 'TOP')])
+    return [head, platypus.HRFlowable('100%', 1.2, color=ACCENT, spaceBefore=7, spaceAfter=12)]
+
+
+def _drawings(figures: Sequence[Figure]) -> Iterator[platypus.Table]:
+    """The drawings in rows, each above its caption."""
     across = min(len(figures), 4) if len(figures) <= 8 else 6
-    room = (WIDTH - (across - 1) * GUTTER) / across
-    # One drawing leaves room for the table; many fit on the page together.
-    tallest = min(170 * MM, room * 1.42, (TOP - BOTTOM - 130) / ceil(len(figures) / across) - 24)
-    for start in range(0, len(figures), across):
-        line = figures[start : start + across]
-        scales = [min(room / figure.width, tallest / figure.height) for figure in line]
-        height = max(f.height * scale for f, scale in zip(line, scales, strict=True))
-        for place, (figure, scale) in enumerate(zip(line, scales, strict=True)):
-            slot = LEFT + place * (room + GUTTER)
-            left = slot + (room - figure.width * scale) / 2
-            canvas.setStrokeColor(HAIRLINE)
-            canvas.setLineWidth(0.6)
-            upper = top - (height - figure.height * scale) / 2
-            canvas.rect(left, upper, figure.width * scale, -figure.height * scale)
-            _draw_strokes(canvas, figure, left, upper, scale)
-            x = slot + (room - text_width(figure.caption, SMALL)) / 2
-            write(canvas, x, top - height - 11, writable(figure.caption), SMALL, GREY)
-        top -= height + 24
-    return top - 2
+    lines = [figures[start : start + across] for start in range(0, len(figures), across or 1)]
+    for line in lines:
+        room = (WIDTH + 2 * PAD) / across - 2 * PAD
+        # One drawing leaves room for the table; many fit on the page together.
+        tallest = min(170 * mm, room * 1.42, (HEIGHT - 130) / len(lines) - CAPTION - 6)
+        height = max(min(tallest, high * room / wide) for _, wide, high, _ in line)
+        cells = [_drawing(figure, room, height, CAPTION) for figure in line]
+        yield platypus.Table([cells + [''] * (across - len(line))], room + 2 * PAD)
 
 
-def _draw_strokes(canvas: Any, figure: Figure, left: float, top: float, scale: float) -> None:
-    canvas.setStrokeColor(ACCENT)
-    canvas.setLineCap(1)
-    canvas.setLineJoin(1)
+def _drawing(figure: Figure, width: float, height: float, below: float = 0) -> shapes.Drawing:
+    """A drawing in the middle of a box; if it has a caption, in a frame and above that."""
+    strokes, wide, high, caption = figure
+    scale = min(width / wide, height / high)
+    left, top = (width - wide * scale) / 2, below + (height + high * scale) / 2
+    drawing = shapes.Drawing(width, below + height)
+    if caption:
+        frame = {'strokeColor': HAIRLINE, 'strokeWidth': 0.6, 'fillColor': None}
+        drawing.add(shapes.Rect(left, top, wide * scale, -high * scale, **frame))
+        text = {'fontName': REGULAR, 'fontSize': 7.5, 'fillColor': GREY, 'textAnchor': 'middle'}
+        drawing.add(shapes.String(width / 2, below - 11, writable(caption), **text))
     # A pen of 0.4 mm to scale, but wide enough to stay visible.
-    canvas.setLineWidth(max(0.12, 0.4 * scale))
-    for stroke in figure.strokes:
-        path = canvas.beginPath()
-        first, *others = _thinned([(left + x * scale, top - y * scale) for x, y in stroke])
-        path.moveTo(*first)
-        for point in others:
-            path.lineTo(*point)
-        canvas.drawPath(path)
+    pen = PEN | {'strokeWidth': max(0.12, 0.4 * scale)}
+    for stroke in strokes:
+        points = [round(c, 2) for x, y in stroke for c in (left + x * scale, top - y * scale)]
+        drawing.add(shapes.PolyLine(points, **pen))
+    return drawing
 
 
-def _thinned(stroke: Polyline) -> Polyline:
-    """The stroke without points nearer than FINEST to the one before; both ends are kept."""
-    kept = stroke[:1]
-    for point, following in pairwise([*stroke[1:], stroke[-1]]):
-        if dist(kept[-1], point) >= FINEST or point is following:
-            kept.append((round(point[0], 2), round(point[1], 2)))
-    return kept
+def _table(columns: Columns, rows: Rows) -> platypus.Table:
+    """The table over as many pages as it needs, with its headings on each."""
+    texts = [[writable(text) for text in row] for row in [[name for name, _ in columns], *rows]]
+    widths = _widths(list(zip(*texts, strict=True)))
+    cells, heights = [], []
+    for number, row in enumerate(texts):
+        line, height = [], TEXT.leading
+        for text, width, (_, numeric) in zip(row, widths, columns, strict=True):
+            styled = escape(text) if number else f'<font name="{BOLD}">{escape(text)}</font>'
+            line.append(Paragraph(styled, NUMBER if numeric else TEXT))
+            height = max(height, line[-1].wrap(width - 2 * PAD, HEIGHT)[1])
+        cells.append(line)
+        heights.append(height + 8)
+        if number and heights[0] + heights[-1] > HEIGHT:
+            raise ValueError(f'row {number} does not fit on a page: shorten its texts')
+    style = [
+        ('VALIGN', (0, 0), (-1, -1), 'TOP'),
+        ('TOPPADDING', (0, 0), (-1, -1), 4),
+        ('ROWBACKGROUNDS', (0, 1), (-1, -1), [None, ZEBRA]),
+        ('LINEBELOW', (0, 0), (-1, 0), 0.8, INK),
+    ]
+    return platypus.Table(cells, widths, heights, repeatRows=1, style=style)
+
+
+def _widths(columns: Sequence[Sequence[str]]) -> list[float]:
+    """Column widths that sum to WIDTH: no column gets more than it needs while another lacks."""
+    # As in bold, and half a point against rounding errors.
+    needs = [max(stringWidth(t, BOLD, 8.5) for t in column) + 2 * PAD + 0.5 for column in columns]
+    widths, room = list(needs), WIDTH
+    for place, column in enumerate(sorted(range(len(needs)), key=needs.__getitem__)):
+        widths[column] = min(needs[column], room / (len(needs) - place))
+        room -= widths[column]
+    return [width + room / len(widths) for width in widths]

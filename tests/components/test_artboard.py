@@ -15,7 +15,7 @@ from rq import Queue
 from werkzeug.test import TestResponse
 
 from app import create_app
-from components.artboard.limits import read_limits
+from components.artboard.limits import read_urgent
 from components.artboard.main import DRAW
 from libraries.drawing.patterns import PATTERNS, draw_pattern
 from libraries.files import output_dir, room, write_output
@@ -187,18 +187,10 @@ def test_a_drawing_is_refused_while_too_many_jobs_wait(
     assert create(client).status_code == 202
 
 
-@pytest.mark.parametrize(
-    ('name', 'text'),
-    [('MAX_WAITING', text) for text in ('0', '-1', 'many', '1.5', '1000001', '9' * 5000)]
-    + [('URGENT', text) for text in ('yes', '2', 'true')],
-)
-def test_a_bound_that_is_none_is_an_error_that_names_it(name: str, text: str) -> None:
-    with pytest.raises(ValueError, match=f'ARTBOARD_{name} must be'):
-        read_limits({f'ARTBOARD_{name}': text})
-
-
-def test_the_bounds_have_defaults() -> None:
-    assert read_limits({}) == (1000, None)
+@pytest.mark.parametrize('text', ['yes', '2', 'true'])
+def test_a_switch_that_is_none_is_an_error_that_names_it(text: str) -> None:
+    with pytest.raises(ValueError, match='ARTBOARD_URGENT must be'):
+        read_urgent({'ARTBOARD_URGENT': text})
 
 
 # Cancelling

@@ -1,15 +1,15 @@
-"""A batch converts what it can, names what it cannot, and is not done twice."""
+"""A batch converts what it can, and names what it cannot."""
 
-import base64
 import json
-import lzma
 import os
 import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path, PurePath
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow.parquet
@@ -20,7 +20,6 @@ from libraries.files import output_dir, upload_dir
 from libraries.job_manager import enqueue_background_job, get_job_status, wait_for_job
 from libraries.tables.files import convert_upload
 from qdjobs.errors import InvalidJobError, PermanentJobError
-from tests.support.disk import full_disk
 from tests.support.processes import ROOT, Worker, eventually
 from workers import file_tasks
 from workers.file_tasks import process_batch
@@ -134,49 +133,6 @@ def test_a_file_that_the_worker_may_not_read_stops_no_other(
         assert len(list((base / 'out' / 'converted').iterdir())) == 2
 
 
-# Parquet whose sizes are damaged, so that the engine asks for 2 EB and aborts the process.
-ABORTING = (
-    '{Wp48S^xk9=GL@E0stWa8~^|S5YJf5;0{>>UtItw5Jrehl4^5+Q4HBlW{HT<c1FzUZTa?NVW-*@9%srM407l7@1xYfx?'
-    '~J`AGcVfZ-*(8zd^;sh;OJlytW4jpAsI{a#0Y!B2#z<^&L|nHW)xGLG|RA&;ivc?b3%XhFR=7hQ+O(AA3cGa+~xmXKVs'
-    'e5_ilXVn8wA=><Q@+636*IFy^ZN?+6y6MHVAd$ys@bs^w@UvjKT6-Md&>hiFe6HYDjK{b?qv7wyV#it<a5>5nLedjqrd'
-    'L@G#NU(e&_Y$Rlt{_#w<}PD3c6gKLjjiq5N$k=fqX^y>_o;>2tuYA*3{X1d9!xMdI&AF%#s6!U)bsQw0roWRU?dVV0N='
-    'lz6Blm3T<P0;&o~a~Gi-lnJI(2$ar0UZ>+w(2z_R`FcOBu&tqInGfeh`u4F}K^GI&{L$3A!C3hZt`H4;(y724~mSyVXQ'
-    '^fpcae+BRdw{6c@u0ol`>cyup2wl^ZV1X)j-35zP*Cw1+9T9>7T@Cnic`a-VbuS`>vzj>erf<VA<{Vuj!XQqQu*!Qyuo'
-    'P0<AziUFuz>78dk<z>zExH{JN5~!@Eyp<8;Z6=)Wot@DNE!B{l#+;!!L7&P?RfIA8^i)GG*kdozTvhb`tno)9Xh<J!Q?'
-    'lVcJ1Q(Fvrj+^C*zb@dTcxdrqls<aZ7((Xg=Pv52CzSr6!m_3Sxz8@?ou3R;;H`=&Y1R$XnpE-;okst+nbFufiHqeDyk'
-    'Ud8Qe1oeC-%r5u-yu>HJmhGjZ3@3v@ApC=L^pj7uLEVBZ`|M4QtMGoED9tD>76kMDk=BDSXr%qxFK~%ve3P+(|P4SS8;'
-    'r`2W{C>dD%*9+&yEUrz3I4b$E)D+qdJQp0Ie6YV`)0_Tq+1K2g4Ijx`YzfXW*P$$%I=<=`8GSJFCzk%JR+n_D%)5omp7'
-    'R*5qxU<qh7uA(qWK08e7ae_UWEG~>muC?!?tPR5a>&#Jkw5@G+x>&&gD*G+DQAO#gg!OoP|B-3R|9eO~iwHvkmxHN>rw'
-    'DXzJ?Q1Ca}WTQ?%4#u&JW9dCh<Fp-<B_AB1UO+D-g;$eyQ!h4GD@-biVL}new*Ya7dwk+My$ySvEHFw)Ot;WqceI{H7b'
-    '!{5W#!UsW|edb|Jt&&JF(7B)#y00H|3+8h7?PRo^VvBYQl0ssI200dcD'
-)
-
-
-def test_a_file_that_kills_its_worker_is_given_up_after_the_second(upload: Upload) -> None:
-    folder = upload_dir()
-    (folder / 'abort.parquet').write_bytes(lzma.decompress(base64.b85decode(ABORTING)))
-    files = [upload('ok.csv', 'a\n1\n'), 'abort.parquet', upload('last.csv', 'a\n1\n')]
-    command = [sys.executable, '-c', f'import {MODULE} as m; m.process_batch({files})']
-    for deaths in (1, 2):
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, timeout=60)
-        assert done.returncode == -signal.SIGABRT
-        assert [outcome['file'] for outcome in report_of()['outcomes']] == ['ok.csv']
-        assert report_of()['begun'] == {'abort.parquet': deaths}
-    with pytest.raises(PermanentJobError, match=r'1 of 3 files failed: abort.parquet: 2 workers'):
-        process_batch(files)
-    assert [outcome['error'] is None for outcome in report_of()['outcomes']] == [True, False, True]
-    assert 'begun' not in report_of()
-
-
-def test_an_attempt_that_ends_otherwise_does_not_count_against_its_file(upload: Upload) -> None:
-    table = pyarrow.table({'a': range(10_000)})
-    pyarrow.parquet.write_table(table, upload_dir() / upload('a.parquet', ''))
-    for _ in range(3):
-        with full_disk(20_000), pytest.raises(OSError, match='File too large'):
-            process_batch(['a.parquet'])
-    assert process_batch(['a.parquet'])[0]['error'] is None
-
-
 def test_the_error_of_many_bad_files_stays_short(upload: Upload) -> None:
     files = [upload(f'{number}-{"x" * 200}.csv', 'a,b\n1\n') for number in range(100)]
     with pytest.raises(PermanentJobError, match=r'100 of 100 files failed.*and 95 more') as caught:
@@ -203,29 +159,54 @@ def test_a_wrong_argument_is_refused_when_it_is_enqueued(arguments: Any) -> None
         enqueue_background_job(BATCH, *arguments)
 
 
-# Done once
+# Attempts
 
 
 def marks() -> dict[str, int]:
     return {path.name: path.stat().st_ino for path in converted('').glob('[!.]*')}
 
 
-def test_what_is_done_is_not_done_again_unless_something_has_changed(upload: Upload) -> None:
-    files = [upload(f'{name}.csv', f'a\n{name}\n') for name in 'abcd']
-    process_batch(files)
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Make this process an attempt of the job `batch`, enqueued at that minute."""
+
+    def begin(minute: int) -> None:
+        job = SimpleNamespace(id='batch', created_at=datetime(2026, 11, 22, 9, minute, tzinfo=UTC))
+        monkeypatch.setattr(file_tasks, 'current_job', lambda: job)
+
+    return begin
+
+
+def test_the_next_attempt_converts_what_is_missing(
+    upload: Upload, run: Callable[[int], None]
+) -> None:
+    files = [upload('bad.csv', 'a,b\n1\n'), upload('a.csv', 'a\n1\n')]
+    run(0)
+    with pytest.raises(PermanentJobError, match='1 of 2 files failed'):
+        process_batch(files)
     before = marks()
-    upload('b.csv', 'a\nanother\n')
-    converted('c.csv.json').unlink()
-    converted('d.csv.json').write_text('[]')
-    process_batch(files)
-    after = marks()
-    assert {name for name in before if before[name] == after[name]} == {'a.csv.json'}
-    assert json.loads(converted('b.csv.json').read_text()) == [{'a': 'another'}]
-    assert json.loads(converted('d.csv.json').read_text()) == [{'a': 'd'}]
+    upload('bad.csv', 'a,b\n1,2\n')
+    assert [outcome['file'] for outcome in process_batch(files)] == files
+    assert set(marks()) == {'a.csv.json', 'bad.csv.json'}
+    assert before.items() < marks().items()
+
+
+def test_another_job_of_the_same_id_converts_all(
+    upload: Upload, run: Callable[[int], None]
+) -> None:
+    file = upload('a.csv', 'a\n1\n')
+    for minute in (0, 1):
+        run(minute)
+        before = marks()
+        process_batch([file])
+        assert marks() != before
 
 
 @pytest.mark.parametrize('content', ['', '{', '{"operation": "convert_to_json"}', '[]', '\udcff'])
-def test_a_report_that_cannot_be_read_is_no_obstacle(upload: Upload, content: str) -> None:
+def test_a_report_that_cannot_be_read_is_no_obstacle(
+    upload: Upload, run: Callable[[int], None], content: str
+) -> None:
+    run(0)
     file = upload('a.csv', 'a\n1\n')
     process_batch([file])
     (path,) = (output_dir() / 'batches').iterdir()
@@ -233,24 +214,11 @@ def test_a_report_that_cannot_be_read_is_no_obstacle(upload: Upload, content: st
     assert process_batch([file])[0]['error'] is None
 
 
-def test_the_report_is_written_on_the_way(upload: Upload, monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that what was done before the worker is killed is known."""
-    monkeypatch.setattr(file_tasks, 'REPORT_INTERVAL', 0)
-    known: list[list[str]] = []
-
-    def convert(file: str, format: Any) -> PurePath:
-        known.append([outcome['file'] for outcome in report_of()['outcomes']] if known else [])
-        return convert_upload(file, format)
-
-    monkeypatch.setattr(file_tasks, 'convert_upload', convert)
-    process_batch([upload(f'{name}.csv', 'a\n1\n') for name in 'abc'])
-    assert known == [[], ['a.csv'], ['a.csv', 'b.csv']]
-
-
 def test_a_time_out_leaves_a_report_of_what_is_done(
-    upload: Upload, monkeypatch: pytest.MonkeyPatch
+    upload: Upload, run: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files = [upload(f'{name}.csv', 'a\n1\n') for name in 'abc']
+    run(0)
 
     def convert(file: str, format: Any) -> PurePath:
         if file == 'b.csv':
@@ -303,22 +271,15 @@ def test_a_time_out_ends_the_job_and_the_next_attempt_does_what_is_missing(
 
 
 @pytest.mark.slow
-def test_a_killed_attempt_is_gone_on_with(upload: Upload, own_worker: Worker) -> None:
-    done = [upload('a.csv', 'a\n1\n'), upload('b.csv', 'a\n2\n')]
-    slow = upload_dir() / 'slow.parquet'
+def test_a_killed_attempt_is_repeated(upload: Upload, own_worker: Worker) -> None:
+    slow = upload_dir() / upload('slow.parquet', '')
     pyarrow.parquet.write_table(pyarrow.table({'a': pyarrow.repeat(1, 20_000_000)}), slow)
-    files = [*done, slow.name, upload('z.csv', 'a\n3\n')]
+    files = [upload('a.csv', 'a\n1\n'), slow.name, upload('z.csv', 'a\n3\n')]
     with own_worker('--burst') as worker:
-        job = enqueue_background_job(BATCH, files, job_id='batch')
-        written = output_dir() / 'batches' / 'batch.json'
-        eventually(lambda: written.exists() and report_of('batch').get('begun') == {slow.name: 1})
+        job = enqueue_background_job(BATCH, files)
+        eventually(converted('a.csv.json').exists)
         os.kill(worker.pid, signal.SIGKILL)
-    report = report_of('batch')
-    assert [outcome['file'] for outcome in report['outcomes']] == done
-    assert report['begun'] == {slow.name: 1}
-    before = marks()
     pyarrow.parquet.write_table(pyarrow.table({'a': [1]}), slow)
     with own_worker():
         assert wait_for_job(job.id, 60)['status'] == 'finished'
-    assert before.items() < marks().items()
     assert len(marks()) == len(files)

@@ -390,9 +390,18 @@ def test_an_unknown_operation_is_refused_when_it_is_enqueued_and_before_it_is_ru
         check_call(TASK, ('a.png', [operation]), {})
 
 
-@pytest.mark.parametrize('operation', ['resize:10001x1', 'thumbnail:1x10001', 'resize:10000x10000'])
-def test_a_size_too_large_is_refused_before_the_file_is_looked_for(operation: str) -> None:
-    with pytest.raises(PermanentJobError, match=r'is too large: a side may have 10000 pixels'):
+@pytest.mark.parametrize(
+    ('operation', 'refusal'),
+    [
+        ('resize:10001x1', 'is too large: a side may have 10000 pixels'),
+        ('thumbnail:1x10001', 'is too large: a side may have 10000 pixels'),
+        ('resize:10000x10000', 'has 100000000 pixels: more than 89478485 are refused'),
+    ],
+)
+def test_a_size_too_large_is_refused_before_the_file_is_looked_for(
+    operation: str, refusal: str
+) -> None:
+    with pytest.raises(PermanentJobError, match=refusal):
         process_image('missing.png', [operation])
 
 
@@ -427,7 +436,7 @@ def test_a_path_that_is_no_upload_is_refused(upload: Upload, name: str) -> None:
 def test_what_is_no_image_of_ours_is_refused_whatever_it_is_called(
     upload: Upload, content: bytes
 ) -> None:
-    with pytest.raises(PermanentJobError, match='the file is none of PNG, JPEG, WEBP, GIF'):
+    with pytest.raises(PermanentJobError, match=r"^'a.png' is none of PNG, JPEG, WEBP, GIF"):
         process_image(upload('a.png', content), ['optimize'])
     assert outputs() == []
 
@@ -446,7 +455,7 @@ def test_half_a_file_is_refused(upload: Upload, suffix: str) -> None:
 def test_an_animation_is_refused(upload: Upload, suffix: str) -> None:
     frames = [Image.new('RGB', (8, 8), colour) for colour in (RED, GREEN)]
     name = upload(f'a.{suffix}', frames[0], save_all=True, append_images=frames[1:])
-    with pytest.raises(PermanentJobError, match='the image is animated'):
+    with pytest.raises(PermanentJobError, match='is animated: pass a single picture'):
         process_image(name, ['optimize'])
 
 
@@ -496,7 +505,70 @@ def test_a_bomb_is_not_unpacked(upload: Upload) -> None:
     run = subprocess.run(
         [sys.executable, '-c', BOMBS, *names], cwd=ROOT, capture_output=True, text=True, check=False
     )
-    assert (run.stdout, run.stderr) == ('the image has more than 89478485 pixels\n' * 4, '')
+    assert run.stderr == ''
+    lines = run.stdout.splitlines()
+    assert len(lines) == 4
+    assert all('IMAGE_MAX_PIXELS' in line and '89478485' in line for line in lines[1::2])
+    assert all('IMAGE_MAX_PIXELS' in line and '2500000000' in line for line in lines[::2])
+
+
+# Bounds
+
+
+def jpeg(scans: int, before: bytes = b'', after: bytes = b'') -> bytes:
+    """A progressive JPEG whose last scan is there many times; `before` is in its metadata."""
+    file = io.BytesIO()
+    noise().convert('L').save(file, 'JPEG', progressive=True)
+    whole = file.getvalue()
+    last = whole.rindex(b'\xff\xda')
+    metadata = b'\xff\xed' + (len(before) + 2).to_bytes(2) + before if before else b''
+    return whole[:2] + metadata + whole[2:last] + whole[last:-2] * scans + whole[-2:] + after
+
+
+def test_a_jpeg_of_very_many_scans_is_refused(upload: Upload, settings: pytest.MonkeyPatch) -> None:
+    """0.4 MB of them keep a processor busy for half a minute."""
+    name = upload('a.jpg', jpeg(500))
+    refusal = r"^'a.jpg' has 505 scans: more than 100 are refused \(IMAGE_MAX_SCANS\)\.$"
+    with pytest.raises(PermanentJobError, match=refusal):
+        process_image(name, ['optimize'])
+    settings.setenv('IMAGE_MAX_SCANS', '505')
+    assert process_image(name, ['optimize'])
+
+
+def test_what_only_looks_like_a_scan_is_none(upload: Upload) -> None:
+    """Metadata and the film behind a photograph can hold any bytes."""
+    many = b'\xff\xda' * 1000
+    assert process_image(upload('a.jpg', jpeg(1, before=many, after=many)), ['optimize'])
+
+
+@pytest.mark.parametrize(('suffix', 'needed'), [('webp', 16), ('jpg', 10), ('png', 4)])
+def test_an_image_that_needs_too_much_memory_is_not_decoded(
+    upload: Upload, settings: pytest.MonkeyPatch, suffix: str, needed: int
+) -> None:
+    name = upload(f'a.{suffix}', Image.new('RGB', (1000, 1000)))
+    settings.setenv('IMAGE_MAX_MEMORY', str(needed - 1))
+    refusal = f"'a.{suffix}', decoded, has {needed} megabytes: more .* .IMAGE_MAX_MEMORY"
+    with pytest.raises(PermanentJobError, match=refusal):
+        process_image(name, ['thumbnail:9x9'])
+    settings.setenv('IMAGE_MAX_MEMORY', str(needed))
+    assert process_image(name, ['thumbnail:9x9'])
+
+
+@pytest.mark.slow
+def test_the_memory_of_the_largest_webp_is_bounded(upload: Upload) -> None:
+    name = upload('a.webp', Image.new('RGB', (9400, 9400)), quality=1, method=0)
+    assert (upload_dir() / name).stat().st_size < 300_000
+    with pytest.raises(PermanentJobError, match='1413 megabytes: more than 1000'):
+        process_image(name, ['thumbnail:9x9'])
+
+
+def test_the_pixels_of_an_image_are_bounded_by_a_setting(
+    upload: Upload, settings: pytest.MonkeyPatch
+) -> None:
+    settings.setenv('IMAGE_MAX_PIXELS', '3071')
+    for use in ('optimize', 'resize:64x48'):
+        with pytest.raises(PermanentJobError, match='3072 pixels: more than 3071 are refused'):
+            process_image(upload('a.png', noise()), [use])
 
 
 def test_a_file_too_large_is_not_read(upload: Upload) -> None:
@@ -564,7 +636,7 @@ def test_a_worker_does_it_and_does_not_try_again_what_cannot_succeed(upload: Upl
     assert done['status'] == 'finished'
     assert size_of(done['result']) == (20, 30)
     assert (failed['status'], len(failed['attempts'])) == ('failed', 1)
-    assert failed['error'] == 'PermanentJobError: the file is none of PNG, JPEG, WEBP, GIF'
+    assert failed['error'] == "PermanentJobError: 'b.png' is none of PNG, JPEG, WEBP, GIF"
 
 
 @pytest.mark.usefixtures('shared_worker')

@@ -12,12 +12,13 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from pypdf import PageObject, PdfReader
+from reportlab.pdfbase.pdfmetrics import stringWidth
 
 from libraries.drawing.patterns import pattern_strokes
 from libraries.drawing.strokes import measure
 from libraries.files import output_dir
 from libraries.job_manager import enqueue_background_job, wait_for_job
-from libraries.reports.text import text_width, wrap, writable
+from libraries.reports.report import REGULAR, writable
 from qdjobs.client.tasks import check_call
 from qdjobs.errors import InvalidJobError, PermanentJobError
 from workers import report_tasks
@@ -56,6 +57,10 @@ def read(path: str) -> PdfReader:
     return PdfReader(path, strict=True)
 
 
+def lines_of(text: str) -> list[str]:
+    return [line.strip() for line in text.splitlines()]
+
+
 def words(page: PageObject) -> list[str]:
     return page.extract_text().split()
 
@@ -82,8 +87,13 @@ def look_at(path: str) -> Seen:
     (page,) = read(path).pages
     operations: list[tuple[str, list[Any]]] = []
 
-    def note(operator: bytes, operands: list[Any], *_: object) -> None:
-        operations.append((operator.decode(), list(operands)))
+    def note(operator: bytes, operands: list[Any], page: list[float], _: object) -> None:
+        kind = operator.decode()
+        at = list(operands)
+        if kind in ('m', 'l'):  # each drawing has an origin of its own
+            x, y = map(float, at)
+            at = [page[0] * x + page[4], page[3] * y + page[5]]
+        operations.append((kind, at))
 
     return Seen(page, page.extract_text(visitor_operand_before=note), operations)
 
@@ -137,7 +147,7 @@ def test_a_report_is_an_a4_page_with_title_date_and_rows() -> None:
     assert size == pytest.approx(A4, abs=0.01)
     assert reader.metadata is not None
     assert reader.metadata.title == 'Paper in stock'
-    lines = page.extract_text().splitlines()
+    lines = lines_of(page.extract_text())
     assert lines[0] == 'Paper in stock'
     for line in ('22 November 2026', 'Page 1 of 1', 'smooth', '250', '1.5'):
         assert line in lines
@@ -164,7 +174,7 @@ def test_every_stroke_of_the_drawings_is_drawn_within_its_frame() -> None:
 
 def test_the_sheet_of_drawings_tells_how_a_pen_draws_them() -> None:
     text = drawings_page().text
-    lines = text.splitlines()
+    lines = lines_of(text)
     pen = measure(pattern_strokes('truchet', 100, 40.5))
     row = ['2', 'truchet', '100', '40.5', '0', str(pen.lifts)]
     row += [f'{pen.drawn / 1000:.2f}', f'{pen.travel / 1000:.2f}']
@@ -197,7 +207,10 @@ def test_numbers_end_where_their_column_ends() -> None:
     rows = [['x', number, 'y'] for number in (1, 22, -333.25, None)]
     (page,) = read(generate_report('table', table(rows=rows))).pages
     found = places(page)
-    ends = {round(found[text][0] + text_width(text, 8.5), 1) for text in ('1', '22', '-333.25')}
+    ends = {
+        round(found[text][0] + stringWidth(text, REGULAR, 8.5), 1)
+        for text in ('1', '22', '-333.25')
+    }
     assert len(ends) == 1
     assert found['x'][0] == found['Paper'][0]
 
@@ -218,7 +231,7 @@ def test_long_text_wraps_within_its_column() -> None:
     right = 192 / 25.4 * 72
     for line, (x, y) in places(page).items():
         if not line.startswith('Page'):  # which stands flush right, in smaller type
-            assert x + text_width(line, 20 if line == 'Paper in stock' else 8.5) < right
+            assert x + stringWidth(line, REGULAR, 20 if line == 'Paper in stock' else 8.5) < right
         assert y > 30
 
 
@@ -286,18 +299,6 @@ def test_letters_that_the_font_lacks_are_named(text: str, named: str) -> None:
     with pytest.raises(PermanentJobError, match=named):
         generate_pdf(text)
     assert reports() == []
-
-
-@given(st.text(min_size=1, max_size=60), st.integers(20, 300))
-def test_any_text_is_wrapped_or_refused(text: str, width: int) -> None:
-    try:
-        line = writable(text)
-    except ValueError as error:
-        assert 'cannot be written' in str(error)  # noqa: PT017
-        return
-    lines = wrap(line, width, 8.5)
-    assert all(text_width(part, 8.5) <= width for part in lines)
-    assert ''.join(lines).replace(' ', '') == line.replace(' ', '')
 
 
 cells = st.one_of(st.text(max_size=60), st.integers(-(2**63), 2**63 - 1), st.floats(), st.none())

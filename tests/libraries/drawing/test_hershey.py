@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from libraries.drawing.hershey import LINE_UNITS, fit, readable, text_box, text_width, wrap
+from libraries.drawing.hershey import LINE_UNITS, fit, readable, text_strokes, text_width, wrap
 
 
 @pytest.mark.parametrize(
@@ -24,7 +24,7 @@ def test_odd_characters_degrade_readably(text: str, shown: str) -> None:
 @given(st.text())
 def test_what_is_readable_has_strokes_for_every_character(text: str) -> None:
     assert readable(text).isascii()
-    text_box(0, 0, text, 1)
+    text_strokes(0, 0, text, 1)
 
 
 def test_wrapping_keeps_line_breaks_and_words() -> None:

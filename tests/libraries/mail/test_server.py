@@ -12,7 +12,8 @@ import pytest
 import trustme
 
 from libraries.mail import server as mail_server
-from libraries.mail.server import MailServerError, SmtpUrl, deliver, read_smtp_url
+from libraries.mail.server import MailServerError, deliver
+from libraries.mail.settings import SmtpUrl, read_mail_settings
 from qdjobs.errors import PermanentJobError
 from qdjobs.server import free_port
 from tests.support.smtp import LOGIN, URL_LOGIN, Mailbox
@@ -22,7 +23,9 @@ MESSAGE = b'Subject: hello\r\n\r\n.\r\n..dots\r\n'
 
 
 def send(url: str) -> None:
-    deliver(read_smtp_url(url), 'from@shop.local', 'zoe@example.com', MESSAGE)
+    server = read_mail_settings({'SMTP_URL': url}).smtp_url
+    assert server
+    deliver(server, 'from@shop.local', 'zoe@example.com', MESSAGE)
 
 
 def plain(mailbox: Mailbox) -> str:

@@ -4,8 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from libraries.mail.server import SmtpUrl
-from libraries.mail.settings import read_mail_settings
+from libraries.mail.settings import SmtpUrl, read_mail_settings
 
 BAD = [
     *[

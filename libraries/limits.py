@@ -1,0 +1,31 @@
+"""The bounds on what files and clients may cost, as settings."""
+
+import os
+import re
+from collections.abc import Mapping
+
+LIMITS = {
+    'IMAGE_MAX_PIXELS': 89_478_485,  # read, or written by a `resize`
+    'IMAGE_MAX_SCANS': 100,  # passes over the pixels of a JPEG: about ten if it is progressive
+    'IMAGE_MAX_MEMORY': 1000,  # megabytes while an image is decoded
+    'OUTPUT_MAX_SIZE': 10_000,  # megabytes of files from which on a drawing is refused
+    'DRAWING_KEEP_DAYS': 7,
+    'OUTPUT_KEEP_DAYS': 0,  # none: they are kept
+    'ARTBOARD_MAX_WAITING': 1000,  # jobs from which on a drawing is refused
+}
+
+
+def read_limits(env: Mapping[str, str] | None = None) -> None:
+    """Check the settings. Raises ValueError, naming the variable, for an invalid value."""
+    for setting in LIMITS:
+        limit(setting, env)
+
+
+def limit(setting: str, env: Mapping[str, str] | None = None) -> int:
+    """The bound from the environment, or the default. Raises ValueError as `read_limits` does."""
+    text = (os.environ if env is None else env).get(setting)
+    if not text:
+        return LIMITS[setting]
+    if not re.fullmatch('[1-9][0-9]{0,17}', text):
+        raise ValueError(f'{setting} must be a whole number from 1 on, not {text[:30]!r}.')
+    return int(text)
