@@ -13,7 +13,7 @@ from rq.results import Result
 
 from qdjobs.client.options import is_job_id
 from qdjobs.client.outboxes import current_outbox
-from qdjobs.client.payload import PlainSerializer, decompress
+from qdjobs.client.payload import PlainSerializer, decompress, load_plain
 from qdjobs.client.redis import LUA, Script, redis_connection
 from qdjobs.client.stand_in import stand_in
 from qdjobs.client.states import ENDED
@@ -35,6 +35,7 @@ STATUS_FIELDS = (
 _BATCH = 1000  # jobs read in one round trip; between two, Redis can serve other clients
 _MAX_TRACEBACK = 1024 * 1024  # bytes of a decompressed traceback
 _MAX_ERROR = 500  # characters
+_META_UNFOLDED = 100_000  # bytes: each status of a job has its metadata
 _LAST_MOMENT = 253_402_300_799_000  # milliseconds: the end of the year 9999, datetime's maximum
 # The first lines of a traceback and of that of an exception group.
 _STARTS = ('Traceback (most recent', '  + Exception Group Traceback (most recent')
@@ -267,7 +268,7 @@ def _attempts(outcomes: Sequence[Any]) -> list[Attempt]:
 def _metadata(packed: bytes | None) -> Any:
     """Return RQ's metadata of a job, which any tool can have written; None if unreadable."""
     try:
-        return PlainSerializer.loads(packed) if packed else None
+        return load_plain(packed, _META_UNFOLDED) if packed else None
     except InvalidJobError:
         return None
 
