@@ -14,10 +14,16 @@ from rq.results import Result
 from qdjobs.client.options import is_job_id
 from qdjobs.client.outboxes import current_outbox
 from qdjobs.client.payload import PlainSerializer, decompress, load_plain
-from qdjobs.client.redis import LUA, Script, redis_connection
+from qdjobs.client.redis import LUA, Script, redis_connection, redis_key
 from qdjobs.client.stand_in import stand_in
 from qdjobs.client.states import ENDED
-from qdjobs.errors import InvalidJobError, JobNotFoundError, short_repr
+from qdjobs.errors import (
+    InvalidJobError,
+    JobError,
+    JobNotFoundError,
+    WrongKeyError,
+    short_repr,
+)
 from qdjobs.progress import META, Progress
 
 # RQ's statuses in the order of listings: running, waiting, terminal states.
@@ -89,8 +95,19 @@ def get_job_statuses(job_ids: Iterable[str]) -> list[Status]:
     found = read_statuses(wanted)
     missing = [job_id for job_id, status in zip(wanted, found, strict=True) if status is None]
     if missing:
-        raise JobNotFoundError(missing)
+        raise no_such_jobs(missing)
     return [status for status in found if status is not None]
+
+
+def no_such_jobs(job_ids: Sequence[str]) -> JobError:
+    """Return the error for jobs that were not found. Raises QueueUnavailableError."""
+    if stand_in() is None:
+        with redis_connection() as connection:
+            for job_id in filter(is_job_id, job_ids):
+                key = redis_key('job', job_id)
+                if (found := read_text(connection.type(key))) not in ('hash', 'none'):
+                    return WrongKeyError(key, found)
+    return JobNotFoundError(job_ids)
 
 
 def wait_for_job(job_id: str, timeout: float) -> Status:

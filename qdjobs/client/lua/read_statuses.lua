@@ -15,7 +15,7 @@ local listed, bytes = 0, 0
 
 local function outcomes(id, status)
   local reply = {}
-  for n, entry in ipairs(redis.pcall('XREVRANGE', key('results', id), '+', '-', 'COUNT', 10)) do
+  for n, entry in ipairs(call_if_fit({}, 'XREVRANGE', key('results', id), '+', '-', 'COUNT', 10)) do
     local fields = {}
     for i = 1, #entry[2], 2 do
       local wanted = n == 1 and status == 'finished' and ARGV[2] == '1'
@@ -33,7 +33,8 @@ end
 
 local function awaited_by(id, status)
   if status ~= 'deferred' or listed >= MAX_LISTED then return {} end
-  local ids = unmet_dependencies(id, MAX_AWAITED)
+  local is_readable, ids = pcall(unmet_dependencies, id, MAX_AWAITED)
+  if not is_readable then return {} end  -- one of the keys has another type
   listed = listed + #ids
   return ids
 end

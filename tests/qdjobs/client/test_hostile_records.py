@@ -9,6 +9,7 @@ from redis import Redis
 
 from libraries.job_manager import InvalidJobError, get_job_status, retry_job
 from qdjobs.client.job import BoundedJob
+from qdjobs.progress import META
 from qdjobs.worker.untrusted import CheckedJob
 
 RECORD = {
@@ -51,12 +52,12 @@ def test_metadata_of_few_bytes_that_unfold_to_much_are_not_read(connection: Redi
     value: list[Any] = []
     for _ in range(18):
         value = [value, value]
-    plant(connection, meta=pickle.dumps({'meta': {'tenant': value}}))
+    plant(connection, meta=pickle.dumps({META: {'tenant': value}}))
     assert get_job_status('planted')['meta'] == {}
 
 
 def test_more_than_a_status_can_use_is_not_sent(connection: Redis) -> None:
-    plant(connection, meta=pickle.dumps({'meta': {'a': 'x' * 1_100_000}}))
+    plant(connection, meta=pickle.dumps({META: {'a': 'x' * 1_100_000}}))
     connection.xadd('rq:results:planted', {'type': '2', 'exc_string': b'x' * 2_100_000})
     status = get_job_status('planted')
     assert status['meta'] == {}
