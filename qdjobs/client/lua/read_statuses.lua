@@ -9,7 +9,7 @@ local FIELDS = {'status', 'origin', 'created_at', 'started_at', 'ended_at', 'met
 local META, TASK = 6, 7  -- their indexes
 local MAX_AWAITED, MAX_LISTED = 100, 1000  -- ids for one job, and for all together
 local MAX_BYTES = 30000000  -- of return values: Redis serves no other client meanwhile
-local LONGEST_META = 1000000  -- bytes; what is longer is left empty
+local LONGEST_META = 4000000  -- bytes; what is longer is left empty
 local LONGEST = {return_value = 89000000, exc_string = 2000000}  -- more than can be read, in base64
 local listed, bytes = 0, 0
 

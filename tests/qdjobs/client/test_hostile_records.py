@@ -57,7 +57,7 @@ def test_metadata_of_few_bytes_that_unfold_to_much_are_not_read(connection: Redi
 
 
 def test_more_than_a_status_can_use_is_not_sent(connection: Redis) -> None:
-    plant(connection, meta=pickle.dumps({META: {'a': 'x' * 1_100_000}}))
+    plant(connection, meta=pickle.dumps({META: {'a': 'x' * 4_100_000}}))
     connection.xadd('rq:results:planted', {'type': '2', 'exc_string': b'x' * 2_100_000})
     status = get_job_status('planted')
     assert status['meta'] == {}
