@@ -1,6 +1,7 @@
 """The errors of qdjobs: one class for each way in which a caller can react."""
 
 import reprlib
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -122,3 +123,27 @@ class QueueUnavailableError(JobError):
             message += f' The job may have been accepted: repeat it with job_id={job_id!r}.'
         super().__init__(message)
         self.job_id = job_id
+
+
+class WrongKeyError(QueueUnavailableError):
+    """A key in Redis has another type than it should, which an operator has to look at. Not public.
+
+    `key` is its name, or None.
+    """
+
+    def __init__(self, key: str | None, found: str = '') -> None:
+        super().__init__(
+            'A key in Redis has another type than it should. To see which: flask jobs doctor'
+            if key is None
+            else wrong_key(key, found)
+        )
+        self.key = key
+
+
+def wrong_key(key: str, found: str) -> str:
+    """Return what is wrong with a key that holds a `found`, and what to do about it."""
+    quoted = shlex.quote(key)
+    return (
+        f'The key {key!r} in Redis holds a {found}, which qdjobs and RQ have not written. Look '
+        f'at it: redis-cli TYPE {quoted} — and if nobody needs it: redis-cli DEL {quoted}'
+    )

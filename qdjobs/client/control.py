@@ -9,7 +9,7 @@ from rq.job import Job
 from rq.utils import utcformat
 
 from qdjobs.client.enqueue import RECORD_ERRORS, load_fields
-from qdjobs.client.job import job_class
+from qdjobs.client.job import BoundedJob, job_class
 from qdjobs.client.options import is_job_id
 from qdjobs.client.outboxes import current_outbox, waiting_status
 from qdjobs.client.payload import PlainSerializer
@@ -169,7 +169,7 @@ def _suspended() -> str:
 def _change_by_rq(job_id: str, change: Callable[[Job], Any]) -> Any:
     """Change a rate-limited job through RQ, which manages the slots of its limit."""
     try:
-        return change(Job.fetch(job_id, get_connection(), PlainSerializer))
+        return change(BoundedJob.fetch(job_id, get_connection(), PlainSerializer))
     except InvalidJobOperation as error:  # RQ requeues dead letters only
         raise InvalidJobError(
             f'Job {job_id!r} was cancelled under a rate limit: enqueue it again instead.'

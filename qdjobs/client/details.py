@@ -8,7 +8,13 @@ from qdjobs.client.options import is_job_id
 from qdjobs.client.outboxes import waiting_status
 from qdjobs.client.payload import PlainSerializer, decompress
 from qdjobs.client.redis import redis_connection, redis_key
-from qdjobs.client.status import Status, make_status, read_records, read_tracebacks
+from qdjobs.client.status import (
+    Status,
+    make_status,
+    no_such_jobs,
+    read_records,
+    read_tracebacks,
+)
 from qdjobs.errors import InvalidJobError, JobNotFoundError
 
 
@@ -32,7 +38,7 @@ def read_details(job_id: str) -> Details:
         if reply is None:
             if (waiting := waiting_status(job_id)) is not None:
                 return Details(waiting, (), (), {}, 'the job is still in the outbox.')
-            raise JobNotFoundError([job_id])
+            raise no_such_jobs([job_id])
         data: Any = connection.hget(redis_key('job', job_id), 'data')
     args, kwargs, unreadable = _read_arguments(data)
     status = make_status(job_id, reply)

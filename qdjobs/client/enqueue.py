@@ -30,6 +30,7 @@ from qdjobs.client.payload import (
     MAX_DEPTH,
     PlainSerializer,
     check_plain,
+    decompress,
     dump_checked,
     require_size,
 )
@@ -50,7 +51,9 @@ from qdjobs.errors import InvalidJobError, short_repr
 from qdjobs.progress import META
 
 # What RQ raises for a malformed record of a job.
-RECORD_ERRORS = (NoSuchJobError, ValueError, TypeError, LookupError, AttributeError)
+RECORD_ERRORS = (
+    InvalidJobError, NoSuchJobError, ValueError, TypeError, LookupError, AttributeError,
+)  # fmt: skip
 MAX_BATCH = 60_000_000  # bytes that are sent in one step
 MAX_META = 10_000  # bytes of a job's metadata, which each of its statuses has
 # Which lua/add.lua writes.
@@ -210,7 +213,7 @@ def pack_again(packed: Packed, job_id: str) -> Packed:
     values = list(packed.values)
     for number, field in enumerate(request.fields):
         if field in _FIELDS_OF_FOLLOWERS:  # the argument of that task is the id of this job
-            path, *_ = PlainSerializer.loads(zlib.decompress(values[number]))
+            path, *_ = PlainSerializer.loads(decompress(values[number]))
             values[number] = zlib.compress(dump_checked((path, None, (job_id,), {})))
     request = msgspec.structs.replace(request, ids=[job_id], created_at='')
     return Packed(msgspec.msgpack.encode(request), values)

@@ -1,14 +1,18 @@
 """List jobs from RQ's queues and registries. Bounded, and without RQ's clean-up."""
 
+import logging
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+from redis.exceptions import ResponseError
+
+from qdjobs.client.keys import is_wrong_type
 from qdjobs.client.redis import redis_connection, redis_key
 from qdjobs.client.stand_in import stand_in
 from qdjobs.client.status import STATUSES, Status, StatusName, read_statuses, read_text
 from qdjobs.config import get_config
-from qdjobs.errors import InvalidJobError, short_repr
+from qdjobs.errors import InvalidJobError, short_repr, wrong_key
 
 # The keys that hold the jobs of a queue, by status. `queue` is a list, the others are sorted sets.
 REGISTRIES = {
@@ -28,6 +32,8 @@ _CURSOR = re.compile(r'(\w+)\.(\d{1,5})\.(\d{1,5})', re.ASCII)  # status, number
 _START = ('', 0, 0)
 _PAGE = 500  # ids read in one round trip, at most
 MAX_LISTED = 1000  # jobs that one call lists
+
+log = logging.getLogger(__name__)
 
 
 def list_jobs(
@@ -138,10 +144,7 @@ def _parse_cursor(cursor: str, statuses: Sequence[str]) -> tuple[str, int, int]:
 def registry_keys(status: str, queues: Sequence[str]) -> list[str]:
     """Return the keys that hold the jobs of these queues with this status."""
     if status == 'rate_limited':  # RQ keeps a registry per rate limit, not per queue
-        with redis_connection() as connection:
-            limits = sorted(
-                map(read_text, connection.smembers(f'{get_config().key_prefix}:rl-keys'))
-            )
+        limits = read_members(f'{get_config().key_prefix}:rl-keys')
         return [redis_key('rl', f'{limit}:rate_limited') for limit in limits]
     if status not in REGISTRIES:  # `created`: RQ has no registry of jobs that were never enqueued
         return []
@@ -210,10 +213,27 @@ def _is_queue(key: str) -> bool:
 
 def read_ids(key: str, first: int, last: int) -> list[str]:
     """Return the ids between two indexes of a queue or registry, both included."""
+    entries = _read_if_fit('lrange' if _is_queue(key) else 'zrange', key, first, last)
+    # The registry of started jobs has entries `id:execution`.
+    return [read_text(entry).split(':')[0] for entry in entries]
+
+
+def read_members(key: str) -> list[str]:
+    """Return the members of a set, sorted."""
+    return sorted(map(read_text, _read_if_fit('smembers', key)))
+
+
+def _read_if_fit(command: str, key: str, *arguments: int) -> Iterable[bytes]:
+    """Return what a key holds; nothing if it has another type, so that others can be listed."""
     with redis_connection() as connection:
-        read: Any = connection.lrange if _is_queue(key) else connection.zrange
-        # The registry of started jobs has entries `id:execution`.
-        return [read_text(entry).split(':')[0] for entry in read(key, first, last)]
+        try:
+            found: Iterable[bytes] = getattr(connection, command)(key, *arguments)
+        except ResponseError as error:
+            if not is_wrong_type(error):
+                raise
+            log.error('%s', wrong_key(key, read_text(connection.type(key))))
+            return ()
+        return found
 
 
 def _one_of(name: str, value: str | None, known: Sequence[str]) -> Sequence[str]:

@@ -6,6 +6,7 @@ only, and read by an unpickler that resolves the plain types and no other name.
 
 import io
 import pickle
+import time as clock
 import zlib
 from collections.abc import Callable
 from datetime import date, datetime, time, timedelta, timezone
@@ -13,6 +14,7 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
+from qdjobs.client.opcodes import MAX_OBJECTS, MAX_PAYLOAD, require_bounded
 from qdjobs.errors import InvalidJobError, short_repr
 
 PLAIN_TYPES = (
@@ -23,6 +25,11 @@ PLAIN_TYPES = (
 _MEGABYTE = 1_000_000
 MAX_DEPTH = 100  # of nested containers
 ARGUMENT_DEPTH = MAX_DEPTH - 2  # of one argument: the payload of a call holds it two levels down
+# What occurs in several places is written once, but whoever walks the value meets it each time.
+MOST_UNFOLDED = 100  # bytes for one of the payload
+ALWAYS_UNFOLDED = 4_000_000  # bytes, however small the payload
+SECONDS = 1.0  # of processor time in which a payload is read, and as many for each megabyte
+_UNTIMED = 100_000  # bytes, of which pickle would read most in one step
 
 _SCALARS = frozenset((type(None), bool, int, float, str, bytes, date, timedelta, Decimal))
 _MOMENTS = frozenset((datetime, time))
@@ -44,24 +51,60 @@ class PlainSerializer:
     @staticmethod
     def loads(payload: bytes) -> Any:
         """Deserialize plain data. A payload that names anything else is rejected."""
-        unpickler = _PlainUnpickler(io.BytesIO(payload))
-        try:
-            value = unpickler.load()
-        except InvalidJobError:
-            raise
-        except Exception as error:  # a damaged pickle can raise almost anything
-            raise InvalidJobError(f'The payload cannot be read: {error}.') from error
-        check_plain(value)  # a pickle can also hold constructors, frozensets, incomplete objects
-        return value
+        return load_plain(payload)
+
+
+def load_plain(payload: bytes, unfolded: int = ALWAYS_UNFOLDED) -> Any:
+    """Deserialize plain data. Raises InvalidJobError.
+
+    The value may unfold to `unfolded` bytes, however small the payload.
+    """
+    require_bounded(payload)
+    try:
+        value = _PlainUnpickler(payload).load()
+    except InvalidJobError:
+        raise
+    except Exception as error:  # a damaged pickle can raise almost anything
+        raise InvalidJobError(f'The payload cannot be read: {error}.') from error
+    check_plain(value)  # a pickle can also hold constructors and incomplete objects
+    _require_bounded_value(value, len(payload), unfolded)
+    return value
 
 
 def dump_checked(value: Any) -> bytes:
-    """Serialize data that has passed `check_plain`."""
+    """Serialize data that has passed `check_plain`. Raises InvalidJobError if `loads` would."""
     buffer = io.BytesIO()
     pickler = pickle.Pickler(buffer, protocol=4)
     pickler.dispatch_table = _REDUCERS
     pickler.dump(value)
-    return buffer.getvalue()
+    payload = buffer.getvalue()
+    if 3 * len(payload) > MAX_OBJECTS:  # else it has no room for what is refused
+        require_bounded(payload)
+    _require_bounded_value(value, len(payload))
+    return payload
+
+
+class _Counter:
+    """A file that keeps nothing, and fails once more than `left` bytes were written."""
+
+    def __init__(self, left: int) -> None:
+        self._left = left
+
+    def write(self, data: Any) -> None:
+        self._left -= len(data)
+        if self._left < 0:
+            raise InvalidJobError(
+                'The value has parts that occur in so many places that it would take too much '
+                'room: pass them once.'
+            )
+
+
+def _require_bounded_value(value: Any, size: int, unfolded: int = ALWAYS_UNFOLDED) -> None:
+    """Raise InvalidJobError if plain data with a payload of `size` bytes unfolds to too much."""
+    pickler = pickle.Pickler(_Counter(unfolded + MOST_UNFOLDED * size), protocol=4)
+    pickler.fast = True  # writes what occurs in several places as often
+    pickler.dispatch_table = _REDUCERS
+    pickler.dump(value)
 
 
 def require_size(data: bytes, megabytes: int, what: str, advice: str) -> None:
@@ -119,15 +162,34 @@ _CONSTRUCTORS: dict[tuple[str, str], Any] = {
     ('datetime', 'time'): _Constructor(_make_time),
     ('datetime', 'timedelta'): _Constructor(timedelta),
     ('datetime', 'timezone'): _Constructor(timezone),
-    ('decimal', 'Decimal'): _Constructor(Decimal),
     ('uuid', 'UUID'): _PickledUUID,
-    ('builtins', 'set'): _Constructor(set),
-    ('__builtin__', 'set'): _Constructor(set),
 }
 
 
+class _Timed(io.BytesIO):
+    """A payload that can be read for some time only.
+
+    Keys that a stranger has chosen to have the same hash take the square of their number.
+    """
+
+    def __init__(self, payload: bytes) -> None:
+        super().__init__(payload)
+        self._deadline = clock.thread_time() + SECONDS * (1 + len(payload) / _MEGABYTE)
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if clock.thread_time() > self._deadline:
+            raise InvalidJobError('The payload takes too long to read; the rest was not read.')
+        return super().read(size)
+
+
 class _PlainUnpickler(pickle.Unpickler):
+    def __init__(self, payload: bytes) -> None:
+        super().__init__((_Timed if len(payload) > _UNTIMED else io.BytesIO)(payload))
+        self._digits_left = len(payload)
+
     def find_class(self, module: str, name: str) -> Any:
+        if (module, name) == ('decimal', 'Decimal'):
+            return _Constructor(self._make_decimal)
         try:
             return _CONSTRUCTORS[module, name]
         except KeyError:
@@ -135,24 +197,39 @@ class _PlainUnpickler(pickle.Unpickler):
                 f'The payload names {module}.{name}, which is no plain data; it was not read.'
             ) from None
 
+    def _make_decimal(self, digits: str) -> Decimal:
+        """Return a decimal. Its digits are in the payload, once for each decimal."""
+        self._digits_left -= len(digits)
+        if self._digits_left < 0:
+            raise InvalidJobError('The payload repeats a decimal too often; it was not read.')
+        return Decimal(digits)
+
 
 def check_plain(value: Any, where: str = 'the value', depth: int = MAX_DEPTH) -> None:
     """Raise InvalidJobError, with the location in `value`, for anything but plain data."""
     try:
-        _check(value, where, depth)
+        _check(value, where, depth, {})
     except RecursionError:
         raise InvalidJobError(f'{where} is nested too deeply, or contains itself.') from None
 
 
-def _check(value: Any, where: str, depth: int) -> None:
+def _check(value: Any, where: str, depth: int, heights: dict[int, int]) -> int:
+    """Check a value, and return how deep it is nested.
+
+    `heights` are those of containers by their ids: each is checked once, however often it occurs.
+    """
     kind = type(value)
     if kind in _SCALARS:
-        return
+        return 0
     if kind in _CONTAINERS:
-        if depth == 0:
-            raise RecursionError  # at a fixed depth, however deep the caller's stack is
-        _check_items(value, where, depth - 1)
-    elif kind in _MOMENTS:
+        height = heights.get(id(value))
+        if height is None and depth > 0:  # a fixed depth, however deep the caller's stack is
+            heights[id(value)] = MAX_DEPTH + 1  # if it contains itself
+            height = heights[id(value)] = 1 + _check_items(value, where, depth - 1, heights)
+        if height is None or height > depth:
+            raise RecursionError
+        return height
+    if kind in _MOMENTS:
         if value.tzinfo is not None and type(value.tzinfo) is not timezone:
             raise InvalidJobError(
                 f'{where} has the time zone {value.tzinfo}, which does not travel: '
@@ -165,21 +242,27 @@ def _check(value: Any, where: str, depth: int) -> None:
         raise InvalidJobError(
             f'{where} is of type {_name(kind)}, which does not travel: {_advice(kind)}.'
         )
+    return 0
 
 
-def _check_items(value: Any, where: str, depth: int) -> None:
+def _check_items(value: Any, where: str, depth: int, heights: dict[int, int]) -> int:
+    """Check the items of a container, and return how deep the deepest is nested."""
     # Most data is flat. Checking the types of all items at once is faster than checking each item.
+    height = 0
     if type(value) is dict:
         if not _SCALARS.issuperset(map(type, value)):
             for key in value:
-                _check(key, f'the key {short_repr(key)} of {where}', depth)
+                place = f'the key {short_repr(key)} of {where}'
+                height = max(height, _check(key, place, depth, heights))
         if not _SCALARS.issuperset(map(type, value.values())):
             for key, item in value.items():
-                _check(item, f'{where}[{short_repr(key)}]', depth)
+                place = f'{where}[{short_repr(key)}]'
+                height = max(height, _check(item, place, depth, heights))
     elif not _SCALARS.issuperset(map(type, value)):
         for index, item in enumerate(value):
             place = f'{short_repr(item)} in {where}' if type(value) is set else f'{where}[{index}]'
-            _check(item, place, depth)
+            height = max(height, _check(item, place, depth, heights))
+    return height
 
 
 def _name(kind: type) -> str:
@@ -197,7 +280,7 @@ def _advice(kind: type) -> str:
     return f'pass its id instead, or plain data ({PLAIN_TYPES})'
 
 
-def decompress(payload: bytes, limit: int = 64 * 1024 * 1024) -> bytes:
+def decompress(payload: bytes, limit: int = MAX_PAYLOAD) -> bytes:
     """Undo RQ's zlib compression; return other payloads unchanged.
 
     Raises InvalidJobError if there are more than `limit` bytes.

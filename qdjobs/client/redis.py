@@ -5,7 +5,7 @@ Jobs are kept under RQ's own keys. docs/reliability.md lists the keys and fields
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -26,10 +26,11 @@ from redis.exceptions import (
 )
 from redis.retry import Retry
 
+from qdjobs.client.keys import find_wrong_keys, is_wrong_type, named_key
 from qdjobs.client.stand_in import stand_in
 from qdjobs.client.states import LUA_STATES
 from qdjobs.config import JobConfig, get_config
-from qdjobs.errors import QueueUnavailableError
+from qdjobs.errors import QueueUnavailableError, WrongKeyError
 from qdjobs.sentinel import (
     NO_HANDSHAKE,
     SentinelConnection,
@@ -114,6 +115,8 @@ def redis_connection(job_id: str | None = None) -> Iterator[Redis]:
     try:
         yield get_connection()
     except RedisError as error:
+        if is_wrong_type(error):
+            raise _wrong_key_error(error) from error
         if may_be_former_primary(error):
             # It keeps its connections: the next call connects anew, to the primary of then.
             # Connections that other threads are using are theirs to drop.
@@ -122,6 +125,16 @@ def redis_connection(job_id: str | None = None) -> Iterator[Redis]:
             f'Redis at {address()} {_what_is_wrong(error)}',
             None if _is_refused(error) else job_id,
         ) from error
+
+
+def _wrong_key_error(error: RedisError) -> WrongKeyError:
+    found = named_key(error)
+    if found is None:  # not from a script
+        config = get_config()
+        with suppress(RedisError):
+            wrong = find_wrong_keys(get_connection(), config.key_prefix, config.queues)
+            found = wrong[0] if wrong else None
+    return WrongKeyError(*found) if found else WrongKeyError(None)
 
 
 def may_be_former_primary(error: RedisError) -> bool:
@@ -150,10 +163,9 @@ def _what_is_wrong(error: RedisError) -> str:
 
 def _is_refused(error: RedisError) -> bool:
     """Return whether nothing can have been written: no command was sent, or the answer is no."""
-    if isinstance(error, ResponseError):
-        # A script can meet a key of another type after its first write.
-        return not str(error).startswith('WRONGTYPE')
-    return isinstance(error, (_NotConnectedError, AuthenticationError, BusyLoadingError))
+    return isinstance(
+        error, (ResponseError, _NotConnectedError, AuthenticationError, BusyLoadingError)
+    )
 
 
 def address() -> str:

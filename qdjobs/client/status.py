@@ -13,11 +13,17 @@ from rq.results import Result
 
 from qdjobs.client.options import is_job_id
 from qdjobs.client.outboxes import current_outbox
-from qdjobs.client.payload import PlainSerializer, decompress
-from qdjobs.client.redis import LUA, Script, redis_connection
+from qdjobs.client.payload import PlainSerializer, decompress, load_plain
+from qdjobs.client.redis import LUA, Script, redis_connection, redis_key
 from qdjobs.client.stand_in import stand_in
 from qdjobs.client.states import ENDED
-from qdjobs.errors import InvalidJobError, JobNotFoundError, short_repr
+from qdjobs.errors import (
+    InvalidJobError,
+    JobError,
+    JobNotFoundError,
+    WrongKeyError,
+    short_repr,
+)
 from qdjobs.progress import META, Progress
 
 # RQ's statuses in the order of listings: running, waiting, terminal states.
@@ -36,6 +42,7 @@ STATUS_FIELDS = (
 _BATCH = 1000  # jobs read in one round trip; between two, Redis can serve other clients
 _MAX_TRACEBACK = 1024 * 1024  # bytes of a decompressed traceback
 _MAX_ERROR = 500  # characters
+_META_UNFOLDED = 100_000  # bytes: each status of a job has its metadata
 _LAST_MOMENT = 253_402_300_799_000  # milliseconds: the end of the year 9999, datetime's maximum
 # The first lines of a traceback and of that of an exception group.
 _STARTS = ('Traceback (most recent', '  + Exception Group Traceback (most recent')
@@ -91,8 +98,19 @@ def get_job_statuses(job_ids: Iterable[str]) -> list[Status]:
     found = read_statuses(wanted)
     missing = [job_id for job_id, status in zip(wanted, found, strict=True) if status is None]
     if missing:
-        raise JobNotFoundError(missing)
+        raise no_such_jobs(missing)
     return [status for status in found if status is not None]
+
+
+def no_such_jobs(job_ids: Sequence[str]) -> JobError:
+    """Return the error for jobs that were not found. Raises QueueUnavailableError."""
+    if stand_in() is None:
+        with redis_connection() as connection:
+            for job_id in filter(is_job_id, job_ids):
+                key = redis_key('job', job_id)
+                if (found := read_text(connection.type(key))) not in ('hash', 'none'):
+                    return WrongKeyError(key, found)
+    return JobNotFoundError(job_ids)
 
 
 def wait_for_job(job_id: str, timeout: float) -> Status:
@@ -271,7 +289,7 @@ def _attempts(outcomes: Sequence[Any]) -> list[Attempt]:
 def _metadata(packed: bytes | None) -> Any:
     """Return RQ's metadata of a job, which any tool can have written; None if unreadable."""
     try:
-        return PlainSerializer.loads(packed) if packed else None
+        return load_plain(packed, _META_UNFOLDED) if packed else None
     except InvalidJobError:
         return None
 

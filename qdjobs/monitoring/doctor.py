@@ -2,7 +2,7 @@
 
 A remedy is a command that works when it is pasted into a shell of the same folder and environment.
 
-Changes nothing, unless a check of the application's own does. Takes two round trips for any number
+Changes nothing, unless a check of the application's own does. Takes five round trips for any number
 of jobs, beside those checks, and imports every task module.
 """
 
@@ -19,10 +19,11 @@ from rq.defaults import RQ_KEY_PREFIX
 
 from qdjobs.client.catalogue import TaskModule, read_task_modules
 from qdjobs.client.hooks import DoctorCheck, current_doctor_checks
+from qdjobs.client.keys import find_wrong_keys
 from qdjobs.client.outboxes import Waiting, current_outbox
 from qdjobs.client.redis import NO_CLUSTER, redis_connection
 from qdjobs.config import JobConfig, get_config
-from qdjobs.errors import InvalidJobError, QueueUnavailableError, UnknownTaskError
+from qdjobs.errors import InvalidJobError, QueueUnavailableError, UnknownTaskError, wrong_key
 from qdjobs.monitoring.health import LATE, SILENCE, Health, WorkerHealth, read_health
 from qdjobs.schedule.entries import Periodic, Refused, plan, read_schedule
 from qdjobs.schedule.state import read_states_of
@@ -56,6 +57,7 @@ def examine(command_line: CommandLine) -> Iterator[Finding]:
     served = None  # not known
     try:
         yield from _examine_redis(config)
+        yield from _examine_keys(config)
         health = read_health(DEPTH)
     except QueueUnavailableError as error:
         yield Finding('error', str(error))
@@ -109,6 +111,12 @@ def _examine_redis(config: JobConfig) -> Iterator[Finding]:
             '"maxmemory-policy noeviction" into its configuration file; until it restarts:',
             set_in_server(config, server, 'maxmemory-policy', 'noeviction'),
         )
+
+
+def _examine_keys(config: JobConfig) -> Iterator[Finding]:
+    with redis_connection() as connection:
+        for key, found in find_wrong_keys(connection, config.key_prefix, config.queues):
+            yield Finding('error', wrong_key(key, found))
 
 
 def _refusal_of_wait(connection: Redis) -> str | None:

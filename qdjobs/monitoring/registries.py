@@ -6,16 +6,15 @@ all records if one is malformed. Anyone may have written any of the records.
 
 from typing import Any
 
-from redis import Redis
-
 from qdjobs.client.json import to_json
-from qdjobs.client.listing import count_ids, read_ids, registry_key
+from qdjobs.client.listing import count_ids, read_ids, read_members, registry_key
 from qdjobs.client.options import is_job_id
 from qdjobs.client.payload import PlainSerializer
 from qdjobs.client.redis import redis_connection, redis_key
 from qdjobs.client.status import (
     STATUS_FIELDS,
     make_status,
+    no_such_jobs,
     parse_moment,
     read_records,
     read_statuses,
@@ -32,9 +31,8 @@ MAX_DEPENDENCIES = 50  # of one job that are shown
 
 def list_queues() -> list[str]:
     """Return the names of all queues, the configured ones first."""
-    with redis_connection() as connection:
-        keys = connection.smembers(f'{get_config().key_prefix}:queues')
-    names = {read_text(key).removeprefix(redis_key('queue', '')) for key in keys}
+    keys = read_members(f'{get_config().key_prefix}:queues')
+    names = {key.removeprefix(redis_key('queue', '')) for key in keys}
     configured = get_config().queues
     return [*configured, *sorted(names.difference(configured))]
 
@@ -63,13 +61,17 @@ def describe_jobs(job_ids: list[str]) -> list[dict[str, Any]]:
     with redis_connection() as connection, connection.pipeline(transaction=False) as pipe:
         for job_id in readable:
             pipe.hget(redis_key('job', job_id), 'description')
-        found = dict(zip(readable, pipe.execute(), strict=True))
+        found = dict(zip(readable, pipe.execute(raise_on_error=False), strict=True))
     return [
-        dict(status) | {'description': _cut(read_text(found[job_id]))}
+        dict(status) | {'description': _description(found[job_id])}
         if status
         else {'id': job_id, 'description': 'The record of this job is gone, or is unreadable.'}
         for job_id, status in zip(job_ids, statuses, strict=True)
     ]
+
+
+def _description(found: Any) -> str:
+    return _cut(read_text(found)) if isinstance(found, bytes) else ''  # changed since
 
 
 def describe_job(job_id: str) -> dict[str, Any]:
@@ -84,10 +86,9 @@ def describe_job(job_id: str) -> dict[str, Any]:
     with redis_connection() as connection:
         (reply,) = read_records(connection, [1, job_id])
         if reply is None:
-            raise JobNotFoundError([job_id])
+            raise no_such_jobs([job_id])
         fields: Any = connection.hmget(key, 'description', 'enqueued_at')
-        needed = _members(connection, redis_key('job', f':{job_id}:dependencies'))
-        needed = needed[:MAX_DEPENDENCIES]
+        needed = read_members(redis_key('job', f':{job_id}:dependencies'))[:MAX_DEPENDENCIES]
         exist = [bool(connection.exists(redis_key('job', other))) for other in needed]
     status = make_status(job_id, reply)
     status['result'] = _bounded(status['result'])
@@ -103,7 +104,7 @@ def describe_job(job_id: str) -> dict[str, Any]:
 def list_workers() -> list[dict[str, Any]]:
     """Return every worker alive: `name`, `state`, `queues`, `job`, and two versions."""
     with redis_connection() as connection:
-        keys = sorted(map(read_text, connection.smembers(f'{get_config().key_prefix}:workers')))
+        keys = read_members(f'{get_config().key_prefix}:workers')
         with connection.pipeline(transaction=False) as pipe:
             for key in keys:
                 pipe.hmget(key, 'state', 'queues', 'version', 'python_version')
@@ -119,12 +120,6 @@ def list_workers() -> list[dict[str, Any]]:
         row = {'name': name, 'state': state, 'queues': queues.split(','), 'job': job}
         workers.append(row | {'version': version, 'python_version': python})
     return workers
-
-
-def _members(connection: Redis, key: str) -> list[str]:
-    if connection.type(key) != b'set':
-        return []
-    return sorted(map(read_text, connection.smembers(key)))
 
 
 def _read_meta(meta: bytes | None) -> str:

@@ -12,6 +12,7 @@ from qdjobs.errors import (
     JobNotFoundError,
     QueueUnavailableError,
     UnknownTaskError,
+    WrongKeyError,
 )
 
 RETRY_AFTER = 5  # seconds
@@ -20,6 +21,7 @@ _STATUS: dict[type[JobError], tuple[int, str]] = {
     InvalidJobError: (400, 'The job is not valid'),
     UnknownTaskError: (500, 'Internal Server Error'),
     JobNotFoundError: (404, 'There is no such job'),
+    WrongKeyError: (500, 'A key of the job queue is wrong'),
     QueueUnavailableError: (503, 'The job queue is away'),
     JobError: (400, 'The job is not valid'),
 }
@@ -59,6 +61,9 @@ def register_problems(site: Flask | Blueprint) -> None:
 
 def _job_problem(error: JobError) -> Response:
     status, title = next(answer for kind, answer in _STATUS.items() if isinstance(error, kind))
+    if isinstance(error, WrongKeyError):  # nothing that the client repeats makes it right
+        log.error('%s', error)
+        return _problem(status, title, str(error))
     if status == 500:  # no client names a task by its path: the mistake is in the application
         log.error('%s', error)
         return _problem(status, title, 'The server made a mistake.')

@@ -10,8 +10,9 @@ from collections.abc import Callable
 from uuid import uuid4
 
 import msgspec
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
+from qdjobs.client.keys import is_wrong_type
 from qdjobs.worker.contact import Contact
 from qdjobs.worker.lease import (
     Claim,
@@ -109,9 +110,14 @@ class Claims:
         """
         if not self.has_more:
             seconds = min(self._config.idle_wait, self._config.heartbeat_interval, most)
-            self._is_woken = wait_for_wake_up(
-                self._contact.connection, self._queues(), seconds, self._orders.pipe
-            )
+            try:
+                self._is_woken = wait_for_wake_up(
+                    self._contact.connection, self._queues(), seconds, self._orders.pipe
+                )
+            except ResponseError as error:
+                if not is_wrong_type(error):
+                    raise
+                self._orders.pause(seconds)  # maintenance says which key is wrong
 
     def claim_ahead(self) -> None:
         """Claim a job ahead of the present one's end, if there is one."""

@@ -6,8 +6,10 @@ import time
 from redis import Redis
 from redis.exceptions import ReadOnlyError, RedisError
 
+from qdjobs.client.keys import is_wrong_type, named_key
 from qdjobs.client.redis import NotReplicatedError, may_be_former_primary
 from qdjobs.config import JobConfig
+from qdjobs.errors import wrong_key
 
 REPORT_INTERVAL = 10.0  # seconds between two lines about the same outage
 
@@ -43,8 +45,7 @@ class Contact:
         moment = time.monotonic()
         if moment - self._reported_at >= REPORT_INTERVAL:
             self._reported_at = moment
-            cause = '' if isinstance(error, NotReplicatedError) else 'Redis is away: '
-            log.error('Worker %s: cannot %s: %s%s', self.worker, action, cause, error)
+            log.error('Worker %s: cannot %s: %s', self.worker, action, _cause(error))
         if may_be_former_primary(error):
             self.drop()
         if not isinstance(error, ReadOnlyError):
@@ -71,3 +72,10 @@ class Contact:
             self._own.close()
             self._own = None
         self.connection.connection_pool.disconnect(inuse_connections=False)
+
+
+def _cause(error: RedisError) -> str:
+    if (found := named_key(error)) is not None:
+        return wrong_key(*found)
+    is_away = not is_wrong_type(error) and not isinstance(error, NotReplicatedError)
+    return f'Redis is away: {error}' if is_away else str(error)

@@ -7,15 +7,19 @@ step is one script, or safe to repeat.
 import logging
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from redis import Redis
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 from rq.defaults import RQ_KEY_PREFIX
 from rq.queue import Queue
 from rq.registry import ScheduledJobRegistry
 
+from qdjobs.client.keys import find_wrong_keys, is_wrong_type
 from qdjobs.client.states import ENDED
 from qdjobs.config import JobConfig
+from qdjobs.errors import wrong_key
+from qdjobs.worker.contact import REPORT_INTERVAL
 from qdjobs.worker.lease import (
     LOST,
     claim_of,
@@ -113,6 +117,7 @@ class Maintenance:
         names = ','.join(sorted(queue.name for queue in queues))
         self._lock = f'{RQ_KEY_PREFIX}:tidying:{names}'
         self._next_round = 0.0  # on the monotonic clock
+        self._next_report = 0.0
         self._positions: dict[str, int] = {}  # by queue: the first index of the next page
         self._deferred: dict[str, int] = {}  # the same for its deferred jobs
 
@@ -124,6 +129,7 @@ class Maintenance:
         config = self._config
         self._next_round = moment + min(config.tidy_interval, config.lease / 6)
         try:
+            self._report_wrong_keys()
             if self._recovery.run():
                 self._next_round = moment
             # Of workers with the same queues only one at a time does the rest.
@@ -136,10 +142,29 @@ class Maintenance:
 
     def _tidy(self) -> None:
         for queue in self._queues:
-            self._persist_waiting(queue.name)
-            self._enqueue_rate_limited(queue)
-            self._settle_deferred(queue.name)
-        self._enqueue_pending_dependents()
+            self._pass_over_wrong_keys(self._persist_waiting, queue.name)
+            self._pass_over_wrong_keys(self._enqueue_rate_limited, queue)
+            self._pass_over_wrong_keys(self._settle_deferred, queue.name)
+        self._pass_over_wrong_keys(self._enqueue_pending_dependents)
+
+    def _pass_over_wrong_keys(self, step: Callable[..., None], *arguments: Any) -> None:
+        """Do a step. A key of another type must not keep the others from theirs."""
+        try:
+            step(*arguments)
+        except ResponseError as error:
+            if not is_wrong_type(error):
+                raise
+            log.debug('A step of maintenance meets a key of another type: %s', error)
+
+    def _report_wrong_keys(self) -> None:
+        """Log which keys have another type than they should, and what to do about it."""
+        moment = time.monotonic()
+        if moment < self._next_report:
+            return
+        self._next_report = moment + max(self._config.tidy_interval, REPORT_INTERVAL)
+        names = [queue.name for queue in self._queues]
+        for key, found in find_wrong_keys(self._connection, RQ_KEY_PREFIX, names):
+            log.error('%s', wrong_key(key, found))
 
     def _persist_waiting(self, queue: str) -> None:
         """Remove the expiry that waiting jobs have if RQ has requeued them."""

@@ -13,22 +13,21 @@ from typing import Annotated, Any
 import msgspec
 from redis import Redis
 from rq.exceptions import DeserializationError
-from rq.job import Job, Retry
+from rq.job import Retry
 from rq.timeouts import UnixSignalDeathPenalty
 
-from qdjobs.client.payload import PlainSerializer, check_plain, decompress
+from qdjobs.client.job import BoundedJob
+from qdjobs.client.payload import PlainSerializer, check_plain
 from qdjobs.client.redis import redis_key
 from qdjobs.client.status import Status, read_statuses
 from qdjobs.client.tasks import check_call, resolve_function
 from qdjobs.errors import InvalidJobError
 
 _MOMENTS = ('created_at', 'enqueued_at', 'started_at', 'ended_at', 'last_heartbeat')
-# RQ decompresses the first two without a limit, would send the third to any host, and is slow at
-# parsing the others.
-_NOT_READ_BY_RQ = {b'exc_info', b'result', b'webhooks', *(name.encode() for name in _MOMENTS)}
+_NOT_READ_BY_RQ = {name.encode() for name in _MOMENTS}  # it is slow at parsing these
 
 
-class CheckedJob(Job):
+class CheckedJob(BoundedJob):
     """A job that calls only functions of the allowed modules, and reads only plain data."""
 
     def __init__(
@@ -109,8 +108,7 @@ def restore_job(job_id: str, fields: Mapping[bytes, bytes], connection: Redis) -
     """Return the job of a hash. A malformed record can raise almost anything."""
     job = CheckedJob(job_id, connection)
     kept = {name: value for name, value in fields.items() if name not in _NOT_READ_BY_RQ}
-    job.restore(kept | {b'data': b''})  # RQ would decompress it without a limit
-    job.data = decompress(fields[b'data'])
+    job.restore(kept)
     job.has_webhooks = bool(fields.get(b'webhooks'))
     job.was_checked = b'task' in fields  # which RQ's own enqueue does not write
     for intervals in (job.retry_intervals, job.repeat_intervals):

@@ -27,7 +27,10 @@ local function check_parents(request)
   for _, parent in ipairs(request.parents) do
     local status = redis.call('HGET', job_key(parent), 'status')
     if not status then return 'missing ' .. parent end
-    waits = waits or not is_met(status, request.after_failure)
+    if not is_met(status, request.after_failure) then
+      redis.call('SCARD', dependents_of(parent))  -- fails here if it has another type
+      waits = true
+    end
   end
   local known = {}  -- new ids have nobody that waits for them
   for _, id in ipairs(waits and request.ids or {}) do
@@ -103,7 +106,7 @@ local function add_jobs(request, values, moment, once_for, once_as)
     else
       if added == 0 then
         -- First what needs memory: a full Redis refuses a script whose first write does.
-        redis.call('SADD', rq .. 'queues', key('queue', request.queue))
+        call_if_fit(0, 'SADD', rq .. 'queues', key('queue', request.queue))
       end
       place_job(request, id, state)
       if status then

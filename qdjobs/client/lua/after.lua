@@ -17,9 +17,9 @@ end
 
 -- Puts a job that has waited for other jobs into its queue.
 local function enqueue_waiting(id, queue, moment, ttl, at_front)
-  mark_queued(id, moment, ttl)
-  redis.call('SADD', rq .. 'queues', key('queue', queue))
   redis.call(at_front and 'LPUSH' or 'RPUSH', key('queue', queue), id)
+  mark_queued(id, moment, ttl)
+  call_if_fit(0, 'SADD', rq .. 'queues', key('queue', queue))
   wake_up(queue)
 end
 
@@ -32,7 +32,7 @@ end
 local function keep_for_dependents(id, expiry)
   redis.call('HSET', job_key(id), 'kept_until', expiry)
   for _, name in ipairs(keys_of(id)) do redis.pcall('PERSIST', name) end
-  redis.call('ZADD', PENDING, 0, id)
+  call_if_fit(0, 'ZADD', PENDING, 0, id)
 end
 
 -- Has a worker look at the jobs that wait for one which has ended, but not finished.
@@ -41,7 +41,7 @@ local function note_ended(parent)
   if ttl >= 0 then
     keep_for_dependents(parent, now() + ttl)
   else
-    redis.call('ZADD', PENDING, 'NX', 0, parent)
+    call_if_fit(0, 'ZADD', PENDING, 'NX', 0, parent)
   end
 end
 
@@ -57,7 +57,7 @@ local function defer(id, queue, parents)
       redis.call('SADD', dependents_of(parent), id)
       if ENDED[status] then
         note_ended(parent)
-        redis.call('ZADD', PENDING, 0, parent)  -- soon, whatever was noted for others
+        call_if_fit(0, 'ZADD', PENDING, 0, parent)  -- soon, whatever was noted for others
       end
     end
   end
@@ -66,7 +66,7 @@ end
 -- Cancels a job that is in no queue.
 local function cancel_waiting(id, queue, task, moment, ttl)
   for _, registry in ipairs({'scheduled', 'deferred', 'ready'}) do
-    redis.call('ZREM', key(registry, queue), id)
+    call_if_fit(0, 'ZREM', key(registry, queue), id)
   end
   redis.call('HSET', job_key(id), 'status', 'canceled', 'ended_at', moment)
   if redis.call('EXISTS', dependents_of(id)) == 1 then
@@ -76,20 +76,20 @@ local function cancel_waiting(id, queue, task, moment, ttl)
   end
   -- RQ never cleans this registry and sets no expiry on jobs that it cancels: do both here.
   local registry = key('canceled', queue)
-  for _, old in ipairs(redis.call('ZRANGEBYSCORE', registry, 0, now(), 'LIMIT', 0, 100)) do
-    local found = redis.call('HMGET', job_key(old), 'status', 'kept_until')
+  for _, old in ipairs(call_if_fit({}, 'ZRANGEBYSCORE', registry, 0, now(), 'LIMIT', 0, 100)) do
+    local found = call_if_fit({}, 'HMGET', job_key(old), 'status', 'kept_until')
     if found[1] == 'canceled' and not found[2] and redis.call('TTL', job_key(old)) == -1 then
       if redis.call('EXISTS', dependents_of(old)) == 1 then
         keep_for_dependents(old, now() + ttl)
       else
         redis.call('EXPIRE', job_key(old), ttl)
       end
-      redis.call('ZADD', registry, now() + ttl, old)
+      call_if_fit(0, 'ZADD', registry, now() + ttl, old)
     else
       redis.call('ZREM', registry, old)
     end
   end
-  redis.call('ZADD', registry, now() + ttl, id)
+  call_if_fit(0, 'ZADD', registry, now() + ttl, id)
   pcall(count_jobs, 'canceled', queue, task, 1)
 end
 
@@ -105,8 +105,8 @@ local function settle(id, parent, status, is_final, moment)
   local queue = found[2] or ''
   if #unmet_dependencies(id, 1) == 0 then
     if found[5] then return 'limited' end
-    redis.call('ZREM', key('deferred', queue), id)
     enqueue_waiting(id, queue, moment, found[4], found[3] == '1')
+    call_if_fit(0, 'ZREM', key('deferred', queue), id)
     return false
   end
   local rule = after_failure(id)
@@ -127,23 +127,24 @@ local function settle_dependents(parent, moment, cursor, count, is_deleted)
   local found = redis.call('HMGET', job_key(parent), 'status', 'kept_until')
   local status, kept_until, limited = found[1], tonumber(found[2]), {}
   if status and not ENDED[status] then  -- it is retried, and its next end makes a new note
-    redis.call('ZREM', PENDING, parent)
+    call_if_fit(0, 'ZREM', PENDING, parent)
     return '0', limited
   end
   local is_final = is_deleted or (kept_until ~= nil and kept_until <= now())
-  local page = redis.call('SSCAN', dependents_of(parent), cursor, 'COUNT', count)
+  local page = call_if_fit({'0', {}}, 'SSCAN', dependents_of(parent), cursor, 'COUNT', count)
   for _, id in ipairs(page[2]) do
-    local waits = settle(id, parent, status, is_final, moment)
+    local is_done, waits = pcall(settle, id, parent, status, is_final, moment)
+    if not is_done and not is_wrong_type(waits) then error(waits) end
     if waits == 'limited' then limited[#limited + 1] = id end
     if not waits then redis.call('SREM', dependents_of(parent), id) end
   end
   if page[1] ~= '0' or #limited > 0 then return page[1], limited end
   local are_waiting = redis.call('EXISTS', dependents_of(parent)) == 1
   if are_waiting and status ~= 'finished' and kept_until and not is_final then
-    redis.call('ZADD', PENDING, kept_until, parent)
+    call_if_fit(0, 'ZADD', PENDING, kept_until, parent)
     return '0', limited
   end
-  redis.call('ZREM', PENDING, parent)
+  call_if_fit(0, 'ZREM', PENDING, parent)
   if kept_until then
     redis.call('HDEL', job_key(parent), 'kept_until')
     for _, name in ipairs(keys_of(parent)) do

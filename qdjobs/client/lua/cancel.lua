@@ -19,7 +19,7 @@ if status == 'started' then
 end
 if found[4] then return 'limited' end
 -- Only from a queue in which it is found quickly: a worker passes over the id of a cancelled job.
-if redis.call('LLEN', key('queue', origin)) <= MAX_SEARCH then
+if call_if_fit(MAX_SEARCH + 1, 'LLEN', key('queue', origin)) <= MAX_SEARCH then
   redis.call('LREM', key('queue', origin), 0, id)
 end
 cancel_waiting(id, origin, found[5], moment, tonumber(ARGV[4]))

@@ -1,4 +1,28 @@
 -- Prepended to every script, after the tables PLACE and ENDED. ARGV[1] is the key prefix.
+
+-- A key can have another type than it should: another program has written it. The error of Redis does not
+-- name it, so this replaces its `call`. Errors begin with WRONGTYPE, the key and the type that it has.
+local server = redis
+local function is_wrong_type(reply)
+  return type(reply) == 'table' and reply.err and string.find(reply.err, '^WRONGTYPE') ~= nil
+end
+local function call(...)
+  local reply = server.pcall(...)
+  if type(reply) ~= 'table' or not reply.err then return reply end
+  if not is_wrong_type(reply) then error(reply) end
+  local name = select(2, ...)
+  error({err = 'WRONGTYPE ' .. name .. ' ' .. server.call('TYPE', name).ok})
+end
+local redis = {call = call, pcall = server.pcall}
+
+-- Calls a command whose key may have another type: then returns nil, or `default`, and the others go on.
+local function call_if_fit(default, ...)
+  local reply = server.pcall(...)
+  if type(reply) ~= 'table' or not reply.err then return reply end
+  if not is_wrong_type(reply) then error(reply) end
+  return default
+end
+
 local rq = ARGV[1] .. ':'
 local MAX_WAKE_UPS = 1000
 local function key(kind, name) return rq .. kind .. ':' .. name end
@@ -10,7 +34,7 @@ local function now() return tonumber(redis.call('TIME')[1]) end
 local function wake_up(queue, jobs)
   local entries = {}
   for i = 1, math.min(jobs or 1, MAX_WAKE_UPS) do entries[i] = '1' end
-  if redis.call('RPUSH', key('wake-up', queue), unpack(entries)) > MAX_WAKE_UPS then
+  if call_if_fit(0, 'RPUSH', key('wake-up', queue), unpack(entries)) > MAX_WAKE_UPS then
     redis.call('LTRIM', key('wake-up', queue), -MAX_WAKE_UPS, -1)
   end
 end
@@ -19,10 +43,10 @@ end
 -- hash and its dependents.
 local function forget_run(id, origin)
   for _, registry in ipairs({'finished', 'failed', 'canceled'}) do
-    redis.call('ZREM', key(registry, origin), id)
+    call_if_fit(0, 'ZREM', key(registry, origin), id)
   end
-  for _, execution in ipairs(redis.call('ZRANGE', key('executions', id), 0, -1)) do
-    redis.call('ZREM', key('wip', origin), id .. ':' .. execution)
+  for _, execution in ipairs(call_if_fit({}, 'ZRANGE', key('executions', id), 0, -1)) do
+    call_if_fit(0, 'ZREM', key('wip', origin), id .. ':' .. execution)
     redis.call('DEL', key('execution', id .. ':' .. execution))
   end
   redis.call('DEL', key('executions', id), key('results', id))

@@ -15,5 +15,5 @@ if redis.call('EXISTS', dependents_of(id)) == 1 then
 end
 forget_run(id, origin)
 redis.call('DEL', job, dependents_of(id), dependencies_of(id))
-redis.call('ZREM', PENDING, id)
+call_if_fit(0, 'ZREM', PENDING, id)
 return 'deleted'

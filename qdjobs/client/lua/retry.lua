@@ -17,7 +17,7 @@ else
   redis.call('RPUSH', key('queue', origin), id)
   wake_up(origin)
 end
-redis.call('SADD', rq .. 'queues', key('queue', origin))
+call_if_fit(0, 'SADD', rq .. 'queues', key('queue', origin))
 forget_run(id, origin)
 redis.call('PERSIST', job)
 redis.call('PERSIST', dependencies_of(id))

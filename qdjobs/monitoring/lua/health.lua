@@ -7,17 +7,17 @@ local depth, late, time = tonumber(ARGV[2]), tonumber(ARGV[3]), now()
 
 -- Expired entries, which RQ's clean-up would remove, are not counted, and not removed.
 local function unexpired(registry, queue)
-  return redis.call('ZCOUNT', key(registry, queue), time, '+inf')
+  return call_if_fit(0, 'ZCOUNT', key(registry, queue), time, '+inf')
 end
 
 -- The number of started jobs that no worker runs or will requeue: they have no lease, and no
 -- current heartbeat of a stock worker.
 local function abandoned(queue)
-  local found, entries = 0, redis.call('ZRANGE', key('wip', queue), 0, depth - 1, 'WITHSCORES')
+  local found, entries = 0, call_if_fit({}, 'ZRANGE', key('wip', queue), 0, depth - 1, 'WITHSCORES')
   for i = 1, #entries, 2 do
     local expiry = tonumber(entries[i + 1])
     local stock_runs = expiry >= time and expiry ~= math.huge
-    if not stock_runs and not redis.call('ZSCORE', rq .. 'leases', entries[i]) then
+    if not stock_runs and not call_if_fit(true, 'ZSCORE', rq .. 'leases', entries[i]) then
       found = found + 1
     end
   end
@@ -28,7 +28,7 @@ end
 -- always the first: requeued jobs are put before older ones.
 local function waiting(queue)
   local missing, oldest = 0, ''
-  for _, id in ipairs(redis.call('LRANGE', key('queue', queue), 0, depth - 1)) do
+  for _, id in ipairs(call_if_fit({}, 'LRANGE', key('queue', queue), 0, depth - 1)) do
     local job = redis.pcall('HMGET', job_key(id), 'status', 'enqueued_at')
     if not job[1] then
       missing = missing + 1
@@ -41,8 +41,8 @@ end
 
 -- The job that a worker runs, and not the one that it has claimed ahead.
 local function job_of(worker)
-  for _, member in ipairs(redis.pcall('SMEMBERS', worker .. ':executions')) do
-    if not redis.pcall('HGET', key('execution', member), 'ahead') then
+  for _, member in ipairs(call_if_fit({}, 'SMEMBERS', worker .. ':executions')) do
+    if not call_if_fit(false, 'HGET', key('execution', member), 'ahead') then
       return string.match(member, '^(.*):') or ''
     end
   end
@@ -54,25 +54,25 @@ for i = 4, #ARGV do
   local queue = ARGV[i]
   local missing, oldest = waiting(queue)
   queues[#queues + 1] = {
-    redis.call('LLEN', key('queue', queue)),
-    redis.call('ZCARD', key('scheduled', queue)),
-    redis.call('ZCARD', key('deferred', queue)),
-    redis.call('ZCARD', key('ready', queue)),
-    redis.call('ZCARD', key('wip', queue)),
+    call_if_fit(0, 'LLEN', key('queue', queue)),
+    call_if_fit(0, 'ZCARD', key('scheduled', queue)),
+    call_if_fit(0, 'ZCARD', key('deferred', queue)),
+    call_if_fit(0, 'ZCARD', key('ready', queue)),
+    call_if_fit(0, 'ZCARD', key('wip', queue)),
     unexpired('finished', queue),
     unexpired('failed', queue),
     unexpired('canceled', queue),
-    redis.call('ZCOUNT', key('scheduled', queue), 0, time - late),
+    call_if_fit(0, 'ZCOUNT', key('scheduled', queue), 0, time - late),
     abandoned(queue),
     missing,
     oldest,
   }
 end
-for _, worker in ipairs(redis.call('SMEMBERS', rq .. 'workers')) do
-  local fields = redis.call('HMGET', worker, 'birth', 'state', 'queues', 'hostname',
-                            'worker_class', 'successful_job_count', 'failed_job_count',
-                            'last_heartbeat')
+for _, worker in ipairs(call_if_fit({}, 'SMEMBERS', rq .. 'workers')) do
+  local fields = call_if_fit({}, 'HMGET', worker, 'birth', 'state', 'queues', 'hostname',
+                             'worker_class', 'successful_job_count', 'failed_job_count',
+                             'last_heartbeat')
   if fields[1] then workers[#workers + 1] = {worker, job_of(worker), unpack(fields, 2, 8)} end
 end
 return {time, redis.call('EXISTS', rq .. 'suspended'),
-        redis.call('ZCOUNT', rq .. 'leases', '-inf', time), queues, workers}
+        call_if_fit(0, 'ZCOUNT', rq .. 'leases', '-inf', time), queues, workers}

@@ -4,7 +4,7 @@
 -- Returns what `claim_next` returns.
 local by = cmsgpack.unpack(ARGV[2])
 if ARGV[3] == '1' then
-  for _, member in ipairs(redis.call('SMEMBERS', key('worker', by.worker .. ':executions'))) do
+  for _, member in ipairs(call_if_fit({}, 'SMEMBERS', key('worker', by.worker .. ':executions'))) do
     local id, claimed = string.match(member, '^(.*):(.*)$')
     if claimed == by.execution and redis.call('ZSCORE', rq .. 'leases', member) then
       redis.call('ZADD', rq .. 'leases', clock() + by.lease, member)

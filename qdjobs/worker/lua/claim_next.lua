@@ -8,8 +8,8 @@ local PASSED_OVER_AT_ONCE = 1000  -- ids without a job to start, such as those o
 -- it was due and its `ttl`. Jobs under RQ's rate limit, which also wait for a slot, stay.
 local function find_due(queue, time, limit)
   local over, back, front, details = {}, {}, {}, {}
-  local due = redis.call('ZRANGEBYSCORE', key('scheduled', queue), 0, time, 'WITHSCORES', 'LIMIT', 0,
-                         limit)
+  local due = call_if_fit({}, 'ZRANGEBYSCORE', key('scheduled', queue), 0, time, 'WITHSCORES',
+                          'LIMIT', 0, limit)
   for i = 1, #due, 2 do
     local id = due[i]
     -- Without the rest if the key has another type.
@@ -32,13 +32,13 @@ end
 -- thousand. Returns how many it has looked after, and whether there may be more.
 local function enqueue_due(queue, moment, time, limit)
   local seen, over, back, front, details = find_due(queue, time, limit)
-  if #over == 0 then return 0, false end
+  if #over == 0 or not call_if_fit(false, 'LLEN', key('queue', queue)) then return 0, false end
   if #back > 0 then redis.call('RPUSH', key('queue', queue), unpack(back)) end
   if #front > 0 then redis.call('LPUSH', key('queue', queue), unpack(front)) end
   redis.call('ZREM', key('scheduled', queue), unpack(over))
   for id, found in pairs(details) do mark_queued(id, moment, found[2], found[1]) end
   if #back + #front > 0 then
-    redis.call('SADD', rq .. 'queues', key('queue', queue))
+    call_if_fit(0, 'SADD', rq .. 'queues', key('queue', queue))
     wake_up(queue, #back + #front)
   end
   return #over, seen == limit
@@ -79,14 +79,26 @@ local function start(queue, id, by)
              'stop_requested', '')
   redis.call('PERSIST', job_key(id))
   redis.call('ZADD', rq .. 'leases', clock() + by.lease, member)
-  redis.call('ZADD', key('wip', origin), '+inf', member)
+  call_if_fit(0, 'ZADD', key('wip', origin), '+inf', member)
   redis.call('HSET', key('execution', member), 'id', by.execution, 'job_id', id, 'created_at',
              by.timestamp, 'last_heartbeat', by.timestamp, 'worker_name', by.worker, 'origin',
              origin, unpack(by.is_ahead and {'ahead', '1'} or {}))
   redis.call('DEL', key('executions', id))
   redis.call('ZADD', key('executions', id), '+inf', by.execution)
-  redis.call('SADD', key('worker', by.worker .. ':executions'), member)
+  call_if_fit(0, 'SADD', key('worker', by.worker .. ':executions'), member)
   return redis.call('HGETALL', job_key(id))
+end
+
+-- Pops an id from the first of the queues that has one; the keys come with the word LEFT. A key of another
+-- type is passed over.
+local function pop(keys)
+  local popped = call_if_fit(nil, 'LMPOP', #keys - 1, unpack(keys))
+  if popped ~= nil then return popped end
+  for i = 1, #keys - 1 do
+    popped = call_if_fit(false, 'LMPOP', 1, keys[i], 'LEFT')
+    if popped then return popped end
+  end
+  return false
 end
 
 -- Claims the next job of the queues: starts it, with a lease. `by` is a table with the fields of
@@ -100,6 +112,7 @@ local function claim_next(by)
     if by.is_due_check then unusual[i + 1] = key('scheduled', queue) end
   end
   keys[#keys + 1] = 'LEFT'
+  redis.call('ZCARD', rq .. 'leases')  -- if it has another type, fails before a job is popped
   if redis.call('EXISTS', unpack(unusual)) > 0 then  -- one command where there is nothing to do
     if redis.call('EXISTS', rq .. 'suspended') == 1 then return {'suspended', '', '', {}, 0} end
     local left = DUE_AT_ONCE
@@ -111,7 +124,7 @@ local function claim_next(by)
     end
   end
   for _ = 1, PASSED_OVER_AT_ONCE do
-    local popped = redis.call('LMPOP', #by.queues, unpack(keys))
+    local popped = pop(keys)
     if not popped then
       if by.is_woken then  -- there are more wake-ups than jobs
         for i, queue in ipairs(by.queues) do keys[i] = key('wake-up', queue) end

@@ -7,10 +7,11 @@ local ids = redis.call('ZRANGE', key('deferred', queue), ARGV[4], ARGV[5])
 local removed = 0
 for _, id in ipairs(ids) do
   if redis.pcall('HGET', job_key(id), 'status') == 'deferred' then
-    local unmet = unmet_dependencies(id, 20)
+    local is_known, unmet = pcall(unmet_dependencies, id, 20)
+    if not is_known then unmet = {id} end  -- a key of another type: it waits
     for _, parent in ipairs(unmet) do
       if ENDED[redis.call('HGET', job_key(parent), 'status')] then
-        redis.call('SADD', dependents_of(parent), id)
+        call_if_fit(0, 'SADD', dependents_of(parent), id)
         note_ended(parent)
       end
     end

@@ -9,7 +9,7 @@ local run = {id = ARGV[2], execution = ARGV[3], worker = ARGV[4], origin = ARGV[
 local ending = cmsgpack.unpack(ARGV[6])
 if ARGV[7] ~= '' then ending.meta = ARGV[7] end
 local state, has_dependents = end_run(run, ending)
-if ARGV[8] ~= '' then redis.call('HDEL', key('execution', ARGV[8]), 'ahead') end
+if ARGV[8] ~= '' then call_if_fit(0, 'HDEL', key('execution', ARGV[8]), 'ahead') end
 local reply = {state, has_dependents and 1 or 0}
 if ARGV[9] ~= '' then reply[3] = claim_next(cmsgpack.unpack(ARGV[9])) end
 return reply

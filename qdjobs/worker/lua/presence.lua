@@ -3,5 +3,5 @@
 local record, ttl, queues = key('worker', ARGV[2]), ARGV[3], tonumber(ARGV[4])
 redis.call('HSET', record, unpack(ARGV, 5 + queues))
 redis.call('EXPIRE', record, ttl)
-redis.call('SADD', rq .. 'workers', record)
-for i = 5, 4 + queues do redis.call('SADD', rq .. 'workers:' .. ARGV[i], record) end
+call_if_fit(0, 'SADD', rq .. 'workers', record)
+for i = 5, 4 + queues do call_if_fit(0, 'SADD', rq .. 'workers:' .. ARGV[i], record) end

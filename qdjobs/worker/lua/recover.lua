@@ -21,8 +21,8 @@ for i = 5, #ARGV, 2 do
   if not id then
     redis.call('ZREM', rq .. 'leases', member)
   elseif expiry and tonumber(expiry) == tonumber(seen) and tonumber(expiry) < clock() then
-    local found = redis.call('HMGET', key('execution', member), 'worker_name', 'origin', 'ahead',
-                             'stopping')
+    local found = call_if_fit({}, 'HMGET', key('execution', member), 'worker_name', 'origin',
+                              'ahead', 'stopping')
     local origin = found[2] or read(id, 'origin') or ''
     local run = {id = id, execution = execution, worker = found[1] or '', origin = origin}
     local ending = {status = 'queued', at_front = true, ended_at = '', moment = moment,
@@ -41,7 +41,8 @@ for i = 5, #ARGV, 2 do
         ending.kind, ending.field, ending.value = 2, 'exc_string', lost
       end
     end
-    local state, has_dependents = end_run(run, ending)
+    local is_done, state, has_dependents = pcall(end_run, run, ending)
+    if not is_done then state, has_dependents = 'lost', false end  -- where it belongs is no place
     deaths[#deaths + 1] = is_death and 1 or 0
     ids[#ids + 1] = id
     states[#states + 1] = state

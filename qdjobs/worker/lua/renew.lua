@@ -11,8 +11,8 @@ for i = 6, #ARGV, 2 do
   local state = 'lost'
   if redis.call('ZADD', rq .. 'leases', 'XX', 'CH', expiry, member) == 1
      or redis.call('ZSCORE', rq .. 'leases', member) then
-    redis.call('HSET', key('execution', member), 'last_heartbeat', timestamp, 'stopping',
-               is_stopping)
+    call_if_fit(0, 'HSET', key('execution', member), 'last_heartbeat', timestamp, 'stopping',
+                is_stopping)
     state = 'held'
     if redis.call('TYPE', job_key(id)).ok == 'hash' then  -- else the job was deleted
       redis.call('HSET', job_key(id), 'last_heartbeat', moment)

@@ -21,10 +21,10 @@ local function member_of(run) return run.id .. ':' .. run.execution end
 local function forget_execution(run)
   local member = member_of(run)
   redis.call('ZREM', rq .. 'leases', member)
-  redis.call('ZREM', key('wip', run.origin), member)
+  call_if_fit(0, 'ZREM', key('wip', run.origin), member)
   redis.call('DEL', key('execution', member))
-  redis.call('SREM', key('worker', run.worker .. ':executions'), member)
-  return redis.call('ZREM', key('executions', run.id), run.execution) == 1
+  call_if_fit(0, 'SREM', key('worker', run.worker .. ':executions'), member)
+  return call_if_fit(1, 'ZREM', key('executions', run.id), run.execution) == 1
 end
 
 local function add_result(run, ending)
@@ -51,7 +51,7 @@ local function make_waiting(run, ending)
   redis.call('HDEL', job, 'started_at', 'worker_name', 'last_heartbeat', 'stop_requested')
   redis.call('PERSIST', job)
   redis.pcall('PERSIST', key('results', run.id))
-  redis.call('SADD', rq .. 'queues', key('queue', run.origin))
+  call_if_fit(0, 'SADD', rq .. 'queues', key('queue', run.origin))
   if ending.status == 'scheduled' then
     local due = math.ceil(clock() + ending.delay)
     redis.call('ZADD', key('scheduled', run.origin), due, run.id)
@@ -104,7 +104,7 @@ local function make_terminal(run, ending, ttl)
   end
   local expiry = ttl >= 0 and clock() + ttl or '+inf'
   if ttl ~= 0 and not ending.is_unregistered then
-    redis.call('ZADD', key(PLACE[ending.status], run.origin), expiry, run.id)
+    call_if_fit(0, 'ZADD', key(PLACE[ending.status], run.origin), expiry, run.id)
   end
   if ttl < 0 then
     redis.pcall('PERSIST', results)
@@ -115,7 +115,7 @@ local function make_terminal(run, ending, ttl)
   end
   if has_dependents then
     redis.call('PERSIST', dependents_of(run.id))
-    redis.call('ZADD', PENDING, clock(), run.id)
+    call_if_fit(0, 'ZADD', PENDING, clock(), run.id)
   end
   return has_dependents
 end
@@ -123,7 +123,7 @@ end
 local function count(run, ending)
   local worker = key('worker', run.worker)
   if ending.counter then
-    redis.call('HINCRBY', worker, ending.counter, 1)
+    call_if_fit(0, 'HINCRBY', worker, ending.counter, 1)
     local seconds = (ending.execution_ended_at or 0) - (ending.execution_started_at or 0)
     redis.pcall('HINCRBYFLOAT', worker, 'total_working_time', seconds)
   end
@@ -206,7 +206,11 @@ local function end_run(run, ending)
   if not redis.call('ZSCORE', rq .. 'leases', member_of(run)) then
     forget_death(run)
     if not has_recorded(run) then return 'lost', false end
-    return found[1] or 'lost', redis.call('ZSCORE', PENDING, run.id) ~= false
+    return found[1] or 'lost', call_if_fit(false, 'ZSCORE', PENDING, run.id) ~= false
+  end
+  if not ENDED[ending.status] then  -- fails before the run is forgotten if there is no place for the job
+    redis.call('LLEN', key('queue', run.origin))
+    if ending.status == 'scheduled' then redis.call('ZCARD', key('scheduled', run.origin)) end
   end
   if not forget_execution(run) or found[1] ~= 'started' then return 'lost', false end
   if found[2] == '1' and not ENDED[ending.status] then

@@ -133,10 +133,10 @@ def test_metadata_are_shown_if_a_status_has_them() -> None:
 @pytest.mark.parametrize(
     ('data', 'says'),
     [
-        (b'cos\nsystem\n(S"touch /tmp/it-ran"\ntR.', 'names os.system'),
+        (b'cos\nsystem\n(Vtouch /tmp/it-ran\ntR.', 'names os.system'),
         (b'', 'cannot be read'),
         (b'I7\n.', 'holds no call'),
-        (b'(lI1\naI2\naI3\naI4\na.', 'holds no call'),
+        (b'](I1\nI2\nI3\nI4\ne.', 'holds no call'),
     ],
 )
 def test_a_payload_of_somebody_else_is_not_run(connection: Redis, data: bytes, says: str) -> None:
