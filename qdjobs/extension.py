@@ -175,8 +175,8 @@ class JobQueue:
         elif api is not None:
             log.debug('There is no HTTP API at %s: set JOBS_API_TOKEN to have one.', api)
         if dashboard is not None and config.dashboard_login:
-            with needs_extra('dashboard'):
-                from qdjobs.web.dashboard import views
+            from qdjobs.web.dashboard import views
+
             yield views.dashboard, dashboard
         if metrics is not None and config.metrics_token:
             with needs_extra('metrics'):
