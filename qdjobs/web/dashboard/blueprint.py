@@ -3,7 +3,7 @@
 from importlib.metadata import version
 from typing import Any
 
-from flask import Blueprint, Response, render_template, request, url_for
+from flask import Blueprint, Response, g, render_template, request, url_for
 from werkzeug.exceptions import Forbidden, NotFound
 
 from qdjobs.client.json import to_json
@@ -13,6 +13,7 @@ from qdjobs.web.access import require_login
 from qdjobs.web.problems import register_problems
 
 POLL_INTERVAL = 1000  # milliseconds between two readings of a page that is looked at
+POLL_ENDED = 5  # times that, of a job that has ended: its result can be large, and changes no more
 
 _CSP = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
@@ -44,6 +45,7 @@ def _guard() -> None:
     if login is None:
         raise NotFound
     require_login(*login)
+    g.qdjobs_may_see_pages = True
     if request.method not in ('GET', 'HEAD', 'OPTIONS') and not _is_same_origin():
         raise Forbidden('Only the pages of the dashboard itself may ask for this.')
 
@@ -59,7 +61,9 @@ def _is_same_origin() -> bool:
 
 @dashboard.after_request
 def _finish(answer: Response) -> Response:
-    if answer.mimetype == 'application/problem+json' and wants_page():
+    # A page names the address of Redis: it is not for those who have not logged in.
+    is_problem = answer.mimetype == 'application/problem+json'
+    if is_problem and wants_page() and g.get('qdjobs_may_see_pages'):
         problem = answer.get_json()
         answer.set_data(render('problem', **problem))
         answer.mimetype = 'text/html'
@@ -81,6 +85,7 @@ def render(name: str, **values: Any) -> str:
         **values,
         home=url_for('qdjobs_dashboard.home'),
         poll_interval=POLL_INTERVAL if request.method == 'GET' else 0,
+        poll_ended=POLL_ENDED,
         redis_address=address(),
         rq_version=version('rq'),
         as_json=to_json,

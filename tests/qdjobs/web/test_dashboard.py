@@ -160,6 +160,13 @@ def test_the_control_upstream_lets_everybody_in_without_a_policy(redis_url: str)
     assert 'Content-Security-Policy' not in answer.headers
 
 
+def test_a_browser_that_has_not_logged_in_learns_nothing(app: Flask) -> None:
+    for path in ('/rq/', '/rq/job/nobody', '/rq/queue/default/nonsense'):
+        answer = app.test_client().get(path, headers=BROWSER)
+        assert answer.status_code == 401
+        assert address() not in answer.text
+
+
 def test_the_short_address_leads_to_the_long_one(client: FlaskClient) -> None:
     answer = client.get('/rq')
     assert answer.status_code == 308

@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 from flask import Flask, Response, request
-from playwright.sync_api import ConsoleMessage, Dialog, Page, WebError, expect
+from playwright.sync_api import ConsoleMessage, Dialog, Page, Route, WebError, expect
 from redis import Redis
 from rq import Queue
 
@@ -294,6 +294,16 @@ def test_an_outage_of_redis_is_shown_and_ends_by_itself(
             expect(table).to_contain_text('default')
             expect(notice).to_be_hidden()
             expect(page).to_have_title('Queues · Background jobs')
+
+
+def test_an_answer_that_does_not_come_is_missed(visit: Visit, address: str) -> None:
+    page = visit(f'{address}rq/')
+    held: list[Route] = []
+    page.route('**/rq/', lambda route: held.append(route))
+    expect(page.locator('#notice')).to_contain_text('There is no answer yet')
+    page.unroute('**/rq/')
+    held[0].continue_()
+    expect(page.locator('#notice')).to_be_hidden()
 
 
 def test_an_outage_of_the_application_is_shown_and_ends_by_itself(

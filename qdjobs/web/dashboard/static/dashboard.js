@@ -4,7 +4,7 @@
 const LATE = 900; // milliseconds without an answer after which the page says so
 const QUIET = 1000; // milliseconds after the last move of the pointer or key in which nothing moves
 
-const pause = Number(document.body.dataset.poll);
+let pause = Number(document.body.dataset.poll);
 const notice = document.getElementById('notice');
 const live = document.querySelector('#live input');
 const clock = new Intl.DateTimeFormat('sv-SE', {dateStyle: 'short', timeStyle: 'medium'});
@@ -28,6 +28,7 @@ async function refresh() {
       say(page.querySelector('#problem').textContent);
     } else if (fresh && (answer.ok || answer.status === 404 || answer.status === 503)) {
       document.title = page.title;
+      pause = Number(page.body.dataset.poll);
       show(fresh);
       say('');
     } else {
