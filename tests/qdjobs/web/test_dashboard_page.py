@@ -299,9 +299,8 @@ def test_an_outage_of_redis_is_shown_and_ends_by_itself(
 def test_an_answer_that_does_not_come_is_missed(visit: Visit, address: str) -> None:
     page = visit(f'{address}rq/')
     held: list[Route] = []
-    page.route('**/rq/', lambda route: held.append(route))
+    page.route('**/rq/', lambda route: route.continue_() if held else held.append(route))
     expect(page.locator('#notice')).to_contain_text('There is no answer yet')
-    page.unroute('**/rq/')
     held[0].continue_()
     expect(page.locator('#notice')).to_be_hidden()
 
@@ -321,8 +320,13 @@ def test_an_outage_of_the_application_is_shown_and_ends_by_itself(
 
 @pytest.mark.parametrize('width', [1440, pytest.param(768, marks=pytest.mark.slow), 390])
 def test_all_of_it_is_inside_the_frame(
-    visit: Visit, address: str, hostile: dict[str, str], width: int
+    visit: Visit, address: str, hostile: dict[str, str], connection: Redis, width: int
 ) -> None:
+    broken = hostile['exception'].rpartition('/')[2]
+    connection.hset(f'rq:job:{broken}', 'description', 'no_place_to_break' * 20)
+    connection.xadd(
+        f'rq:results:{broken}', {'type': 2, 'exc_string': pack('ValueError: ' + 'x' * 300)}
+    )
     page = visit('about:blank', viewport={'width': width, 'height': 900})
     for name in ('queues', 'workers', 'failed', 'exception'):
         page.goto(address + hostile[name])
@@ -330,6 +334,8 @@ def test_all_of_it_is_inside_the_frame(
         assert boxes, name
         assert [box for box in boxes if box['left'] < 0 or box['right'] > width] == [], name
         assert page.evaluate('document.documentElement.scrollWidth') <= width, name
+        cells = [box for box in boxes if box['tag'] == 'TD']
+        assert all(box['right'] - box['left'] >= 60 for box in cells), name  # a few words fit
         texts = [box for box in boxes if box['tag'] in ('H1', 'TABLE', 'DL')]
         for above, below in pairwise(sorted(texts, key=lambda box: float(box['top']))):
             assert above['bottom'] <= below['top'], name
