@@ -4,8 +4,10 @@ gunicorn's own threads each wait for one client, as slow as that may be. waitres
 clients in one loop, and sends in it; gunicorn runs the processes, renews them and ends them.
 """
 
+import contextlib
 import logging
 import os
+import socket
 import time
 from collections.abc import Iterable
 from typing import Any
@@ -20,7 +22,7 @@ LARGEST_BODY = 2 * 1024 * 1024  # bytes; the application has lower limits of its
 IN_MEMORY = 64 * 1024  # bytes of a body; the rest of it waits in a temporary file
 READ_TIMEOUT = 10.0  # seconds for a request to arrive, or for the next one to begin
 ANSWER_TIMEOUT = 60.0  # seconds for its response to be made and read
-LINGER = 2.0  # seconds of an idle connection after the end, for a request that is on its way
+LINGER = 2.0  # seconds for what is on its way: an answer to a client, a request at the end
 
 
 class WebWorker(Worker):  # type: ignore[misc]  # untyped
@@ -92,6 +94,8 @@ class _Client(HTTPChannel):  # type: ignore[misc]  # untyped
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.since = time.monotonic()  # when it began what it does
+        self.is_refused = False  # its request is answered before all of it has been read
+        self.is_answered = False  # and that answer is sent
         super().__init__(*args, **kwargs)
 
     def received(self, data: bytes) -> bool:
@@ -107,8 +111,37 @@ class _Client(HTTPChannel):  # type: ignore[misc]  # untyped
         self.since = time.monotonic()
         if not self.server.accepting:  # this process ends: the next request is another's
             self.requests[0].headers['CONNECTION'] = 'close'
+        self.is_refused = self.requests[0].error is not None
         super().service()
         self.since = time.monotonic()
+
+    # Closing while a client still sends would discard the answer that it has not read: that is
+    # sent, then what comes is read and forgotten until the client closes, or for LINGER.
+
+    def handle_write(self) -> None:
+        """Send what there is; waitress calls it in its loop."""
+        if self.will_close or not self.is_refused:
+            super().handle_write()
+            return
+        if self.requests:  # a thread has not ended its answer yet
+            return
+        self._flush_exception(self._flush_some)
+        if not self.total_outbufs_len:
+            self.close_when_flushed = False
+            self.is_answered = True
+            self.since = time.monotonic()
+            with contextlib.suppress(OSError):  # the client has closed already
+                self.socket.shutdown(socket.SHUT_WR)
+
+    def readable(self) -> bool:
+        return bool(self.is_answered or super().readable())
+
+    def handle_read(self) -> None:
+        """Read what there is; waitress calls it in its loop."""
+        if self.is_answered:
+            self.recv(self.adj.recv_bytes)
+        else:
+            super().handle_read()
 
     @property
     def is_busy(self) -> bool:
@@ -118,5 +151,6 @@ class _Client(HTTPChannel):  # type: ignore[misc]  # untyped
     def end_if_late(self, now: float) -> None:
         """Close the connection of a client that is too slow; waitress's loop does it."""
         limit = ANSWER_TIMEOUT if self.requests or self.total_outbufs_len else READ_TIMEOUT
+        limit = LINGER if self.is_answered else limit
         if now - self.since > limit:
             self.will_close = True

@@ -175,8 +175,8 @@ class JobQueue:
         if api is not None and config.api_token:
             yield make_jobs_api(self._names, config.api_token), api
         if dashboard is not None and config.dashboard_login:
-            with needs_extra('dashboard'):
-                from qdjobs.web.dashboard import views
+            from qdjobs.web.dashboard import views
+
             yield views.dashboard, dashboard
         if metrics is not None and config.metrics_token:
             with needs_extra('metrics'):

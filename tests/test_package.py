@@ -114,37 +114,37 @@ def test_every_module_that_needs_no_extra_is_imported(python: Path, tmp_path: Pa
         'qdjobs.integrations.sentry sentry_sdk',
         'qdjobs.outbox sqlalchemy',
         'qdjobs.testing.pytest_plugin pytest',
-        'qdjobs.web.dashboard.views rq_dashboard',
         'qdjobs.web.metrics prometheus_client',
     ]
 
 
-@pytest.mark.parametrize(
-    ('config', 'says'),
-    [
-        (
-            {'METRICS_TOKEN': 'secret'},
-            "prometheus_client is not installed: pip install 'qdjobs[metrics]'.",
-        ),
-        (
-            {'DASHBOARD_USERNAME': 'anna', 'DASHBOARD_PASSWORD': 'secret'},
-            "rq_dashboard is not installed: pip install 'qdjobs[dashboard]'.",
-        ),
-    ],
-)
-def test_what_needs_an_extra_says_which(
-    python: Path, tmp_path: Path, config: dict[str, str], says: str
-) -> None:
-    code = (
+def test_what_needs_an_extra_says_which(python: Path, tmp_path: Path) -> None:
+    done = run(python, tmp_path, 'python', '-c', mount({'METRICS_TOKEN': 'secret'}))
+    assert done.returncode == 1
+    says = "prometheus_client is not installed: pip install 'qdjobs[metrics]'."
+    assert done.stderr.splitlines()[-1] == f'ModuleNotFoundError: {says}'
+
+
+def test_the_dashboard_needs_no_extra_and_has_its_files(python: Path, tmp_path: Path) -> None:
+    code = mount({'DASHBOARD_USERNAME': 'anna', 'DASHBOARD_PASSWORD': 'secret'}) + (
+        'client = app.test_client()\n'
+        'for path in ("/rq/job", "/rq/static/dashboard.js", "/rq/job/x"):\n'
+        '    answer = client.get(path, auth=("anna", "secret"), headers={"Accept": "text/html"})\n'
+        '    print(answer.status_code, answer.mimetype)\n'
+    )
+    done = run(python, tmp_path, 'python', '-c', code, REDIS_URL='redis://127.0.0.1:1/0')
+    assert done.stdout.splitlines() == ['302 text/html', '200 text/javascript', '503 text/html']
+
+
+def mount(config: dict[str, str]) -> str:
+    """The code of an application of this configuration."""
+    return (
         'from flask import Flask\n'
         'from qdjobs import JobQueue\n'
         'app = Flask("a")\n'
         f'app.config.update({config!r})\n'
         'JobQueue(app)\n'
     )
-    done = run(python, tmp_path, 'python', '-c', code)
-    assert done.returncode == 1
-    assert done.stderr.splitlines()[-1] == f'ModuleNotFoundError: {says}'
 
 
 def test_an_outbox_needs_an_extra_and_says_which(python: Path, tmp_path: Path) -> None:

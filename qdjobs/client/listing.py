@@ -3,7 +3,6 @@
 import logging
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
 
 from redis.exceptions import ResponseError
 

@@ -208,11 +208,6 @@ def make_status(job_id: str, reply: Sequence[Any]) -> Status:
     )
 
 
-def read_traceback(reply: Sequence[Any]) -> str | None:
-    """Return the traceback of the latest outcome in a job's reply of `read_records`, or None."""
-    return _readable_traceback(_outcome(reply[2][0])) if reply[2] else None
-
-
 def read_tracebacks(reply: Sequence[Any]) -> list[str | None]:
     """Return the traceback of each of the `attempts` of a job's status, in their order."""
     outcomes = map(_outcome, reversed(reply[2]))

@@ -4,7 +4,10 @@ Reads bytes, without RQ's classes: those unpickle what they read, clean up meanw
 all records if one is malformed. Anyone may have written any of the records.
 """
 
+from datetime import UTC, datetime
 from typing import Any
+
+import msgspec
 
 from qdjobs.client.json import to_json
 from qdjobs.client.listing import count_ids, read_ids, read_members, registry_key
@@ -13,20 +16,28 @@ from qdjobs.client.payload import PlainSerializer
 from qdjobs.client.redis import redis_connection, redis_key
 from qdjobs.client.status import (
     STATUS_FIELDS,
+    Status,
     make_status,
     no_such_jobs,
     parse_moment,
     read_records,
     read_statuses,
     read_text,
-    read_traceback,
+    read_tracebacks,
 )
 from qdjobs.config import get_config
 from qdjobs.errors import InvalidJobError, JobNotFoundError
+from qdjobs.progress import META
 
 SHOWN = ('queued', 'started', 'scheduled', 'deferred', 'finished', 'failed', 'canceled')
 MAX_TEXT = 20_000  # characters of one value that are shown
 MAX_DEPENDENCIES = 50  # of one job that are shown
+IN_STATUS = (META, 'progress', 'attempts')  # of RQ's metadata
+WORKER_FIELDS = (
+    'state', 'queues', 'hostname', 'pid', 'birth', 'last_heartbeat', 'version', 'python_version',
+    'successful_job_count', 'failed_job_count',
+)  # fmt: skip
+WORKER_MOMENTS = ('birth', 'last_heartbeat')
 
 
 def list_queues() -> list[str]:
@@ -55,30 +66,36 @@ def read_registry(
 
 
 def describe_jobs(job_ids: list[str]) -> list[dict[str, Any]]:
-    """Return the status and description of each job, or a note that its record is unreadable."""
+    """Return the status and description of each job, or a note that its record is unreadable.
+
+    A scheduled job has `due_at` too.
+    """
     statuses = read_statuses(job_ids, results=False)
-    readable = [job_id for job_id, status in zip(job_ids, statuses, strict=True) if status]
+    readable = [status for status in statuses if status]
     with redis_connection() as connection, connection.pipeline(transaction=False) as pipe:
-        for job_id in readable:
-            pipe.hget(redis_key('job', job_id), 'description')
-        found = dict(zip(readable, pipe.execute(raise_on_error=False), strict=True))
+        for status in readable:
+            pipe.hget(redis_key('job', status['id']), 'description')
+            pipe.zscore(registry_key('scheduled', status['queue']), status['id'])
+        found = pipe.execute(raise_on_error=False)
+    more = {
+        status['id']: {'description': _cut(_text_of(description)), 'due_at': _due_at(status, score)}
+        for status, description, score in zip(readable, found[::2], found[1::2], strict=True)
+    }
     return [
-        dict(status) | {'description': _description(found[job_id])}
+        dict(status) | more[job_id]
         if status
         else {'id': job_id, 'description': 'The record of this job is gone, or is unreadable.'}
         for job_id, status in zip(job_ids, statuses, strict=True)
     ]
 
 
-def _description(found: Any) -> str:
-    return _cut(read_text(found)) if isinstance(found, bytes) else ''  # changed since
-
-
 def describe_job(job_id: str) -> dict[str, Any]:
-    """Return a job's status, with its description, metadata, traceback and dependencies.
+    """Return all that a monitor shows of one job. Raises JobNotFoundError.
 
-    `meta` is JSON, or says why it cannot be read. `depends_on` maps ids to whether their record
-    exists. Texts longer than MAX_TEXT are cut. Raises JobNotFoundError.
+    That is its status, and `description`, `enqueued_at`, `due_at`, `timeout`, `worker`, the
+    `traceback` of each attempt, `other_meta` (RQ's metadata beside what the status has), and
+    `depends_on`, which maps ids to whether their record exists. `result` and `other_meta` are
+    JSON, or say why they cannot be read. Texts longer than MAX_TEXT are cut.
     """
     if not is_job_id(job_id):
         raise JobNotFoundError([job_id])
@@ -87,52 +104,106 @@ def describe_job(job_id: str) -> dict[str, Any]:
         (reply,) = read_records(connection, [1, job_id])
         if reply is None:
             raise no_such_jobs([job_id])
-        fields: Any = connection.hmget(key, 'description', 'enqueued_at')
+        fields: Any = connection.hmget(key, 'description', 'enqueued_at', 'timeout')
         needed = read_members(redis_key('job', f':{job_id}:dependencies'))[:MAX_DEPENDENCIES]
         exist = [bool(connection.exists(redis_key('job', other))) for other in needed]
     status = make_status(job_id, reply)
-    status['result'] = _bounded(status['result'])
-    return dict(status) | {
-        'description': _cut(read_text(fields[0])),
-        'enqueued_at': parse_moment(fields[1]),
-        'traceback': _cut_front(read_traceback(reply) or status['error']),
-        'meta': _read_meta(reply[0][STATUS_FIELDS.index('meta')]),
-        'depends_on': dict(zip(needed, exist, strict=True)),
-    }
+    tracebacks = read_tracebacks(reply)
+    return (
+        describe_jobs([job_id])[0]
+        | dict(status)
+        | {
+            'result': _shown(status['result']),
+            'enqueued_at': parse_moment(fields[1]),
+            'timeout': _cut(read_text(fields[2])),
+            'worker': _cut(status['worker'] or ''),
+            'attempts': [
+                dict(attempt) | {'traceback': _cut_front(traceback)}
+                for attempt, traceback in zip(status['attempts'], tracebacks, strict=True)
+            ],
+            'meta': _shown(status['meta']) if status['meta'] else '',
+            'other_meta': _read_meta(reply[0][STATUS_FIELDS.index('meta')]),
+            'depends_on': dict(zip(needed, exist, strict=True)),
+        }
+    )
 
 
 def list_workers() -> list[dict[str, Any]]:
-    """Return every worker alive: `name`, `state`, `queues`, `job`, and two versions."""
+    """Return every worker alive, by host: its record's fields, and the `job` that it runs."""
     with redis_connection() as connection:
         keys = read_members(f'{get_config().key_prefix}:workers')
         with connection.pipeline(transaction=False) as pipe:
             for key in keys:
-                pipe.hmget(key, 'state', 'queues', 'version', 'python_version')
+                pipe.hmget(key, WORKER_FIELDS)
                 pipe.smembers(f'{key}:executions')
             found = pipe.execute(raise_on_error=False)
     workers = []
     for key, fields, runs in zip(keys, found[::2], found[1::2], strict=True):
         if not isinstance(fields, list) or fields[0] is None:
             continue  # its record has expired: it is dead
-        state, queues, version, python = (_cut(read_text(field)) for field in fields)
-        job = read_text(min(runs)).split(':')[0] if isinstance(runs, set) and runs else None
+        texts = (_cut(read_text(field)) for field in fields)
+        worker: dict[str, Any] = dict(zip(WORKER_FIELDS, texts, strict=True))
         name = key.removeprefix(redis_key('worker', ''))
-        row = {'name': name, 'state': state, 'queues': queues.split(','), 'job': job}
-        workers.append(row | {'version': version, 'python_version': python})
-    return workers
+        worker |= {'name': name, 'queues': worker['queues'].split(',')}
+        worker |= {moment: parse_moment(worker[moment].encode()) for moment in WORKER_MOMENTS}
+        workers.append(worker | {'job': _running(runs if isinstance(runs, set) else set())})
+    return sorted(workers, key=lambda worker: (worker['hostname'], worker['pid'], worker['name']))
+
+
+def _running(executions: set[bytes]) -> str | None:
+    """Return the job that a worker runs, and not the one that it has claimed ahead."""
+    members = sorted(map(read_text, executions))
+    if len(members) > 1:
+        with redis_connection() as connection, connection.pipeline(transaction=False) as pipe:
+            for member in members:
+                pipe.hexists(redis_key('execution', member), 'ahead')
+            claimed = pipe.execute(raise_on_error=False)
+        members = [run for run, ahead in zip(members, claimed, strict=True) if ahead != 1]
+    return members[0].split(':')[0] if members else None
+
+
+def name_workers(names: set[str]) -> dict[str, str]:
+    """Return for the name of each worker that has a record its host and process id."""
+    known = sorted(names)
+    with redis_connection() as connection, connection.pipeline(transaction=False) as pipe:
+        for name in known:
+            pipe.hmget(redis_key('worker', name), 'hostname', 'pid')
+        found = pipe.execute(raise_on_error=False)
+    return {
+        name: f'{_cut(read_text(fields[0]))} · {_cut(read_text(fields[1]))}'
+        for name, fields in zip(known, found, strict=True)
+        if isinstance(fields, list) and fields[0]
+    }
+
+
+def _due_at(status: Status, score: Any) -> datetime | None:
+    if status['status'] != 'scheduled' or not isinstance(score, float):
+        return None
+    try:
+        return datetime.fromtimestamp(score, UTC)
+    except (ValueError, OverflowError, OSError):  # anyone may have written it
+        return None
+
+
+def _text_of(value: Any) -> str:
+    return read_text(value) if isinstance(value, bytes) else ''
 
 
 def _read_meta(meta: bytes | None) -> str:
+    """Return RQ's metadata without what the status of a job has of it; '' if that is all."""
     try:
-        return _cut(to_json(PlainSerializer.loads(meta) if meta else {}))
+        found = PlainSerializer.loads(meta) if meta else {}
     except InvalidJobError as error:
         return _cut(f'unreadable: {error}')
+    if isinstance(found, dict):
+        found = {name: value for name, value in found.items() if name not in IN_STATUS}
+    return _shown(found) if found else ''
 
 
-def _bounded(value: Any) -> Any:
-    """Return the value itself or, if it is long, the beginning of its JSON."""
+def _shown(value: Any) -> str:
+    """Return a value as indented JSON or, if it is long, the beginning of its JSON."""
     text = to_json(value)
-    return value if len(text) <= MAX_TEXT else _cut(text)
+    return msgspec.json.format(text, indent=2) if len(text) <= MAX_TEXT else _cut(text)
 
 
 def _cut(text: str) -> str:

@@ -1,6 +1,8 @@
 """rq-dashboard as it comes, and what a dashboard finds in Redis."""
 
 import base64
+import re
+from html import unescape
 from typing import Any
 
 import rq_dashboard
@@ -43,3 +45,29 @@ def running(connection: Redis, job_id: str) -> None:
         f'rq:execution:{job_id}:1',
         mapping={'id': '1', 'job_id': job_id, 'created_at': 1, 'last_heartbeat': 1},
     )
+
+
+def ids_in(page: str) -> list[str]:
+    """The ids of the jobs in the list on a page."""
+    return rows_of(page, 'job')
+
+
+def rows_of(page: str, kind: str) -> list[str]:
+    """What the rows of a table are of: their `data-job` or `data-worker`."""
+    return [unescape(name) for name in re.findall(rf'<tr data-{kind}="([^"]*)"', page)]
+
+
+def facts_in(page: str) -> dict[str, str]:
+    """What the page of a job says of it, by the names of the rows."""
+    found = re.findall(r'<dt>(.*?)</dt><dd>(.*?)</dd>', page, re.DOTALL)
+    return {name: plain(value) for name, value in found}
+
+
+def text_of(page: str, kind: str) -> str:
+    """The text of the first element of a class; of tracebacks, the last."""
+    found = re.findall(rf'<(p|pre) class="{kind}">(.*?)</\1>', page, re.DOTALL)
+    return unescape(found[-1 if kind == 'traceback' else 0][1])
+
+
+def plain(html: str) -> str:
+    return ' '.join(unescape(re.sub('<[^>]*>', '', html)).split())

@@ -1,21 +1,22 @@
-"""The dashboard: the pages, scripts and styles of rq-dashboard, with our own views and readers.
+"""The dashboard: pages of our own at the address at which an application has rq-dashboard.
 
-The Python of rq-dashboard (0.9.0) is not imported: views.py serves the URLs that its scripts
-request. The table lists the faults that are the reason, and what replaces each. For every one a
-test in tests/qdjobs/web/test_dashboard*.py also shows the fault in rq-dashboard's own blueprint.
-Once the first eight are fixed upstream, that blueprint can replace views.py.
+The pages are HTML from the server, and show the same as rq-dashboard's and more; a short script
+reads them again every second. rq-dashboard itself can be mounted beside them, elsewhere, and reads
+the same keys. The table has the faults of its 0.9.0 for which ours are not its pages. For each one
+that is about safety a test in tests/qdjobs/web also shows the fault in rq-dashboard's blueprint.
 
 | rq-dashboard 0.9.0 | here |
 |---|---|
 | unpickles data, metadata and results, and so runs code | monitoring/registries.py |
 | one unreadable job or worker breaks the whole list | monitoring/registries.py |
 | 500 for results and metadata that JSON lacks: bytes, sets, dates | `to_json` |
-| 500 for unknown ids, numbers and registries, and without Redis | our errors |
+| 500 for unknown ids, numbers and registries, and without Redis | a page that says so |
 | reading removes dead workers from Redis | monitoring/registries.py |
-| no login; /requeue/<queue> by GET; accepts POST from any site | `_guard` |
+| no login; /requeue/<queue> by GET; accepts POST from any site | blueprint.py |
 | requeues and deletes in several steps, running jobs too | `retry_job`, `delete_job` |
 | compacting a queue loses jobs if the request dies | no such route, no button |
-| its templates do not escape text (Parallels/rq-dashboard #526) | pages.py: REWRITES |
-| the name of a queue in the URL is not escaped in a script | pages.py: REWRITES |
-| no Content-Security-Policy | pages.py: `render` |
+| its templates do not escape text (Parallels/rq-dashboard #526) | Jinja's escaping |
+| no Content-Security-Policy; its templates need `'unsafe-eval'` | blueprint.py: HEADERS |
+| "Loading…" for as long as Redis is away | static/dashboard.js |
+| tables wider than their frame, times without a clock, workers by a random name | the templates |
 """

@@ -1,175 +1,157 @@
-"""The views of the dashboard, behind a login. Only its own pages can send changes."""
+"""The pages of the dashboard, and the changes that their buttons ask for."""
 
 from collections.abc import Callable
 from typing import Any
 
-from flask import Blueprint, Response, request, url_for
-from jinja2 import FunctionLoader
-from werkzeug.exceptions import Forbidden, NotFound
+from flask import Response, redirect, request, url_for
+from werkzeug.exceptions import NotFound
+from werkzeug.wrappers import Response as Redirection
 
-from qdjobs.client.control import delete_job, retry_job
+from qdjobs.client.control import cancel_job, delete_job, retry_job
 from qdjobs.client.listing import MAX_SCANNED
-from qdjobs.client.redis import address
-from qdjobs.config import get_config
-from qdjobs.errors import InvalidJobError, JobNotFoundError
-from qdjobs.monitoring.registries import describe_job, list_queues, read_registry
-from qdjobs.web.access import require_login
+from qdjobs.client.states import ENDED
+from qdjobs.errors import InvalidJobError, JobNotFoundError, short_repr
+from qdjobs.monitoring.registries import (
+    SHOWN,
+    count_jobs,
+    describe_job,
+    describe_jobs,
+    list_queues,
+    list_workers,
+    name_workers,
+    read_registry,
+)
 from qdjobs.web.body import json_answer
-from qdjobs.web.dashboard.data import (
-    find_page,
-    job_data,
-    jobs_data,
-    queues_data,
-    require_registry,
-    workers_data,
-)
-from qdjobs.web.dashboard.pages import package, read_template, render
-from qdjobs.web.problems import register_problems
+from qdjobs.web.dashboard.blueprint import dashboard, render, wants_page
+from qdjobs.web.dashboard.paging import ORDERS, SIZES, read_paging
 
-POLL_INTERVAL = 2500  # milliseconds
+__all__ = ['dashboard']  # with all of its views
 
-HEADERS = {
-    'Content-Security-Policy': "default-src 'none'; frame-ancestors 'none'",
-    'X-Content-Type-Options': 'nosniff',
-    'Referrer-Policy': 'same-origin',
-    'Cross-Origin-Resource-Policy': 'same-origin',
-    'Cache-Control': 'no-store',
+# What the page says after a change. Its address has the key only: it is not to show any text.
+DONE = {
+    'requeued': 'Requeued',
+    'canceled': 'Canceled',
+    'stopping': 'Its worker stops it',
+    'deleted': 'Deleted',
+    'emptied': 'Canceled, stopped or deleted',
+    **dict.fromkeys(('finished', 'failed', 'stopped'), 'Had ended before'),
 }
-
-dashboard = Blueprint(
-    'qdjobs_dashboard', __name__, url_prefix='/rq', static_folder=str(package() / 'static')
-)
-dashboard.jinja_loader = FunctionLoader(read_template)
-
-
-# Ours, or the application's handlers of errors would answer: a browser must see the 401.
-register_problems(dashboard)
-
-
-@dashboard.before_request
-def _guard() -> None:
-    login = get_config().dashboard_login
-    if login is None:
-        raise NotFound
-    require_login(*login)
-    if request.method not in ('GET', 'HEAD', 'OPTIONS') and not _is_same_origin():
-        raise Forbidden('Only the pages of the dashboard itself may ask for this.')
-
-
-def _is_same_origin() -> bool:
-    # A browser also sends the login with requests that pages of other sites make.
-    site, origin = request.headers.get('Sec-Fetch-Site'), request.headers.get('Origin')
-    if site is None and origin is None:
-        return False
-    same_host = origin is None or origin.partition('://')[2] == request.host
-    return site in (None, 'same-origin') and same_host
-
-
-@dashboard.after_request
-def _add_security_headers(answer: Response) -> Response:
-    for name, value in HEADERS.items():
-        answer.headers.setdefault(name, value)
-    return answer
 
 
 # Pages
 
 
 @dashboard.get('/', endpoint='home')
-@dashboard.get('/0/')
-@dashboard.get('/0/view')
-@dashboard.get('/0/view/queues')
-def queues_overview() -> Response:
-    return _page('queues')
+def show_queues() -> str:
+    names = list_queues()
+    return _page('queues', queues=dict(zip(names, count_jobs(names), strict=True)))
 
 
-@dashboard.get('/0/view/workers')
-def workers_overview() -> Response:
-    return _page('workers')
+@dashboard.get('/workers')
+def show_workers() -> str:
+    workers = list_workers()
+    running = describe_jobs([worker['job'] for worker in workers if worker['job']])
+    return _page('workers', workers=workers, jobs={job['id']: job for job in running})
 
 
-@dashboard.get('/0/view/jobs')
-@dashboard.get('/0/view/jobs/<path:queue_name>/<registry_name>/<per_page>/<order>/<page>')
-def jobs_overview(
-    queue_name: str = 'default',
-    registry_name: str = 'queued',
-    per_page: str = '8',
-    order: str = 'asc',
-    page: str = '1',
-) -> Response:
-    size, number, _ = find_page(queue_name, registry_name, per_page, order, page)
+@dashboard.get('/queue/<path:queue>/<registry>')
+def show_registry(queue: str, registry: str) -> str:
+    _require_registry(queue, registry)
+    counts = count_jobs([queue])[0]
+    paging = read_paging(request.args, counts[registry])
+    is_newest_first = paging.order == ORDERS[0]
+    job_ids = read_registry(queue, registry, paging.start, paging.size, is_newest_first)
     return _page(
-        'jobs',
-        queue={'name': queue_name},
-        queues=[{'name': name} for name in list_queues()],
-        registry_name=registry_name,
-        per_page=size,
-        order=order,
-        page=number,
+        'registry',
+        queue=queue,
+        registry=registry,
+        counts=counts,
+        paging=paging,
+        sizes=SIZES,
+        jobs=describe_jobs(job_ids),
     )
 
 
+@dashboard.get('/job/<job_id>')
+def show_job(job_id: str) -> str:
+    job = describe_job(job_id)
+    names = {job['worker'], *(attempt['worker'] for attempt in job['attempts'])}
+    return _page('job', job=job, workers=name_workers(names - {''}))
+
+
+@dashboard.get('/job')
+def find_job() -> Redirection:
+    job_id = request.args.get('id', '').strip()
+    return redirect(url_for('.show_job', job_id=job_id) if job_id else url_for('.home'))
+
+
+def _require_registry(queue: str, registry: str) -> None:
+    """Raise NotFound unless the queue and the registry exist."""
+    if registry not in SHOWN:
+        raise NotFound(
+            f'There is no registry {short_repr(registry)}: it is one of {", ".join(SHOWN)}.'
+        )
+    if queue not in list_queues():
+        raise NotFound(f'There is no queue {short_repr(queue)}.')
+
+
+def _page(name: str, **values: Any) -> str:
+    done, count = DONE.get(request.args.get('done', '')), request.args.get('count', '')
+    is_count = count.isdecimal() and len(count) < 9
+    note = f'{done}: {count} jobs.' if done and is_count else f'{done}.' if done else ''
+    return render(name, **values, note=note, registries=SHOWN, ended=ENDED)
+
+
+# The addresses that rq-dashboard has for the same, such as those in bookmarks
+
+
+@dashboard.get('/0/view/<name>')
+def forward_page(name: str) -> Redirection:
+    return redirect(url_for('.show_workers' if name == 'workers' else '.home'))
+
+
 @dashboard.get('/0/view/job/<job_id>')
-def job_view(job_id: str) -> Response:
-    return _page('job', id=describe_job(job_id)['id'])
+def forward_job(job_id: str) -> Redirection:
+    return redirect(url_for('.show_job', job_id=job_id))
 
 
-@dashboard.get('/favicon.ico')
-def favicon() -> Response:
-    return dashboard.send_static_file('favicon.ico')
+@dashboard.get('/0/view/jobs/<path:queue>/<registry>/<size>/<order>/<page>')
+def forward_registry(queue: str, registry: str, **_: str) -> Redirection:
+    return redirect(url_for('.show_registry', queue=queue, registry=registry))
 
 
-# Data of the pages
-
-
-@dashboard.get('/0/data/queues.json')
-def queues() -> Response:
-    return json_answer({'queues': queues_data()})
-
-
-@dashboard.get('/0/data/workers.json')
-def workers() -> Response:
-    return json_answer({'workers': workers_data()})
-
-
-@dashboard.get('/0/data/jobs/<path:queue_name>/<registry_name>/<per_page>/<order>/<page>.json')
-def jobs(queue_name: str, registry_name: str, per_page: str, order: str, page: str) -> Response:
-    return json_answer(jobs_data(queue_name, registry_name, per_page, order, page))
-
-
-@dashboard.get('/0/data/job/<job_id>.json')
-def job(job_id: str) -> Response:
-    return json_answer(job_data(job_id))
-
-
-# Changes by the pages
+# Changes
 
 
 @dashboard.post('/job/<job_id>/requeue')
-def requeue_job(job_id: str) -> Response:
+def requeue(job_id: str) -> Redirection:
     retry_job(job_id)
-    return json_answer({'status': 'OK'})
+    return _answer('requeued')
+
+
+@dashboard.post('/job/<job_id>/cancel')
+def cancel(job_id: str) -> Redirection:
+    return _answer(cancel_job(job_id))
 
 
 @dashboard.post('/job/<job_id>/delete')
-def delete_job_view(job_id: str) -> Response:
-    delete_job(job_id)
-    return json_answer({'status': 'OK'})
+def delete(job_id: str) -> Redirection:
+    return _answer(delete_job(job_id))
 
 
-@dashboard.post('/requeue/<path:queue_name>')
-def requeue_all(queue_name: str) -> Response:
-    return _each(queue_name, 'failed', retry_job)
+@dashboard.post('/requeue/<path:queue>')
+def requeue_all(queue: str) -> Redirection:
+    return _answer('requeued', _change_each(queue, 'failed', retry_job))
 
 
-@dashboard.post('/queue/<path:queue_name>/<registry_name>/empty')
-def empty_queue(queue_name: str, registry_name: str) -> Response:
-    return _each(queue_name, registry_name, delete_job)
+@dashboard.post('/queue/<path:queue>/<registry>/empty')
+def empty(queue: str, registry: str) -> Redirection:
+    return _answer('emptied', _change_each(queue, registry, delete_job))
 
 
-def _each(queue: str, registry: str, change: Callable[[str], object]) -> Response:
+def _change_each(queue: str, registry: str, change: Callable[[str], object]) -> int:
     """Change each job in a step of its own, so that an interrupted request loses nothing."""
-    require_registry(queue, registry)
+    _require_registry(queue, registry)
     count = 0
     for job_id in read_registry(queue, registry, 0, MAX_SCANNED):
         try:
@@ -177,17 +159,17 @@ def _each(queue: str, registry: str, change: Callable[[str], object]) -> Respons
             count += 1
         except (JobNotFoundError, InvalidJobError):
             continue  # deleted or changed meanwhile
-    return json_answer({'status': 'OK', 'count': count})
+    return count
 
 
-def _page(name: str, **values: Any) -> Response:
-    return render(
-        name,
-        **values,
-        active_tab=name,
-        current_instance=0,
-        instance_list=[address()],
-        rq_url_prefix=url_for('.home'),
-        poll_interval=POLL_INTERVAL,
-        enable_delete=True,
-    )
+def _answer(done: str, count: int | None = None) -> Redirection:
+    """Lead a browser back to the page that its form names; tell a script what was done."""
+    counted = {} if count is None else {'count': count}
+    if not wants_page():
+        answer: Response = json_answer({'status': 'OK', **counted})
+        return answer
+    home, back = url_for('.home'), request.form.get('back', '')
+    page, _, query = (back if back.startswith(home) else home).partition('?')
+    kept = [part for part in query.split('&') if part.partition('=')[0] not in ('done', 'count')]
+    said = [f'{name}={value}' for name, value in {'done': done, **counted}.items()]
+    return redirect(f'{page}?{"&".join([*filter(None, kept), *said])}', 303)
