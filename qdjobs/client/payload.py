@@ -14,7 +14,8 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from qdjobs.client.opcodes import MAX_OBJECTS, MAX_PAYLOAD, require_bounded
+from qdjobs.client.opcodes import SharedTuplesError, require_bounded
+from qdjobs.config import get_config
 from qdjobs.errors import InvalidJobError, short_repr
 
 PLAIN_TYPES = (
@@ -28,7 +29,7 @@ ARGUMENT_DEPTH = MAX_DEPTH - 2  # of one argument: the payload of a call holds i
 # What occurs in several places is written once, but whoever walks the value meets it each time.
 MOST_UNFOLDED = 100  # bytes for one of the payload
 ALWAYS_UNFOLDED = 4_000_000  # bytes, however small the payload
-SECONDS = 1.0  # of processor time in which a payload is read, and as many for each megabyte
+SECONDS = 1.0  # of processor time in which a payload is read, and half as many for each megabyte
 _UNTIMED = 100_000  # bytes, of which pickle would read most in one step
 
 _SCALARS = frozenset((type(None), bool, int, float, str, bytes, date, timedelta, Decimal))
@@ -59,6 +60,8 @@ def load_plain(payload: bytes, unfolded: int = ALWAYS_UNFOLDED) -> Any:
 
     The value may unfold to `unfolded` bytes, however small the payload.
     """
+    if len(payload) > (most := most_bytes()):
+        raise InvalidJobError(f'The payload has more than {most} bytes; it was not read.')
     require_bounded(payload)
     try:
         value = _PlainUnpickler(payload).load()
@@ -73,15 +76,29 @@ def load_plain(payload: bytes, unfolded: int = ALWAYS_UNFOLDED) -> Any:
 
 def dump_checked(value: Any) -> bytes:
     """Serialize data that has passed `check_plain`. Raises InvalidJobError if `loads` would."""
-    buffer = io.BytesIO()
-    pickler = pickle.Pickler(buffer, protocol=4)
-    pickler.dispatch_table = _REDUCERS
-    pickler.dump(value)
-    payload = buffer.getvalue()
-    if 3 * len(payload) > MAX_OBJECTS:  # else it has no room for what is refused
+    payload = _dump(value)
+    try:
+        require_bounded(payload)
+    except SharedTuplesError:
+        payload = _dump(value, fast=True)  # without references
         require_bounded(payload)
     _require_bounded_value(value, len(payload))
     return payload
+
+
+def _dump(value: Any, fast: bool = False) -> bytes:
+    buffer = io.BytesIO()
+    pickler = pickle.Pickler(buffer, protocol=4)
+    pickler.fast = fast
+    pickler.dispatch_table = _REDUCERS
+    pickler.dump(value)
+    return buffer.getvalue()
+
+
+def most_bytes() -> int:
+    """Return how many bytes a payload may have to be read: what the settings permit, or 16 MB."""
+    config = get_config()
+    return _MEGABYTE * max(16, config.max_arguments, config.max_result)
 
 
 class _Counter:
@@ -174,7 +191,7 @@ class _Timed(io.BytesIO):
 
     def __init__(self, payload: bytes) -> None:
         super().__init__(payload)
-        self._deadline = clock.thread_time() + SECONDS * (1 + len(payload) / _MEGABYTE)
+        self._deadline = clock.thread_time() + SECONDS * (1 + len(payload) / _MEGABYTE / 2)
 
     def read(self, size: int | None = -1, /) -> bytes:
         if clock.thread_time() > self._deadline:
@@ -280,11 +297,12 @@ def _advice(kind: type) -> str:
     return f'pass its id instead, or plain data ({PLAIN_TYPES})'
 
 
-def decompress(payload: bytes, limit: int = MAX_PAYLOAD) -> bytes:
+def decompress(payload: bytes, limit: int | None = None) -> bytes:
     """Undo RQ's zlib compression; return other payloads unchanged.
 
-    Raises InvalidJobError if there are more than `limit` bytes.
+    Raises InvalidJobError if there are more than `limit` bytes, or than may be read.
     """
+    limit = most_bytes() if limit is None else limit
     reader = zlib.decompressobj()
     try:
         data = reader.decompress(payload, limit)

@@ -26,6 +26,7 @@ from qdjobs.client import opcodes
 from qdjobs.client import payload as payloads
 from qdjobs.client.json import to_json
 from qdjobs.client.payload import PLAIN_TYPES, PlainSerializer, check_plain, decompress
+from qdjobs.config import environment_config
 from qdjobs.errors import InvalidJobError
 
 HUGE = 10**10000  # more digits than Python likes to write
@@ -576,9 +577,21 @@ def decimals_of_one_text(number: int) -> bytes:
     )
 
 
+def shared_tuples(times: int) -> bytes:
+    """A key that is a tuple of twice a tuple of twice a tuple …: its hash takes 2**times steps."""
+    doubled = b''.join(b'h' + bytes([n]) + b'\x86\x94' for n in range(times))
+    return b'\x80\x04}K\x01K\x01\x86\x94' + doubled + b'Ns.'
+
+
+def one_key_again_and_again(key: bytes) -> bytes:
+    return b'\x80\x04](' + key + b'\x94}(' + b'h\x00N' * 1000 + b'ue.'
+
+
 @pytest.mark.parametrize(
     ('payload', 'why'),
     [
+        (shared_tuples(60), 'several places'),
+        (shared_tuples(26), 'several places'),
         (b'\x80\x04Nr\xff\xff\xff\x00.', 'the opcode'),
         (b'\x80\x04Np16000000\n.', 'the opcode'),
         (pickle.dumps(set(of_one_hash(400))), 'of one hash'),
@@ -586,9 +599,25 @@ def decimals_of_one_text(number: int) -> bytes:
         (pickle.dumps(['x' * 60_000] * 20_000), 'so many places'),
         (decimals_of_one_text(90), 'repeats a decimal'),
         (b'\x80\x04B\xff\xff\xff\x7fx.', 'cut off'),
+        (one_key_again_and_again(b'(' + b'N' * 1000 + b't'), 'several places'),
+        (one_key_again_and_again(b'\x8b\xe8\x03\0\0' + b'x' * 1000), 'several places'),
+        (b'\x80\x04}q\x00K\x01\x94K\x02\x86q\x05h\x05h\x05\x86s.', 'mixes two protocols'),
     ],
-    ids=['memo', 'old memo', 'hashes', 'references', 'texts', 'decimals', 'length'],
-)
+    ids=[
+        'tuples',
+        'few tuples',
+        'memo',
+        'old memo',
+        'hashes',
+        'references',
+        'texts',
+        'decimals',
+        'length',
+        'key',
+        'number',
+        'ways',
+    ],
+)  # fmt: skip
 def test_a_payload_that_costs_much_is_refused(payload: bytes, why: str) -> None:
     with pytest.raises(InvalidJobError, match=why):
         PlainSerializer.loads(payload)
@@ -629,6 +658,23 @@ def test_references_do_not_hide_how_deep_a_value_is_nested() -> None:
         second = [second]
     with pytest.raises(InvalidJobError, match='nested too deeply'):
         check_plain([first, second])
+
+
+def test_tuples_in_many_places_travel() -> None:
+    pair = (1, 'two')
+    value = {'rows': [pair] * 1000, pair: pair, (pair, pair): [(pair, n) for n in range(50)]}
+    assert PlainSerializer.loads(PlainSerializer.dumps(value)) == value
+    few = pickle.dumps([pair] * 10)  # as RQ writes them
+    assert PlainSerializer.loads(few) == [pair] * 10
+
+
+def test_a_payload_is_as_large_as_the_settings_permit(settings: pytest.MonkeyPatch) -> None:
+    payload = PlainSerializer.dumps(b'x' * 17_000_000)
+    with pytest.raises(InvalidJobError, match='more than 16000000 bytes'):
+        PlainSerializer.loads(payload)
+    settings.setenv('JOB_MAX_RESULT', '18')
+    environment_config.cache_clear()
+    assert len(PlainSerializer.loads(payload)) == 17_000_000
 
 
 def test_rows_that_share_their_parts_travel() -> None:
