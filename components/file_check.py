@@ -1,4 +1,4 @@
-"""The check of `flask jobs doctor` that web and workers read what the other writes."""
+"""Check for `flask jobs doctor` that web and workers read each other's files."""
 
 import logging
 import platform

@@ -1,4 +1,4 @@
-"""The door to background jobs: all that this application's web code imports of them.
+"""Background jobs: all names that the web code of this application imports for them.
 
     job = enqueue_background_job('workers.svg_tasks.generate_complex_svg',
                                  width=210, height=297, pattern_type='spiral',

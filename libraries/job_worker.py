@@ -1,4 +1,4 @@
-"""The worker class, under the name that Procfiles and shells have."""
+"""The worker class, under the name that existing Procfiles and commands use."""
 
 from qdjobs import JobWorker
 

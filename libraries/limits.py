@@ -1,4 +1,4 @@
-"""The bounds on what files and clients may cost, as settings."""
+"""The settings that bound what files and clients may cost."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""What the doctor has a worker do, to see that it shares its files with the web process."""
+"""The task by which the doctor sees that a worker shares its files with the web process."""
 
 import platform
 from typing import TypedDict

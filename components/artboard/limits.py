@@ -1,4 +1,4 @@
-"""Bound what the open API queues: its settings, and what is refused."""
+"""Bound what anybody may enqueue: refuse drawings when jobs or files are too many."""
 
 import logging
 import os

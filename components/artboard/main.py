@@ -107,7 +107,7 @@ def show_job(job_id: str) -> Response:
 def cancel(job_id: str) -> Response:
     """Cancel a drawing: 200 if it will not be drawn, 202 if its worker is stopping it, else 409.
 
-    Whoever knows the id may: it is random, and only the client that requested the drawing has it.
+    Anybody who knows the id may: it is random, and only the client that requested it has it.
     """
     _drawing_job(job_id)
     status = cancel_job(job_id)

@@ -1,4 +1,4 @@
-"""Whether OUTPUT_DIR has room for what anybody may request: `OUTPUT_MAX_SIZE` says how much."""
+"""Check whether OUTPUT_DIR has room for anonymous drawings: fewer bytes than `OUTPUT_MAX_SIZE`."""
 
 import os
 import threading

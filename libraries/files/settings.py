@@ -1,4 +1,4 @@
-"""The settings of files: where they are, a local folder or the URL of a store, and their limits."""
+"""Read UPLOAD_DIR and OUTPUT_DIR: each is a local folder or the URL of a store."""
 
 import os
 import re

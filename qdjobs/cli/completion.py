@@ -1,4 +1,4 @@
-"""What a shell offers after Tab: ids of recent jobs, tasks and queues. Nothing if Redis is away."""
+"""Complete ids of recent jobs, tasks and queues after Tab. Offers nothing if Redis is away."""
 
 import sys
 from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""How `flask` was called, and commands of ours that work when they are pasted."""
+"""Find how `flask` was called, and write commands that work when they are pasted."""
 
 import shlex
 from pathlib import Path

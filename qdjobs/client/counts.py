@@ -1,4 +1,4 @@
-"""What is counted about jobs, by the scripts that change them. For Python and Lua.
+"""Name the counters that the scripts increase when they change jobs. For Python and Lua.
 
 The hash `metrics` has these fields, whose values are whole numbers:
 

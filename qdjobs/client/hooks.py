@@ -1,4 +1,4 @@
-"""What an application adds around its jobs and the processes that run them, and to failures.
+"""Keep and call the hooks that an application adds around its jobs, work horses and failures.
 
 `JobQueue` registers the functions. They run in the context of their application.
 """

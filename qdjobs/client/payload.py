@@ -26,7 +26,7 @@ PLAIN_TYPES = (
 _MEGABYTE = 1_000_000
 MAX_DEPTH = 100  # of nested containers
 ARGUMENT_DEPTH = MAX_DEPTH - 2  # of one argument: the payload of a call holds it two levels down
-# What occurs in several places is written once, but whoever walks the value meets it each time.
+# What occurs in several places is written once, but a walk over the value meets it each time.
 MOST_UNFOLDED = 100  # bytes for one of the payload
 ALWAYS_UNFOLDED = 4_000_000  # bytes, however small the payload
 SECONDS = 1.0  # of processor time in which a payload is read, and half as many for each megabyte

@@ -1,4 +1,4 @@
-"""What takes the place of Redis while an application is tested: `qdjobs.testing` has it."""
+"""Replace Redis while an application is tested: `qdjobs.testing` has what replaces it."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager

@@ -253,7 +253,7 @@ def _result(outcome: Mapping[str, bytes]) -> tuple[Any, str | None]:
 
 def _error(outcome: Mapping[str, bytes]) -> str:
     if outcome.get('type') == str(Result.Type.MAX_RETRIES_EXCEEDED.value).encode():
-        return 'The task asked to be tried again more often than it may.'
+        return 'The task requested more attempts than it may have.'
     try:
         return last_line(_traceback(outcome))
     except (InvalidJobError, binascii.Error) as error:

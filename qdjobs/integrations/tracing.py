@@ -1,4 +1,4 @@
-"""What the integrations read from a job, whose record anyone may have written."""
+"""Read from a job what the integrations need. Anyone may have written its record."""
 
 from datetime import UTC, datetime
 

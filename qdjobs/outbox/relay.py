@@ -49,7 +49,7 @@ def relay_queue(engine: Engine, table: Table, queue: str) -> tuple[int, int]:
     """Make jobs of the next rows of a queue. Returns of how many, and how many were refused.
 
     Both are 0 if another relay is at work on the queue. Raises QueueUnavailableError, after the
-    rows that Redis has taken are deleted.
+    rows that Redis has accepted are deleted.
     """
     take = _take_locked if engine.dialect.name == 'postgresql' else _take_unlocked
     with take(engine, table, queue) as (rows, outcome):
@@ -88,8 +88,8 @@ def _take_locked(
 def _lock_next(connection: Connection, table: Table, queue: str) -> Sequence[OutboxRow]:
     seq = table.c.seq
     first = _ready(select(func.min(seq)), table, queue).scalar_subquery()
-    # No row but the first is tried: whoever fails here leaves the queue to the other relay, and
-    # must not hold for an instant what that one looks for next.
+    # No row but the first is tried: a relay that fails here leaves the queue to the other one, and
+    # must not lock for an instant what that one looks for next.
     head = select(seq).where(seq == first).with_for_update(skip_locked=True)
     if connection.scalar(head) is None:
         return ()
@@ -160,7 +160,7 @@ def _is_about_the_row(error: QueueUnavailableError) -> bool:
 
 
 def _write(connection: Connection, table: Table, outcome: _Outcome) -> None:
-    """Delete the rows that Redis has taken, and mark those of which no job can be made."""
+    """Delete the rows that Redis has accepted, and mark those that cannot become jobs."""
     seq = table.c.seq
     _settle_orphan(connection, table, outcome)
     if outcome.sent:

@@ -1,4 +1,4 @@
-"""The table of an outbox."""
+"""Define the table of an outbox."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What is periodic: declared by a JobQueue, or in the table PERIODIC of the module JOB_SCHEDULE.
+"""Declare periodic jobs: in a JobQueue, or in the table PERIODIC of the module JOB_SCHEDULE.
 
 PERIODIC = {
     'cleanup': every('1h').run('shop.tasks.cleanup', days=30),

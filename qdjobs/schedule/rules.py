@@ -1,4 +1,4 @@
-"""When a periodic job is due: ticks, which every process computes alike from a rule and a time.
+"""Compute when a periodic job is due: ticks, the same in every process for a rule and a time.
 
 A tick is in whole seconds since the epoch.
 """

@@ -1,4 +1,4 @@
-"""What Redis knows of periodic jobs: which tick was the last, its job, and who serves them.
+"""Read and write what Redis knows of periodic jobs: the last tick, its job, who serves them.
 
 One hash for each, `schedule:<name>`: `tick`, `job` (of the last tick that was not skipped),
 `skipped` (how many ticks were), `served_at` and `rule` (when a worker last served it, and by which

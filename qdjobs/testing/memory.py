@@ -1,4 +1,4 @@
-"""Jobs that are kept in this process, in the form in which Redis keeps them."""
+"""Keep jobs in this process, in the form in which Redis keeps them."""
 
 import json
 import time

@@ -1,4 +1,4 @@
-"""Whether a web process serves, and whether it reaches Redis: two questions, two addresses.
+"""Answer whether a web process serves (/healthz), and whether it reaches Redis (/readyz).
 
 An application mounts it: `app.register_blueprint(health)`. docs/deployment.md says who asks which.
 """

@@ -1,4 +1,4 @@
-"""How a run ends: what the script `end_run` of lua/run.lua makes of its job.
+"""Describe how a run ends, for the function `end_run` of lua/run.lua.
 
 Built in the horse; for runs whose horse has died or was killed, in the parent.
 """
@@ -21,7 +21,7 @@ from qdjobs.config import JobConfig
 from qdjobs.errors import InvalidJobError
 from qdjobs.worker.lease import STOPPED, pack_error
 
-ASKED_TOO_OFTEN = 'Retry: the task asked to be tried again more often than it may'
+TOO_MANY_REQUESTED = 'Retry: the task requested more attempts than it may have'
 MAX_ATTEMPTS = 10  # failed attempts whose errors are kept in the metadata
 MAX_RELEASE_DELAY = 60.0  # seconds
 
@@ -110,10 +110,10 @@ def asked_again(job: Job, worker: str, retry: Retry) -> Ending:
     """Return the ending of a task that has returned RQ's Retry."""
     done = job.number_of_retries or 0
     if done >= retry.max:
-        error = ASKED_TOO_OFTEN
+        error = TOO_MANY_REQUESTED
         return failed(job, worker, error, Result.Type.MAX_RETRIES_EXCEEDED)
     delay = Retry.get_interval(done, retry.intervals)
-    error = 'Retry: the task asked to be tried again'
+    error = 'Retry: the task requested another attempt'
     fields = ('number_of_retries', done + 1)
     return _again(job, worker, error, delay, retry.enqueue_at_front, fields)
 

@@ -1,7 +1,7 @@
 """The logging of a worker: what the application configures or, if it configures nothing, ours.
 
 Ours is one handler on the root logger, which writes to standard error, and the level INFO. Every
-record has the attributes `job_id`, `task`, `attempt` and `queue`, whoever emits or formats it.
+record has the attributes `job_id`, `task`, `attempt` and `queue`, also those of libraries.
 
 `set_up` is called in the parent, what follows it in both processes or in the horse.
 """

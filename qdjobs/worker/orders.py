@@ -1,4 +1,4 @@
-"""What signals and RQ's commands ask of a worker. Lives in the parent.
+"""Keep what signals and RQ's commands request of a worker. Lives in the parent.
 
 Handlers write it, at any moment; the worker's loop reads it.
 """

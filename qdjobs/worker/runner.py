@@ -147,7 +147,7 @@ class Performer(Worker):
     ) -> None:
         self.ending = ending.asked_again(job, self.name, retry)
         if self.ending.status == 'failed':
-            self.error = ending.ASKED_TOO_OFTEN
+            self.error = ending.TOO_MANY_REQUESTED
 
     def handle_job_failure(
         self,

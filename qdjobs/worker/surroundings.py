@@ -1,4 +1,4 @@
-"""What a task can change in its process, and must not hand on to the next job.
+"""Reset what a task can change in its process, so that the next job does not find it.
 
 Runs in the horse.
 """

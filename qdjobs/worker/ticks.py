@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(eq=False)
 class _Entry:
-    """A periodic job, and where the clock of Redis stands between its ticks."""
+    """A periodic job, with the ticks before and after the present time of Redis."""
 
     plan: Plan
     tick: int = 0

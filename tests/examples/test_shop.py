@@ -110,11 +110,17 @@ def nothing_shadows_its_libraries(shop: Shop) -> None:
 
 
 def its_pages_stay_its_own(shop: Shop) -> None:
-    for path in ('/pencils', '/api/jobs', '/metrics'):  # for these two there is no secret
+    for path in ('/pencils', '/metrics'):  # for the second there is no secret
         missing = shop.get(path)
         assert missing.status_code == 404
         assert missing.headers['Content-Type'].startswith('text/html')
         assert 'We do not sell that' in missing.text
+
+
+def its_api_is_closed_without_a_token(shop: Shop) -> None:
+    closed = shop.get('/api/jobs')
+    assert closed.status_code == 401
+    assert 'JOBS_API_TOKEN' in closed.json()['detail']
 
 
 def its_login_stays_its_own(shop: Shop) -> None:
@@ -223,6 +229,7 @@ CLAIMS: tuple[Callable[[Shop], None], ...] = (
     its_job_has_used_the_database,
     nothing_shadows_its_libraries,
     its_pages_stay_its_own,
+    its_api_is_closed_without_a_token,
     its_login_stays_its_own,
     its_dashboard_asks_for_its_login,
     an_error_of_a_job_is_problem_details,

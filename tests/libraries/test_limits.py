@@ -4,6 +4,7 @@ import pytest
 
 from app import create_app
 from libraries.limits import LIMITS
+from tests.support.processes import ROOT
 
 
 @pytest.mark.parametrize('setting', LIMITS)
@@ -14,3 +15,10 @@ def test_an_invalid_bound_stops_the_application(
     settings.setenv(setting, value)
     with pytest.raises(ValueError, match=f'{setting} must be a whole number from 1 on'):
         create_app()
+
+
+def test_every_bound_is_documented_with_its_default() -> None:
+    operations = (ROOT / 'docs/operations.md').read_text()
+    for setting, default in LIMITS.items():
+        [row] = [line for line in operations.splitlines() if f'`{setting}`' in line]
+        assert str(default or 'none') in row, setting

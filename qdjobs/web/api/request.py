@@ -79,9 +79,7 @@ def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> None:
     seen: set[str] = set()
     for name, _ in pairs:
         if name in seen:
-            raise FieldProblem(
-                name, f'{short_repr(name)} stands twice in one object: send it once.'
-            )
+            raise FieldProblem(name, f'{short_repr(name)} is twice in one object: send it once.')
         seen.add(name)
 
 
@@ -113,7 +111,7 @@ def _params(params: Any) -> dict[str, Any]:
     for name in params:
         if name.startswith(OPTION_PREFIX):
             raise FieldProblem(
-                f'params.{name}', f'Options stand beside params: {_list(OPTIONS)}, and no others.'
+                f'params.{name}', f'Options go beside params: {_list(OPTIONS)}, and no others.'
             )
     return params
 

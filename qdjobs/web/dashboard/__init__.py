@@ -1,9 +1,9 @@
-"""The dashboard: pages of our own at the address at which an application has rq-dashboard.
+"""The dashboard: pages of our own, under /rq, that show queues, jobs and workers.
 
 The pages are HTML from the server, and show the same as rq-dashboard's and more; a short script
 reads them again every second. rq-dashboard itself can be mounted beside them, elsewhere, and reads
-the same keys. The table has the faults of its 0.9.0 for which ours are not its pages. For each one
-that is about safety a test in tests/qdjobs/web also shows the fault in rq-dashboard's blueprint.
+the same keys. The table lists the faults of its version 0.9.0 that our pages do not have. For each
+one that is about safety a test in tests/qdjobs/web also shows the fault in its blueprint.
 
 | rq-dashboard 0.9.0 | here |
 |---|---|

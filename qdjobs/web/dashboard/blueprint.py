@@ -1,4 +1,4 @@
-"""The blueprint of the dashboard: who may ask for what from where, and what answers may do."""
+"""The blueprint of the dashboard: its login, the check of origins, the headers of answers."""
 
 from importlib.metadata import version
 from typing import Any

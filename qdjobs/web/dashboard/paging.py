@@ -1,4 +1,4 @@
-"""Which part of a registry a page shows, as its address says."""
+"""Read from the address of a page which part of a registry it shows."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The pages of the dashboard, and the changes that their buttons ask for."""
+"""The pages of the dashboard, and the changes that their buttons make."""
 
 from collections.abc import Callable
 from typing import Any
