@@ -8,6 +8,7 @@ import gc
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from itertools import starmap
 from pathlib import Path, PurePath
 from typing import IO, Literal, get_args
 
@@ -16,7 +17,7 @@ import msgspec
 from libraries.files import open_output, outputs, upload_copy, uploads
 from libraries.tables.csv import DELIMITERS, CsvReader, encode_columns, write_csv
 from libraries.tables.frames import text_frames, typed_frames, write_parquet
-from libraries.tables.json import JsonReader, NewKeyError, as_text, write_json
+from libraries.tables.json import JsonReader, NewKeyError, as_text, object_type, write_json
 from libraries.tables.parquet import convert_parquet
 from libraries.tables.text import TableError, read_blocks
 from qdjobs.errors import PermanentJobError, short_repr
@@ -155,10 +156,8 @@ def _write_table(table: CsvReader, output: IO[bytes], format: TableFormat) -> in
     if format in DELIMITERS:
         blocks = (encode_columns(zip(*rows, strict=True), format) for rows in table.batches())
         return write_csv(output, format, table.names, blocks)
-    lines = (
-        _encode_lines([dict(zip(table.names, row, strict=True)) for row in rows])
-        for rows in table.batches()
-    )
+    row_type = object_type(table.names) or (lambda *row: dict(zip(table.names, row, strict=True)))
+    lines = (_encode_lines(list(starmap(row_type, rows))) for rows in table.batches())
     return write_json(output, lines, format == 'json')
 
 

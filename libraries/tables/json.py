@@ -105,21 +105,27 @@ def _column(values: list[Any]) -> Column:
     return values, set(map(type, values))
 
 
-def _columns_reader(names: list[str]) -> Callable[[bytes], list[Column] | None]:
-    """Read objects with attributes, which is much faster than dicts; None if it cannot."""
-    fields = [f'field{number}' for number in range(len(names))]
+def object_type(names: list[str]) -> Any:
+    """A class whose attributes are the values by key: much faster than dicts. None if it cannot be.
+
+    The attributes are `field0`, `field1` …
+    """
+    fields = [(f'field{number}', Any, _UNSET) for number in range(len(names))]
+    rename = {field[0]: name for field, name in zip(fields, names, strict=True)}
     try:
-        row = msgspec.defstruct(
-            'Object',
-            [(field, Any, _UNSET) for field in fields],
-            rename=dict(zip(fields, names, strict=True)),
-            forbid_unknown_fields=True,
-            gc=False,
+        return msgspec.defstruct(
+            'Object', fields, rename=rename, forbid_unknown_fields=True, gc=False
         )
     except ValueError:  # a key has a quote, a backslash or a control character
+        return None
+
+
+def _columns_reader(names: list[str]) -> Callable[[bytes], list[Column] | None]:
+    """Read an array into columns; None if it has other keys, -0 or something wrong."""
+    if (row := object_type(names)) is None:
         return lambda text: None
     decode = msgspec.json.Decoder(list[row], float_hook=Number).decode  # type: ignore[valid-type]
-    gets = list(map(attrgetter, fields))
+    gets = [attrgetter(f'field{number}') for number in range(len(names))]
 
     def read(text: bytes) -> list[Column] | None:
         if _MINUS_ZERO.search(text):

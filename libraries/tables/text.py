@@ -8,7 +8,7 @@ from typing import IO
 
 from libraries.limits import limit
 
-BLOCK = 1 << 20  # bytes read at a time
+BLOCK = 256 << 10  # bytes read at a time: the values of a block fit in a processor cache
 MAX_RECORD = 32 << 20  # most bytes in one record: bounds the memory for any file
 
 _shorten = reprlib.Repr()
