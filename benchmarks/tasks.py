@@ -2,6 +2,7 @@
 
     python -m benchmarks.tasks          # CSV → JSON: csv + json, pandas
     python -m benchmarks.tasks --big    # 1 GB in each direction, with peak memory
+    python -m benchmarks.tasks --other ../before    # this and another checkout, each direction
 
 Each side runs in its own process, to measure its peak memory. The time is that of the whole call,
 including the import of the engine, which a worker's first job pays for.
@@ -103,15 +104,18 @@ def measure_side(side: str, source: Path, format: str) -> dict[str, float]:
     SIDES[side](source, format)
     seconds = time.perf_counter() - started
     used = resource.getrusage(resource.RUSAGE_SELF)
+    child = resource.getrusage(resource.RUSAGE_CHILDREN)  # reads Parquet
     # Bytes on macOS, kilobytes elsewhere.
-    peak = used.ru_maxrss / (1e6 if sys.platform == 'darwin' else 1e3)
-    return {'seconds': seconds, 'cpu': used.ru_utime + used.ru_stime, 'peak': peak}
+    peak = max(used.ru_maxrss, child.ru_maxrss) / (1e6 if sys.platform == 'darwin' else 1e3)
+    return {'seconds': seconds, 'cpu': sum([*used[:2], *child[:2]]), 'peak': peak}
 
 
-def in_own_process(side: str, source: Path, format: str) -> dict[str, float]:
+def in_own_process(
+    side: str, source: Path, format: str, checkout: Path | None = None
+) -> dict[str, float]:
     command = [sys.executable, '-m', 'benchmarks.tasks', '--side', side]
     command += ['--source', str(source), '--format', format]
-    finished = subprocess.run(command, check=True, capture_output=True, text=True)
+    finished = subprocess.run(command, check=True, capture_output=True, text=True, cwd=checkout)
     result: dict[str, float] = json.loads(finished.stdout)
     return result
 
@@ -146,15 +150,37 @@ def measure_big(folder: Path, megabytes: int) -> None:
         )
 
 
+def compare_versions(folder: Path, megabytes: int, other: Path) -> None:
+    """Both versions in turns, so that load from other processes meets both."""
+    table = folder / 'big.csv'
+    write_csv(table, megabytes)
+    click.echo(f'{"":22}{"seconds":>9}{"other":>9}{"cpu s":>9}{"other":>9}{"peak MB":>9}')
+    for given, wanted in WAYS:
+        source = table if given == 'csv' else folder / f'converted/big.csv.{given}'
+        ours = in_own_process('process_file', source, wanted)
+        theirs = in_own_process('process_file', source, wanted, other)
+        click.echo(
+            f'{f"{given} → {wanted}":22}{ours["seconds"]:9.1f}{theirs["seconds"]:9.1f}'
+            f'{ours["cpu"]:9.1f}{theirs["cpu"]:9.1f}{ours["peak"]:9.0f}'
+        )
+
+
 @click.command()
 @click.option('--megabytes', default=100, show_default=True, type=click.IntRange(1))
 @click.option('--rounds', default=3, show_default=True, type=click.IntRange(1))
 @click.option('--big', is_flag=True, help='Convert 1 GB in each direction instead; measure memory.')
+@click.option('--other', type=click.Path(path_type=Path, exists=True), help='Another checkout.')
 @click.option('--side', type=click.Choice(list(SIDES)), hidden=True)
 @click.option('--source', type=click.Path(path_type=Path), hidden=True)
 @click.option('--format', default='json', hidden=True)
 def main(
-    megabytes: int, rounds: int, big: bool, side: str | None, source: Path | None, format: str
+    megabytes: int,
+    rounds: int,
+    big: bool,
+    other: Path | None,
+    side: str | None,
+    source: Path | None,
+    format: str,
 ) -> None:
     """Compare how long a table's conversion takes."""
     if side and source:
@@ -162,7 +188,9 @@ def main(
         return
     with tempfile.TemporaryDirectory() as folder:
         os.environ['UPLOAD_DIR'] = os.environ['OUTPUT_DIR'] = folder
-        if big:
+        if other:
+            compare_versions(Path(folder), megabytes, other.resolve())
+        elif big:
             measure_big(Path(folder), megabytes * 10)
         else:
             compare(Path(folder), megabytes, rounds)

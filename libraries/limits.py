@@ -8,6 +8,10 @@ LIMITS = {
     'IMAGE_MAX_PIXELS': 89_478_485,  # read, or written by a `resize`
     'IMAGE_MAX_SCANS': 100,  # passes over the pixels of a JPEG: about ten if it is progressive
     'IMAGE_MAX_MEMORY': 1000,  # megabytes while an image is decoded
+    'TABLE_MAX_COLUMNS': 10_000,  # of a table that is converted
+    'TABLE_MAX_CELLS': 1_000_000_000,  # rows × columns
+    'TABLE_MAX_OUTPUT': 8000,  # megabytes of the result
+    'TABLE_MAX_MEMORY': 2000,  # megabytes while a Parquet file is read
     'OUTPUT_MAX_SIZE': 10_000,  # megabytes of files from which on a drawing is refused
     'DRAWING_KEEP_DAYS': 7,
     'OUTPUT_KEEP_DAYS': 0,  # none: they are kept

@@ -4,32 +4,31 @@ Rows are counted when they are read and again when they are written, both times 
 the engine. If the counts differ, no file is written.
 """
 
-import io
+import gc
 import os
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
+from itertools import starmap
 from pathlib import Path, PurePath
-from typing import IO, TYPE_CHECKING, Any, Literal, TypeVar, get_args
+from typing import IO, Literal, get_args
+
+import msgspec
 
 from libraries.files import open_output, outputs, upload_copy, uploads
-from libraries.tables.columns import text_frames, typed_frames
-from libraries.tables.csv import CsvForm, CsvReader
-from libraries.tables.json import JsonReader
-from libraries.tables.parquet import ParquetReader, count_rows, write_parquet
-from libraries.tables.text import TableError, one_ahead, read_blocks
+from libraries.tables.csv import DELIMITERS, CsvReader, encode_columns, write_csv
+from libraries.tables.frames import text_frames, typed_frames, write_parquet
+from libraries.tables.json import JsonReader, NewKeyError, as_text, object_type, write_json
+from libraries.tables.parquet import convert_parquet
+from libraries.tables.text import TableError, read_blocks
 from qdjobs.errors import PermanentJobError, short_repr
 
-if TYPE_CHECKING:
-    import polars
-
 TableFormat = Literal['csv', 'tsv', 'json', 'ndjson', 'parquet']
-Reader = CsvReader | JsonReader | ParquetReader
-T = TypeVar('T')
 
 _EXTENSIONS: dict[str, TableFormat] = {f'.{name}': name for name in get_args(TableFormat)} | {
     '.jsonl': 'ndjson'
 }
-ProgressCallback = Callable[[int, int], None]  # called with the bytes read and the file's size
+_encode_lines = msgspec.json.Encoder().encode_lines
+ProgressCallback = Callable[[int, int], object]  # called with the bytes read and the file's size
 
 
 def convert_upload(
@@ -51,21 +50,28 @@ def convert_upload(
         target = outputs().name_of(f'converted/{name}.{format}')
     except ValueError as error:
         raise PermanentJobError(f'{short_repr(file_path)}: {error}') from error
+    progress = on_progress or (lambda done, size: None)
     try:
         with ExitStack() as stack:
             source = _copy_source(stack, name)
-            file = stack.enter_context(source.open('rb'))
             output = _open_target(stack, target)
-            reader = _open_reader(name, source, file, delimiter, encoding)
-            size = os.fstat(file.fileno()).st_size
-            written = _write(
-                reader,
-                output,
-                format,
-                after_block=lambda: on_progress and on_progress(file.tell(), size),
-            )
-            if written != reader.rows:
-                raise TableError(f'{written} of {reader.rows} rows would have been written.')
+            kind = _EXTENSIONS.get(PurePath(name).suffix.lower())
+            if kind is None:
+                raise TableError(f'its name must end in one of {", ".join(_EXTENSIONS)}.')
+            if kind == 'parquet':
+                size = source.stat().st_size
+                read, written = convert_parquet(
+                    source,
+                    output,
+                    format,
+                    lambda done, rows: progress(min(size, size * done // rows), size),
+                )
+            else:
+                stack.enter_context(_no_collector())
+                file = stack.enter_context(source.open('rb'))
+                read, written = _convert(file, kind, output, format, delimiter, encoding, progress)
+            if written != read:
+                raise TableError(f'{written} of {read} rows would have been written.')
     except TableError as error:
         raise PermanentJobError(f'{name}: {error}') from error
     return outputs().result(target)
@@ -95,87 +101,78 @@ def _open_target(stack: ExitStack, target: str) -> IO[bytes]:
         ) from error
 
 
-def _open_reader(
-    name: str, source: Path, file: IO[bytes], delimiter: str | None, encoding: str | None
-) -> Reader:
-    format = _EXTENSIONS.get(PurePath(name).suffix.lower())
-    if format is None:
-        raise TableError(f'its name must end in one of {", ".join(_EXTENSIONS)}.')
-    if format == 'parquet':
-        return ParquetReader(source)
-    if format in ('csv', 'tsv'):
-        return CsvReader(read_blocks(file, encoding), delimiter, prefer_tabs=format == 'tsv')
-    return JsonReader(lambda: read_blocks(file, encoding), one_a_line=format == 'ndjson')
+@contextmanager
+def _no_collector() -> Iterator[None]:
+    """Rows are many objects without cycles: looking for cycles takes half of the time."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
-def _write(
-    reader: Reader, output: IO[bytes], format: TableFormat, after_block: Callable[[], object]
-) -> int:
-    """Write all rows; return their number, counted in the output."""
-    if format == 'parquet':
-        schema, frames = _typed_frames(reader)
-        write_parquet(output, schema, _call_after_each(frames, after_block))
-        output.flush()
-        return count_rows(Path(f'/dev/fd/{output.fileno()}'))
+def _convert(
+    file: IO[bytes],
+    kind: TableFormat,
+    output: IO[bytes],
+    format: TableFormat,
+    delimiter: str | None,
+    encoding: str | None,
+    progress: ProgressCallback,
+) -> tuple[int, int]:
+    """Convert text; return the rows read and written, each counted by itself."""
+    size = os.fstat(file.fileno()).st_size
+
+    def blocks() -> Iterator[bytes]:
+        for block in read_blocks(file, encoding):
+            yield block
+            progress(file.tell(), size)
+
+    if kind in DELIMITERS:
+        table = CsvReader(blocks(), delimiter, prefer_tabs=kind == 'tsv')
+        written = _write_table(table, output, format)
+        return table.rows, written
+    objects = JsonReader(blocks, one_a_line=kind == 'ndjson')
     if format in ('json', 'ndjson'):
-        lines = _call_after_each(_json_lines(reader), after_block)
-        return _write_lines(output, lines, as_array=format == 'json')
-    names, frames = _text_frames(reader)
-    form = CsvForm(b',' if format == 'csv' else b'\t', len(names))
-    return form.write_all(output, names, _call_after_each(frames, after_block))
+        written = write_json(output, objects.lines(), format == 'json')
+    else:
+        try:
+            written = _write_objects(objects, objects.names(blocks=1), output, format)
+        except NewKeyError:
+            output.seek(0)
+            output.truncate()
+            written = _write_objects(objects, objects.names(), output, format)
+    return objects.rows, written
 
 
-def _typed_frames(reader: Reader) -> tuple[dict[str, Any], Iterator['polars.DataFrame']]:
-    import polars
+def _write_table(table: CsvReader, output: IO[bytes], format: TableFormat) -> int:
+    if format == 'parquet':
+        import polars
 
-    if isinstance(reader, JsonReader):
-        return typed_frames(reader)
-    if isinstance(reader, ParquetReader):
-        return reader.schema, reader.frames()
-    return dict.fromkeys(reader.names, polars.String()), reader.frames()
-
-
-def _text_frames(reader: Reader) -> tuple[list[str], Iterator['polars.DataFrame']]:
-    if isinstance(reader, JsonReader):
-        return text_frames(reader)
-    if isinstance(reader, ParquetReader):
-        return list(reader.schema), reader.plain_frames()
-    return reader.names, reader.frames()
+        schema = dict.fromkeys(table.names, polars.String())
+        return write_parquet(output, schema, text_frames(table.names, table.batches()))
+    if format in DELIMITERS:
+        blocks = (encode_columns(zip(*rows, strict=True), format) for rows in table.batches())
+        return write_csv(output, format, table.names, blocks)
+    row_type = object_type(table.names) or (lambda *row: dict(zip(table.names, row, strict=True)))
+    lines = (_encode_lines(list(starmap(row_type, rows))) for rows in table.batches())
+    return write_json(output, lines, format == 'json')
 
 
-def _json_lines(reader: Reader) -> Iterator[bytes]:
-    if isinstance(reader, JsonReader):
-        return reader.lines()
-    frames = reader.plain_frames() if isinstance(reader, ParquetReader) else reader.frames()
-    return one_ahead(_to_lines, frames)
+def _write_objects(
+    objects: JsonReader, names: list[str], output: IO[bytes], format: TableFormat
+) -> int:
+    if not names:
+        raise NewKeyError
+    if format == 'parquet':
+        return write_parquet(output, *typed_frames(objects, names))
+    return write_csv(output, format, names, _encode(objects, names, format))
 
 
-def _to_lines(frame: 'polars.DataFrame') -> bytes:
-    buffer = io.BytesIO()
-    frame.write_ndjson(buffer)
-    return buffer.getvalue()
-
-
-def _write_lines(output: IO[bytes], blocks: Iterator[bytes], as_array: bool) -> int:
-    """Write objects, one per line, as NDJSON or as an array; return their number."""
-    rows = 0
-    if as_array:
-        output.write(b'[')
-    for block in blocks:
-        if not block:
-            continue
-        if as_array:
-            output.write(b',\n' if rows else b'\n')
-            output.write(block[:-1].replace(b'\n', b',\n'))
-        else:
-            output.write(block)
-        rows += block.count(b'\n')
-    if as_array:
-        output.write(b'\n]\n')
-    return rows
-
-
-def _call_after_each(items: Iterator[T], callback: Callable[[], object]) -> Iterator[T]:
-    for item in items:
-        yield item
-        callback()
+def _encode(objects: JsonReader, names: list[str], format: TableFormat) -> Iterator[bytes]:
+    for columns in objects.columns(names):
+        before = objects.rows - len(columns[0][0])
+        texts = [as_text(name, column, before) for name, column in zip(names, columns, strict=True)]
+        yield encode_columns(texts, format)

@@ -1,163 +1,177 @@
-"""Read and write Parquet with Polars."""
+"""Read Parquet in a process of its own: a file can make the engine end its process.
 
-import queue
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
-from itertools import chain
+    python -m libraries.tables.parquet SOURCE FORMAT
+
+It writes a line of JSON, the number of rows and the names of the columns, and then the rows. It
+imports no more than it needs, since it starts for each file.
+"""
+
+import ctypes
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from tempfile import TemporaryFile
+from typing import IO, TYPE_CHECKING, cast
 
-from libraries.tables.text import TableError
-from qdjobs.errors import short_repr
+from libraries.limits import limit
+from libraries.tables.csv import DELIMITERS, last_record_end, write_csv
+from libraries.tables.json import last_line_end, write_json
+from libraries.tables.text import BLOCK, TableError, cut, require_room, require_within, shown
 
 if TYPE_CHECKING:
     import polars
 
-VALUES = 400_000  # most values in one slice, all columns together
-FIRST_ROWS = 16  # rows in the first slice, to estimate their size; also the slices' growth factor
-SLICE = 64 << 20  # about the most bytes in a slice; each slice reads its row group again
-ROW_GROUP = 262_144  # most rows in a row group: the default of Polars
-GROUP = 64 << 20  # about the most bytes in a row group
+BROKEN = 3  # the exit status with a TableError
+_CRASHES = {'SIGABRT', 'SIGBUS', 'SIGFPE', 'SIGILL', 'SIGKILL', 'SIGSEGV', 'SIGTRAP'}
+_PR_SET_PDEATHSIG = 1
 
 
-class ParquetReader:
-    """Reads a Parquet file; `rows` is the number of rows in its metadata."""
+def convert_parquet(
+    path: Path, output: IO[bytes], format: str, progress: Callable[[int, int], object]
+) -> tuple[int, int]:
+    """Convert a file in a child process; return the rows read and written.
 
-    def __init__(self, path: Path) -> None:
-        import polars
-
-        # The path is taken literally: no glob pattern, no partition columns from folder names.
-        self._file = polars.scan_parquet(path, glob=False, hive_partitioning=False)
-        with _translate_errors():
-            self.schema: dict[str, Any] = dict(self._file.collect_schema())
-            self.rows = count_rows(path)
-        if not self.schema:
-            raise TableError('the file has no columns.')
-
-    def frames(self) -> Iterator['polars.DataFrame']:
-        """The rows as data frames with the types of the file."""
-        most = max(1, VALUES // len(self.schema))
-        start, rows = 0, min(most, FIRST_ROWS)
-        # Slice by slice: Polars' own streaming reads ahead and needs 600 MB for a 1 GB file.
-        while start < self.rows:
-            with _translate_errors():
-                frame = self._file.slice(start, rows).collect()
-            _reject_null_times(frame)
-            yield frame
-            start += rows
-            rows = min(most, rows * FIRST_ROWS, _rows_in(SLICE, frame))
-
-    def plain_frames(self) -> Iterator['polars.DataFrame']:
-        """The rows as data frames of text, numbers and booleans.
-
-        Dates and times become ISO 8601, decimals their digits. Raises TableError, naming the
-        column, for a type without an unambiguous text form.
-        """
-        import polars
-
-        known: tuple[type[polars.DataType], ...] = (polars.String, polars.Categorical, polars.Enum)
-        known += (polars.Boolean, polars.Null, polars.Date, polars.Datetime, polars.Time)
-        for name, kind in self.schema.items():
-            if not kind.is_numeric() and not isinstance(kind, known):
-                raise TableError(f'{short_repr(name)} is of type {kind}, which has no text form.')
-        for frame in self.frames():
-            with _translate_errors():
-                columns = {column.name: _plain(column) for column in frame.get_columns()}
-                # A dict, since from a list Polars gives a name to a column whose name is empty.
-                plain = polars.DataFrame(columns)
-            yield plain
-
-
-def _rows_in(size: int, frame: 'polars.DataFrame') -> int:
-    """The number of rows like those of the frame that fit in `size` bytes, at least 1."""
-    return max(1, size * max(1, frame.height) // max(1, int(frame.estimated_size())))
-
-
-def _reject_null_times(frame: 'polars.DataFrame') -> None:
-    import polars
-
-    for column in frame.select(polars.selectors.time()).get_columns():
-        if column.has_nulls():  # Polars reads 24:00 as null
-            raise TableError(
-                f'{short_repr(column.name)} holds null or 24:00, which cannot be told apart in a '
-                'column of times. Write them as text.'
-            )
-
-
-def _plain(column: 'polars.Series') -> 'polars.Series':
-    import polars
-
-    kind = column.dtype
-    if isinstance(kind, (polars.Date, polars.Datetime, polars.Time)):
-        return column.dt.to_string('iso')
-    if kind.is_float() and not column.drop_nulls().is_finite().all():
-        raise TableError(
-            f'{short_repr(column.name)} holds NaN or infinity, which is not converted to text.'
-        )
-    if kind.is_float() or kind.is_integer() or isinstance(kind, (polars.Boolean, polars.String)):
-        return column
-    return column.cast(polars.String)
-
-
-def write_parquet(
-    file: IO[bytes], schema: dict[str, Any], frames: Iterator['polars.DataFrame']
-) -> None:
-    """Write frames of one schema as they arrive.
-
-    Polars writes in a thread, so that a job's time-out interrupts this one at once. Raises
-    OSError if the file cannot be written.
+    Raises TableError for a file that is damaged or takes more memory than TABLE_MAX_MEMORY.
     """
-    import polars
-    from polars.io.plugins import register_io_source
-
-    first = next(frames, None)
-    rows = ROW_GROUP if first is None else min(ROW_GROUP, _rows_in(GROUP, first))
-    to_write: queue.Queue[polars.DataFrame | None] = queue.Queue(maxsize=1)
-
-    def put(frame: 'polars.DataFrame | None', written: Future[Any]) -> None:
-        while not written.done():  # after a failure, nothing empties the queue
-            try:
-                to_write.put(frame, timeout=0.2)
-            except queue.Full:
-                continue
-            return
-
-    def get_all(*_: object) -> Iterator['polars.DataFrame']:
-        while (frame := to_write.get()) is not None:
-            yield frame
-
-    source = register_io_source(get_all, schema=schema)
-    with ThreadPoolExecutor(1) as pool:
-        written = pool.submit(source.sink_parquet, file, row_group_size=rows)
+    handles = [int(path.name)] if path.parent == Path('/dev/fd') else []
+    command = [sys.executable, '-m', __name__, str(path), format]
+    root = Path(__file__).parents[2]
+    with (
+        TemporaryFile() as errors,
+        subprocess.Popen(  # noqa: S603  # the path is an argument, no shell reads it
+            command, stdout=subprocess.PIPE, stderr=errors, cwd=root, pass_fds=handles
+        ) as child,
+    ):
         try:
-            for frame in chain([first] if first is not None else [], frames):
-                put(frame, written)
-                if written.done():
-                    break
-        finally:
-            put(None, written)
-        try:
-            written.result()
-        except polars.exceptions.ComputeError as error:  # the frames are valid: it is the file
-            raise OSError(f'the file cannot be written: {error}') from error
+            rows = cast('IO[bytes]', child.stdout)
+            read, names = json.loads(rows.readline() or '[0, []]')
+            blocks = iter(lambda: rows.read(BLOCK), b'')
+            written = _write(blocks, names, output, format, lambda done: progress(done, read))
+            child.wait()
+        except BaseException:  # the job has timed out, or the result is too large
+            child.kill()
+            raise
+        errors.seek(0)
+        last = errors.read().decode(errors='replace').strip().rpartition('\n')[2]
+    if child.returncode == 0:
+        return read, written
+    if child.returncode == BROKEN:
+        raise TableError(last)
+    if child.returncode < 0 and (name := signal.Signals(-child.returncode).name) in _CRASHES:
+        raise TableError(
+            'this is not a readable Parquet file, or it takes more than '
+            f'{limit("TABLE_MAX_MEMORY")} MB (TABLE_MAX_MEMORY): the engine ended with {name}.'
+        )
+    raise OSError(f'the process that reads it ended with {child.returncode}: {last}')
 
 
-def count_rows(path: Path) -> int:
-    """The number of rows in a file's metadata."""
+def _write(
+    blocks: Iterator[bytes],
+    names: list[str],
+    output: IO[bytes],
+    format: str,
+    progress: Callable[[int], object],
+) -> int:
+    def texts(find_end: Callable[[bytes], int]) -> Iterator[bytes]:
+        for line, text in cut(blocks, find_end):
+            yield text
+            progress(line - 1)
+
+    if not names:
+        return 0
+    if format in DELIMITERS:
+        return write_csv(output, format, names, texts(last_record_end))
+    if format != 'parquet':
+        return write_json(output, texts(last_line_end), format == 'json')
+    for block in blocks:
+        output.write(block)
+        require_room(output)
+    output.flush()
+    return count_rows(f'/dev/fd/{output.fileno()}')
+
+
+def count_rows(path: str) -> int:
+    """The number of rows in a Parquet file's metadata."""
     import polars
 
     found = polars.scan_parquet(path, glob=False, hive_partitioning=False).select(polars.len())
     return int(found.collect().item())
 
 
-@contextmanager
-def _translate_errors() -> Iterator[None]:
-    """Raise errors of Polars as a TableError of one line."""
+def _read(path: str, format: str) -> None:
+    import polars
+    from polars import selectors
+
+    # The path is taken literally: no glob pattern, no partition columns from folder names.
+    file = polars.scan_parquet(path, glob=False, hive_partitioning=False)
+    schema, rows = file.collect_schema(), count_rows(path)
+    if not schema:
+        raise TableError('the file has no columns.')
+    require_within('TABLE_MAX_COLUMNS', len(schema), 'columns')
+    require_within('TABLE_MAX_CELLS', len(schema) * rows, 'cells')
+    _refuse(
+        file,
+        selectors.time().is_null().any(),
+        'null or 24:00, which cannot be told apart in a column of times. Write them as text.',
+    )  # Polars reads 24:00 as null
+    if format != 'parquet':
+        words = selectors.string() | selectors.categorical() | selectors.enum()
+        times = selectors.date() | selectors.datetime() | selectors.time()
+        plain = selectors.numeric() | selectors.boolean() | selectors.by_dtype(polars.Null)
+        for name, kind in file.select(~(words | times | plain)).collect_schema().items():
+            raise TableError(f'{shown(name)} is of type {kind}, which has no text form.')
+        _refuse(
+            file,
+            ~selectors.float().is_finite().all(),
+            'NaN or infinity, which is not converted to text.',
+        )
+        exact = words | selectors.decimal()
+        file = file.with_columns(times.dt.to_string('iso'), exact.cast(polars.String()))
+    sys.stdout.write(json.dumps([rows, list(schema)]) + '\n')
+    sys.stdout.flush()
+    if format == 'parquet':
+        file.sink_parquet('/dev/stdout')
+    elif format not in DELIMITERS:
+        file.sink_ndjson('/dev/stdout')
+    elif len(schema) == 1:
+        file.sink_csv('/dev/stdout', include_header=False, null_value='""')
+    else:  # null and '' are the same, an empty field
+        file = file.with_columns(selectors.string().replace('', None))
+        file.sink_csv('/dev/stdout', include_header=False, separator=DELIMITERS[format])
+
+
+def _refuse(file: 'polars.LazyFrame', found: 'polars.Expr', what: str) -> None:
+    for name, holds in file.select(found).collect(engine='streaming').to_dict().items():
+        if holds.any():
+            raise TableError(f'{shown(name)} holds {what}')
+
+
+def main(path: str, format: str) -> None:
     import polars
 
+    if sys.platform == 'linux':
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    most = limit('TABLE_MAX_MEMORY') << 20
+    resource.setrlimit(resource.RLIMIT_DATA, (most, most))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a crash is expected
     try:
-        yield
+        _read(path, format)
+    except TableError as error:
+        message = str(error)
     except (polars.exceptions.PolarsError, polars.exceptions.PanicException) as error:
-        first = str(error).partition('\n')[0]
-        raise TableError(f'this is not a readable Parquet file: {first}.') from error
+        message = f'this is not a readable Parquet file: {str(error).partition(chr(10))[0]}.'
+    except MemoryError:
+        os.abort()
+    else:
+        return
+    sys.stderr.write('\n' + message)
+    sys.exit(BROKEN)
+
+
+if __name__ == '__main__':
+    main(*sys.argv[1:])

@@ -20,7 +20,6 @@ from rq.timeouts import JobTimeoutException
 
 from libraries.files import output_dir, upload_dir
 from libraries.job_manager import enqueue_background_job, wait_for_job
-from libraries.tables import json_cut, parquet
 from libraries.tables import text as table_text
 from libraries.tables.files import convert_upload
 from qdjobs.errors import InvalidJobError, PermanentJobError
@@ -221,21 +220,24 @@ def test_a_very_long_field(upload: Upload, size: int, monkeypatch: pytest.Monkey
         ('a,b\n"x\n\ny",2\n3\n', 'line 5 has 1 field where'),
         ('a,b\n1,2\n3\n4,5,6', 'line 3 has 1 field'),
         ('a,b\r\n1,2\r\n3\r\n', 'line 3 has 1 field'),
-        ('a,b\n1,"2\n', 'line 2: the quote that opens there is never closed'),
-        ('a,b\n1,2\n"3,4\n5,6\n', 'line 3: the quote that opens there is never closed'),
-        ('a,b\n1,2\n"3" ,4\n', 'line 3: text follows the closing quote'),
-        ('a,b\n"x\ny"z,4\n', 'line 3: text follows the closing quote .* begins in line 2'),
-        ('a,b\n1,2\n3,x"y\n', 'line 3: there is a quote inside a field'),
-        ('a,b\n1,2\n3,x""\n', 'line 3: there is a quote inside a field'),
-        ('a,b\n1,2\n3, "4"\n', 'line 3: there is a quote inside a field'),
+        ('a,b\n1,"2\n', 'line 2: a quote, .* is out of place'),
+        ('a,b\n1,2\n"3,4\n5,6\n', 'line 3: a quote, .* is out of place'),
+        ('a,b\n1,2\n"3" ,4\n', 'line 3: a quote, .* is out of place'),
+        ('a,b\n"x\ny"z,4\n', 'line 2: a quote, .* is out of place'),
+        ('a,b\n1,2\n3,x"y\n', 'line 3: a quote, .* is out of place'),
+        ('a,b\n1,2\n3,x""\n', 'line 3: a quote, .* is out of place'),
+        ('a,b\n1,2\n3, "4"\n', 'line 3: a quote, .* is out of place'),
         ('a,b\n1,2\n\n3,4\n', 'line 3 is blank'),
         ('a\n1\n\n3\n', 'line 3 is blank'),
         ('a\r\n\r\n3\r\n', 'line 2 is blank'),
         ('\na,b\n1,2\n', 'line 1 is blank'),
-        ('a,b\r1,2\r', 'line 1: there is a carriage return without'),
-        ('a,b\n1,2\n3\r,4\n', 'line 3: there is a carriage return without'),
-        ('a,b\n1,2\n3,\0\n', 'line 3: there is a NUL byte'),
-        ('a,b\n1,2\n"3\n\0",4\n', 'line 4: there is a NUL byte'),
+        ('a,b\r1,2\r', 'line 1: .* a carriage return .* is out of place'),
+        ('a,b\n1,2\n3\r,4\n', 'line 3: .* a carriage return .* is out of place'),
+        ('a,b\n1,2\n3,\0\n', 'line 3: .* a NUL is out of place'),
+        (
+            'a,b\n1,2\n"3\n\0",4\n',
+            'line 3: .* a NUL is out of place in the record that begins there',
+        ),
         (b'a,b\n1,2\nZ\xfcrich,4\n', 'line 3: the byte 0xfc is not utf-8'),
         ('a,b\n1,Zürich\n'.encode() + 'Zürich,2\n'.encode('cp1252'), 'line 3: the byte 0xfc'),
         ('', 'is empty'),
@@ -257,7 +259,7 @@ def test_a_broken_csv_is_refused_by_its_line(upload: Upload, text: str | bytes, 
     [
         ('only one', 'has 1 field where'),
         ('1,2,3', 'has 3 fields where'),
-        ('1,2"', 'there is a quote inside a field'),
+        ('1,2"', 'a quote, .* is out of place'),
         ('1,\x00', 'NUL'),
         ('1,\udcff', '0xff'),
     ],
@@ -331,7 +333,7 @@ def test_a_byte_order_mark_counts_in_its_own_encoding_only(
     ('content', 'encoding', 'why'),
     [
         (b'a\n1\n\x81\n', 'cp1252', 'line 3: the byte 0x81 is not cp1252'),
-        ('a\n1\n'.encode('utf-16') + b'\n', None, 'line 3: the byte 0x0a is not utf-16-le'),
+        ('a\n1\n'.encode('utf-16') + b'\n', None, 'line 3: the byte 0x0a is not utf-16 there'),
         (b'a\n', 'no-such', "encoding 'no-such' is not known"),
         (b'a\n', 'hex', "encoding 'hex' is not known"),
         (b'a\n', 'a\0', "encoding 'a.x00' is not known"),
@@ -409,8 +411,8 @@ def test_blanks_before_an_array_are_not_kept(
     upload: Upload, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     most = 4 << 20
-    monkeypatch.setattr(json_cut, 'MAX_RECORD', most)
-    monkeypatch.setattr(table_text, 'BLOCK', most // 8)
+    monkeypatch.setattr(table_text, 'MAX_RECORD', most)
+    monkeypatch.setattr(table_text, 'BLOCK', most // 16)
     blanks = (b' ' * 99 + b'\n') * (most // 50)
     file = upload('a.json', blanks + b'[{"a": 1}]')
     tracemalloc.start()
@@ -459,9 +461,9 @@ def test_parquet_keeps_the_types_of_json(upload: Upload) -> None:
         ('{"a": 1}\n\n{"a": 01}\n', 'json', 'line 3: JSON is malformed'),
         ('{"a": 1}\n{"a": "\\ud800"}\n', 'json', 'line 2: '),
         (b'{"a": 1}\n{"a": "\xff"}\n', 'json', 'line 2: the byte 0xff is not utf-8'),
-        ('{"a": 1}\n3\n', 'json', 'line 2: every row must be an object'),
-        ('{"a": 1} {"a": 2}\n{"a": 3}\n', 'json', 'not one whole object in each line'),
-        ('{"a": 1,\n"b": 2}\n', 'json', 'line 1'),
+        ('{"a": 1}\n3\n', 'json', 'line 2: a row must be an object'),
+        ('{"a": 1} {"a": 2}\n{"a": 3}\n', 'json', 'line 1: JSON is malformed'),
+        ('{"a": 1,\n"b": 2}\n', 'json', 'line 2: JSON is malformed'),
         ('{"a": 1}\n{"a": ' + '[' * 5000 + ']' * 5000 + '}', 'json', 'line 2: .*nested too deeply'),
         ('', 'csv', 'there is no row with a key'),
         ('{}\n', 'parquet', 'there is no row with a key'),
@@ -486,7 +488,7 @@ def test_what_would_not_be_the_same_is_refused(
         ('[{"a": 1}]\nx', 'the last character must be ]'),
         ('[{"a": 1}],[{"a": 2}]', 'line 1: JSON is malformed'),
         ('[{"a": 1},\n{"a": 1, "a": 2}]', "the key 'a' more than once"),
-        ('[{"a": 1}, 2]', 'every row must be an object'),
+        ('[{"a": 1}, 2]', 'line 1: a row must be an object'),
         (b'[{"a": "\xff"}]', 'line 1: the byte 0xff'),
     ],
 )
@@ -595,18 +597,6 @@ def test_a_time_that_may_be_24_hours_is_refused(format: str) -> None:
 
 
 @pytest.mark.usefixtures('uploads')
-@pytest.mark.parametrize('scale', [100, pytest.param(1, marks=pytest.mark.slow)])
-def test_large_values_are_read_a_few_at_a_time(scale: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parquet, 'SLICE', parquet.SLICE // scale)
-    sizes = [1_000_000 // scale] * 300 + [1] * 300
-    values = ['x' * (size - 1) + str(row % 10) for row, size in enumerate(sizes)]
-    path = upload_dir() / write_parquet('a.parquet', {'a': values})
-    frames = list(parquet.ParquetReader(path).frames())
-    assert [text for frame in frames for text in frame['a'].to_list()] == values
-    assert max(frame.estimated_size() for frame in frames) < 100_000_000 // scale
-
-
-@pytest.mark.usefixtures('uploads')
 @pytest.mark.parametrize('format', ['json', 'ndjson', 'parquet'])
 def test_a_column_of_no_name_keeps_it(format: Any) -> None:
     file = write_parquet('a.parquet', {'': [1], 'column_0': [2]})
@@ -686,9 +676,9 @@ def test_a_wrong_argument_is_refused_when_it_is_enqueued(arguments: Row) -> None
 
 BEGIN = """
 import sys, time
-from libraries.tables import parquet, text
+from libraries.tables import frames, text
 from libraries.tables.files import convert_upload
-text.BLOCK, parquet.ROW_GROUP = 4096, 1000
+text.BLOCK, frames.ROW_GROUP = 4096, 1000
 stop = lambda done, size: time.sleep(done > size / 2 and 600)
 convert_upload('big.csv', sys.argv[1], on_progress=stop)
 """
