@@ -608,7 +608,7 @@ def test_what_is_wrong_is_told_at_its_field_or_in_the_server_s_words(
 
 def test_what_the_browser_remembers_need_not_make_sense(visit: Visit) -> None:
     page = visit()
-    entry = {'id': 'x', 'state': 'canceled', 'choices': CHOICES}
+    entry: dict[str, Any] = {'id': 'x', 'state': 'canceled', 'choices': CHOICES}
     broken = [
         {'choices': {}}, {'choices': None}, {'choices': CHOICES | {'pattern': 5}},
         {'choices': CHOICES | {'paper': None}}, {'choices': CHOICES | {'orientation': 'upright'}},
