@@ -38,7 +38,7 @@ PHONE: dict[str, Any] = {
     'is_mobile': True,
 }
 KEY = 'artboard.drawings'
-CHOICES = {'pattern': 'grid', 'paper': 'A4', 'orientation': 'portrait', 'seed': 1}
+CHOICES: dict[str, Any] = {'pattern': 'grid', 'paper': 'A4', 'orientation': 'portrait', 'seed': 1}
 WIDTHS = (320, 390, 768, 1280, 1920)
 
 
@@ -609,7 +609,7 @@ def test_what_is_wrong_is_told_at_its_field_or_in_the_server_s_words(
 def test_what_the_browser_remembers_need_not_make_sense(visit: Visit) -> None:
     page = visit()
     entry: dict[str, Any] = {'id': 'x', 'state': 'canceled', 'choices': CHOICES}
-    broken = [
+    broken: list[dict[str, Any]] = [
         {'choices': {}}, {'choices': None}, {'choices': CHOICES | {'pattern': 5}},
         {'choices': CHOICES | {'paper': None}}, {'choices': CHOICES | {'orientation': 'upright'}},
         {'choices': CHOICES | {'seed': 'many'}}, {'id': 1}, {'state': None}, {'error': {}},
