@@ -15,7 +15,7 @@ PAPERS = {'A2': (420, 594), 'A3': (297, 420), 'A4': (210, 297), 'A5': (148, 210)
 THUMBNAIL = 30  # millimetres: room for about thirty lines
 DAY = 86_400  # seconds
 DOCS = Path(__file__).parents[2] / 'docs'
-DASHBOARD = 'qdjobs_dashboard.home'
+DASHBOARD = 'qdjobs_dashboard'
 
 # Allows scripts, styles, images and requests of our own origin, and thumbnails that they make.
 HEADERS = {
@@ -47,7 +47,7 @@ def show() -> Response:
         papers=PAPERS,
         urgent=urgent_for_all(),
         development=current_app.debug,
-        dashboard=DASHBOARD if DASHBOARD in current_app.view_functions else None,
+        dashboard=DASHBOARD in current_app.blueprints,
     )
     return Response(text, headers=HEADERS, mimetype='text/html')
 

@@ -1,6 +1,7 @@
 """The page as a visitor has it: a real Chromium, the real application, a real worker."""
 
 import io
+import json
 import os
 import re
 import subprocess
@@ -37,6 +38,7 @@ PHONE: dict[str, Any] = {
     'is_mobile': True,
 }
 KEY = 'artboard.drawings'
+CHOICES: dict[str, Any] = {'pattern': 'grid', 'paper': 'A4', 'orientation': 'portrait', 'seed': 1}
 WIDTHS = (320, 390, 768, 1280, 1920)
 
 
@@ -249,6 +251,73 @@ def test_a_drawing_that_waits_can_be_cancelled_on_the_bed_and_in_the_list(
     expect(entries(page)).to_have_count(1)
 
 
+def test_a_drawing_that_is_stopped_is_no_crash(visit: Visit, shared_worker: SharedWorker) -> None:
+    page = visit()
+    large = 'option => { option.dataset.short = option.dataset.long = 1200 }'
+    page.locator('[value=A2]').evaluate(large)  # it takes seconds
+    draw(page, pattern='contours', paper='A2')
+    status(page, 'A worker is drawing it')
+    page.get_by_role('button', name='Cancel', exact=True).click()
+    expect(page.get_by_role('status')).to_have_text('The drawing was stopped. Draw it again?')
+    expect(page.locator('#problem')).to_be_empty()
+    expect(entries(page)).to_contain_text('was stopped')
+    expect(page.get_by_role('list', name='The life of the job')).to_contain_text(
+        re.compile(r'stopped in [\d.]+ s1 attempt$')
+    )
+
+
+def test_a_cancel_while_the_queue_is_away_is_done_when_it_is_back(
+    visit: Visit,
+    app: Flask,
+    settings: pytest.MonkeyPatch,
+    redis_url: str,
+    shared_worker: SharedWorker,
+) -> None:
+    page = visit()
+    with shared_worker.held():
+        draw(page)
+        status(page, 'In the queue')
+        use_redis(settings, f'redis://127.0.0.1:{free_port()}/0', app)
+        cancel = page.get_by_role('button', name='Cancel', exact=True)
+        cancel.click()
+        status(page, 'Cancelling it')
+        expect(page.locator('#problem')).to_have_text(
+            'The queue of drawings is not available. The page keeps asking.'
+        )
+        expect(cancel).to_be_visible()
+        use_redis(settings, redis_url, app)
+        status(page, 'was cancelled')
+        expect(page.locator('#problem')).to_be_empty()
+        expect(cancel).to_be_hidden()
+        assert [job['status'] for job in list_jobs()] == ['canceled']
+
+
+def test_the_cancel_of_another_drawing_leaves_the_one_that_is_shown_alone(
+    visit: Visit,
+    app: Flask,
+    settings: pytest.MonkeyPatch,
+    redis_url: str,
+    shared_worker: SharedWorker,
+) -> None:
+    page = visit()
+    draw(page, seed='1')
+    picture_is_shown(page)
+    with shared_worker.held():
+        draw(page, seed='2')
+        status(page, 'In the queue')
+        page.locator('#drawings .open').last.click()
+        picture_is_shown(page)
+        use_redis(settings, f'redis://127.0.0.1:{free_port()}/0', app)
+        with page.expect_response(lambda answer: answer.status == 503):
+            page.get_by_role('button', name='Cancel hilbert, A6 portrait, seed 2').click()
+        expect(entries(page).first).to_contain_text('to be cancelled')
+        status(page, 'Ready: ')
+        expect(page.locator('#problem')).to_be_empty()
+        use_redis(settings, redis_url, app)
+        expect(entries(page).first).to_contain_text('was cancelled')
+        status(page, 'Ready: ')
+
+
 def test_a_long_wait_is_shown_without_the_affairs_of_the_operator(visit: Visit) -> None:
     assert wait_long(visit()) == 'Still waiting …'
 
@@ -300,6 +369,28 @@ def test_in_development_it_names_the_worker_and_links_to_the_queue_and_the_docs(
     expect(page.get_by_text('# Architecture')).to_be_visible()
 
 
+def test_a_worker_has_its_whole_name(visit: Visit) -> None:
+    job = {'status': 'started', 'worker': 'a30feffd' * 4, 'failed_attempts': 0}
+    moments = {'created_at': '2026-01-01T00:00:00Z', 'started_at': '2026-01-01T00:00:01Z'}
+    assert life_of(visit(), job | moments)[1] == f'started after 1.00 s on {job["worker"]}'
+
+
+def test_an_attempt_counts_once(visit: Visit) -> None:
+    page = visit()
+    for state, failed, attempts in (
+        ('started', 0, '1 attempt'), ('started', 1, '2 attempts'), ('scheduled', 1, '1 attempt'),
+        ('finished', 2, '3 attempts'), ('failed', 2, '2 attempts'), ('failed', 0, '1 attempt'),
+        ('stopped', 1, '1 attempt'), ('canceled', 1, '1 attempt'),
+    ):  # fmt: skip
+        job = {'status': state, 'failed_attempts': failed, 'started_at': '2026-01-01T00:00:01Z'}
+        assert life_of(page, job)[-1] == attempts, job
+
+
+def life_of(page: Page, job: dict[str, Any]) -> list[str]:
+    script = "job => import('/artboard/static/life.js').then(({ life }) => life(job))"
+    return list(page.evaluate(script, job))
+
+
 def test_the_dashboard_is_linked_in_development_if_there_is_one(
     settings: pytest.MonkeyPatch,
 ) -> None:
@@ -309,7 +400,9 @@ def test_the_dashboard_is_linked_in_development_if_there_is_one(
     app = create_app()
     assert 'href="/rq' not in app.test_client().get('/').text
     app.debug = True
-    assert 'href="/rq/"' in app.test_client().get('/').text
+    text = app.test_client().get('/').text
+    assert 'href="/rq/"' in text
+    assert 'href="/rq/workers"' in text
 
 
 def test_the_docs_are_served_in_development_only(client: FlaskClient, app: Flask) -> None:
@@ -397,6 +490,72 @@ def test_drawings_are_kept_in_one_browser_newest_first_and_can_be_forgotten(visi
     expect(stranger.get_by_text('Your drawings')).to_be_hidden()
 
 
+def test_a_second_tab_learns_the_end_of_a_drawing_when_the_first_is_closed(
+    visit: Visit, shared_worker: SharedWorker
+) -> None:
+    page = visit()
+    tab = page.context.new_page()
+    tab.goto(page.url)
+    with shared_worker.held():
+        draw(page)
+        status(page, 'In the queue')
+        expect(entries(tab)).to_contain_text('waiting for a worker')
+        page.close()
+    expect(entries(tab)).to_contain_text('ready')
+    expect(entries(tab).locator('img')).to_be_visible()
+
+
+def test_two_tabs_that_show_one_drawing_both_show_its_end(
+    visit: Visit, shared_worker: SharedWorker
+) -> None:
+    page = visit()
+    with shared_worker.held():
+        draw(page)
+        status(page, 'In the queue')
+        tab = page.context.new_page()
+        tab.goto(page.url)
+        status(tab, 'In the queue')
+        tab.route('**/api/**', lambda route: route.abort())
+        problem(tab, 'The page keeps asking')
+    picture_is_shown(page)
+    tab.unroute('**/api/**')
+    picture_is_shown(tab)
+
+
+def test_a_drawing_that_is_shown_is_followed_when_it_has_left_the_list(
+    visit: Visit, shared_worker: SharedWorker
+) -> None:
+    page = visit()
+    with shared_worker.held():
+        draw(page)
+        status(page, 'In the queue')
+        page.evaluate('localStorage.clear()')
+        expect(entries(page)).to_have_count(0)
+    picture_is_shown(page)
+
+
+def test_a_full_list_keeps_the_drawings_that_wait(visit: Visit) -> None:
+    page = visit()
+    ended = ['finished', 'failed', 'finished', *['canceled'] * 6]
+    assert states_after_adding(page, [*ended, *['queued'] * 3]) == [
+        'queued', *ended[:-1], *['queued'] * 3,
+    ]  # fmt: skip
+    assert states_after_adding(page, ['started'] * 14) == ['queued', *['started'] * 14]
+    assert states_after_adding(page, ['queued'] * 12 + ['failed'] * 2) == ['queued'] * 13
+
+
+def states_after_adding(page: Page, states: list[str]) -> list[str]:
+    """Add a drawing that waits to a list of drawings in these states."""
+    listed = [{'id': str(n), 'state': each, 'choices': CHOICES} for n, each in enumerate(states)]
+    keep(page, json.dumps(listed))
+    script = """async (drawing) => {
+      const { add, all } = await import('/artboard/static/drawings.js');
+      add(drawing);
+      return all().map(({ state }) => state);
+    }"""
+    return list(page.evaluate(script, {'id': 'new', 'state': 'queued', 'choices': CHOICES}))
+
+
 # Errors in words
 
 
@@ -447,19 +606,31 @@ def test_what_is_wrong_is_told_at_its_field_or_in_the_server_s_words(
     problem(page, '>= 20')
 
 
+def test_what_the_browser_remembers_need_not_make_sense(visit: Visit) -> None:
+    page = visit()
+    entry: dict[str, Any] = {'id': 'x', 'state': 'canceled', 'choices': CHOICES}
+    broken: list[dict[str, Any]] = [
+        {'choices': {}}, {'choices': None}, {'choices': CHOICES | {'pattern': 5}},
+        {'choices': CHOICES | {'paper': None}}, {'choices': CHOICES | {'orientation': 'upright'}},
+        {'choices': CHOICES | {'seed': 'many'}}, {'id': 1}, {'state': None}, {'error': {}},
+        {'thumbnail': 1},
+    ]  # fmt: skip
+    texts = ['{', 'null', '{"a": 1}', json.dumps([None, 1, *(entry | each for each in broken)])]
+    for nonsense in texts:
+        keep(page, nonsense)
+        page.reload()
+        expect(page.get_by_role('status')).to_contain_text('Press “Draw it”')
+        expect(entries(page), nonsense).to_have_count(0)
+    keep(page, json.dumps([entry]))  # the control
+    page.reload()
+    expect(entries(page)).to_have_count(1)
+
+
 @pytest.mark.slow
-def test_what_the_browser_remembers_need_not_make_sense_or_exist(
+def test_what_the_browser_remembers_need_not_exist(
     visit: Visit, shared_worker: SharedWorker
 ) -> None:
     page = visit()
-    for nonsense in ('{', 'null', '[null, 1, {"id": 1}]'):
-        page.evaluate('([key, text]) => localStorage.setItem(key, text)', [KEY, nonsense])
-        page.reload()
-        expect(page.locator('#caption')).not_to_be_empty()
-        expect(entries(page), nonsense).to_have_count(0)
-    draw(page)
-    expect(entries(page)).to_have_count(1)
-
     job = enqueue_background_job(DRAW, 100, 100, 'grid', '../outside.svg')
     remember(page, job.id)
     page.reload()
@@ -473,11 +644,11 @@ def test_what_the_browser_remembers_need_not_make_sense_or_exist(
 
 def remember(page: Page, job_id: str) -> None:
     """As if this browser had asked for the job."""
-    page.evaluate(
-        """([key, id]) => localStorage.setItem(key, JSON.stringify([{id, state: 'queued',
-           choices: {pattern: 'grid', paper: 'A4', orientation: 'portrait', seed: 1}}]))""",
-        [KEY, job_id],
-    )
+    keep(page, json.dumps([{'id': job_id, 'state': 'queued', 'choices': CHOICES}]))
+
+
+def keep(page: Page, text: str) -> None:
+    page.evaluate('([key, text]) => localStorage.setItem(key, text)', [KEY, text])
 
 
 # From a phone to a wide screen, in every light

@@ -4,7 +4,9 @@
 // or 'expired') and, once known, an error and a thumbnail (a data: URL).
 
 const KEY = 'artboard.drawings';
-const MOST = 12;
+const MOST = 12; // but for those that have not ended, which are all kept
+
+export const ENDED = new Set(['finished', 'failed', 'stopped', 'canceled', 'expired']);
 
 let memory = '[]'; // used where the browser refuses storage; lost on reload
 
@@ -22,8 +24,15 @@ export function find(id) {
   return all().find((drawing) => drawing.id === id);
 }
 
+/** Add a drawing. In a full list it replaces the oldest that has ended, if there is one. */
 export function add(drawing) {
-  store([drawing, ...all()].slice(0, MOST));
+  const drawings = [drawing, ...all()];
+  while (drawings.length > MOST) {
+    const oldest = drawings.findLastIndex(({ state }) => ENDED.has(state));
+    if (oldest < 0) break;
+    drawings.splice(oldest, 1);
+  }
+  store(drawings);
 }
 
 /** Change one drawing. Reads the list again, since another tab may have changed it. */
@@ -59,6 +68,17 @@ function store(drawings) {
   }
 }
 
+/** Whether an entry is one of ours: anything can have written to the storage of this origin. */
 function isDrawing(value) {
-  return typeof value?.id === 'string' && typeof value.state === 'string' && !!value.choices;
+  const { id, state, choices, error, thumbnail } = value ?? {};
+  const { pattern, paper, orientation, seed } = choices ?? {};
+  return (
+    [id, state, pattern, paper, error ?? '', thumbnail ?? ''].every(isText) &&
+    ['portrait', 'landscape'].includes(orientation) &&
+    Number.isInteger(seed)
+  );
+}
+
+function isText(value) {
+  return typeof value === 'string';
 }

@@ -1,4 +1,5 @@
-// The life of a job in short texts, for those who watch the queue rather than the pen.
+// The life of a job in short texts, for those who watch the queue rather than the pen. The server
+// names the worker in development only.
 
 /** What the server says of a job → 'queued 12:04:31', 'started after 0.1 s on …', '1 of 2' … */
 export function life(job) {
@@ -6,7 +7,7 @@ export function life(job) {
   const [created, started, ended] = [job.created_at, job.started_at, job.ended_at].map(moment);
   const steps = [];
   if (created) steps.push(`queued ${new Date(created).toTimeString().slice(0, 8)}`);
-  if (started) steps.push(`started after ${seconds(created, started)}${place(job.worker)}`);
+  if (started) steps.push(`started after ${seconds(created, started)}${job.worker ? ` on ${job.worker}` : ''}`);
   if (progress?.total) steps.push(`${progress.done} of ${progress.total}`);
   if (ended) steps.push(started ? `${status} in ${seconds(started, ended)}` : status);
   if (started) steps.push(attempts(status, job.failed_attempts));
@@ -22,13 +23,8 @@ function seconds(from, to) {
   return `${passed.toFixed(passed < 10 ? 2 : 0)} s`;
 }
 
-/** Where a job runs; the server names the worker in development only. */
-function place(worker) {
-  if (!worker) return '';
-  return ` on ${/^[0-9a-f]{32}$/.test(worker) ? worker.slice(0, 8) : worker}`;
-}
-
+/** How often a job has begun: its failed attempts, and the one that runs or has finished. */
 function attempts(status, failed) {
-  const begun = status === 'failed' ? Math.max(1, failed) : failed + 1;
+  const begun = Math.max(1, ['started', 'finished'].includes(status) ? failed + 1 : failed);
   return begun === 1 ? '1 attempt' : `${begun} attempts`;
 }

@@ -6,13 +6,13 @@ import { life } from './life.js';
 import { readDrawing, thumbnail } from './pen.js';
 import { Problem, cancelJob, fetchDrawing, lookUp, requestDrawing } from './server.js';
 
+const { ENDED } = drawings;
 const FIRST_PAUSE = 250; // milliseconds between two polls of a job
 const LONGEST_PAUSE = 2000;
 const LONG_WAIT = 15_000; // milliseconds in the queue before the page says so
 
-const ENDED = new Set(['finished', 'failed', 'stopped', 'canceled', 'expired']);
-const CANCELED = new Set(['canceled', 'stopped']);
 const START = 'is a worker running? “flask --app app jobs worker” starts one.';
+const CANCELING = 'Cancelling it …';
 const STATES = {
   queued: 'waiting for a worker',
   scheduled: 'to be tried again soon',
@@ -32,7 +32,23 @@ const list = document.querySelector('#drawings ol');
 const inDevelopment = 'development' in document.getElementById('bed').dataset;
 
 const watched = new Set(); // ids of the drawings whose jobs are polled
-let shown = null; // id of the drawing on the bed
+const unwanted = new Set(); // ids of the drawings to cancel as soon as the server answers
+let shown = null; // the drawing on the bed, as the bed reports it; it may have left the list
+
+function isShown(id) {
+  return shown?.id === id;
+}
+
+/** A drawing as this page knows it: another tab may have written a later state into the list. */
+function find(id) {
+  return isShown(id) ? shown : drawings.find(id);
+}
+
+function change(id, changes) {
+  drawings.change(id, changes);
+  if (isShown(id)) shown = { ...shown, ...changes };
+  listAll();
+}
 
 // Choosing
 
@@ -100,7 +116,7 @@ async function submit(event) {
     await request(choices());
   } catch (error) {
     if (!(error instanceof Problem)) throw error;
-    bed.showStatus('', { problem: error.message });
+    bed.showStatus('', { problem: error.withAdvice });
   } finally {
     button.removeAttribute('aria-disabled');
   }
@@ -113,9 +129,10 @@ async function request(wanted) {
   bed.bringIntoView();
   const urgent = new FormData(form).has('urgent');
   const id = await requestDrawing({ ...jobArguments(wanted), urgent });
-  drawings.add({ id, choices: wanted, state: 'queued' });
-  mark(id);
-  report(drawings.find(id));
+  const drawing = { id, choices: wanted, state: 'queued' };
+  drawings.add(drawing);
+  mark(drawing);
+  report(drawing);
   watch(id);
 }
 
@@ -141,42 +158,62 @@ async function watch(id) {
   watched.delete(id);
 }
 
-async function poll(id, long) {
-  const before = drawings.find(id)?.state;
-  try {
-    const job = await lookUp(id);
-    if (drawings.find(id)?.state === 'expired') return drawings.find(id); // its file is gone
-    drawings.change(id, { state: job.status, error: job.error });
-    if (id === shown) {
-      bed.showProgress(share(job.progress));
-      bed.showLife(life(job));
-    }
-  } catch (error) {
-    if (!(error instanceof Problem)) throw error;
-    if (error.status !== 404) {
-      const status = { working: true, problem: `${error.message} The page keeps asking.` };
-      if (id === shown && !ENDED.has(drawings.find(id)?.state)) bed.showStatus('', status);
-      return drawings.find(id);
-    }
-    drawings.change(id, { state: 'expired' });
-  }
-  listAll();
-  const drawing = drawings.find(id);
-  const isNews = drawing && !(ENDED.has(before) && drawing.state === before);
-  if (id === shown && isNews) report(drawing, long);
-  else if (id !== shown && drawing?.state === 'finished' && !drawing.thumbnail) fetchPicture(drawing);
-  return drawing;
+function watchAll(wanted) {
+  for (const { id } of drawings.all().filter(wanted)) watch(id);
 }
 
-async function cancel(id) {
+async function poll(id, long) {
   try {
-    await cancelJob(id);
+    update(id, await ask(id), long);
   } catch (error) {
     if (!(error instanceof Problem)) throw error;
-    // 404 and 409: it has ended meanwhile, which the poll shows.
-    if (![404, 409].includes(error.status)) bed.showStatus('', { problem: error.message });
+    if (error.status === 404) update(id, { status: 'expired' });
+    else if (isShown(id) && !ENDED.has(shown.state)) {
+      const problem = `${error.message} The page keeps asking.`;
+      bed.showStatus(unwanted.has(id) ? CANCELING : '', { ...canCancel(id), problem });
+    }
   }
-  await poll(id);
+  return find(id);
+}
+
+/** Look a job up, and cancel it if it is unwanted. */
+async function ask(id) {
+  let job = await lookUp(id);
+  if (unwanted.has(id) && !ENDED.has(job.status)) {
+    await cancelJob(id).catch((error) => {
+      // 404 and 409: it has ended meanwhile.
+      if (![404, 409].includes(error.status)) throw error;
+    });
+    job = await lookUp(id);
+  }
+  return job;
+}
+
+/** Record what the server says of a drawing's job, in the list and on the bed. */
+function update(id, job, long) {
+  const before = find(id)?.state;
+  if (before === 'expired') return; // its file is gone
+  if (ENDED.has(job.status)) unwanted.delete(id);
+  change(id, { state: job.status, error: job.error });
+  if (isShown(id)) {
+    bed.showProgress(share(job.progress));
+    bed.showLife(life(job));
+    if (!ENDED.has(before) || job.status !== before) report(shown, long);
+  } else {
+    const drawing = find(id);
+    if (drawing?.state === 'finished' && !drawing.thumbnail) fetchPicture(drawing);
+  }
+}
+
+function cancel(id) {
+  unwanted.add(id);
+  listAll();
+  if (isShown(id)) report(shown);
+  return poll(id);
+}
+
+function canCancel(id) {
+  return { working: true, cancel: () => cancel(id) };
 }
 
 function share(progress) {
@@ -187,13 +224,13 @@ function share(progress) {
 // Showing
 
 function report(drawing, long = false) {
-  const { state, error } = drawing;
+  const { id, state, error } = drawing;
   if (state === 'finished') {
     reveal(drawing);
   } else if (!ENDED.has(state)) {
-    bed.showStatus(waiting(state, long), { working: true, cancel: () => cancel(drawing.id) });
-  } else if (CANCELED.has(state) && !error) {
-    bed.showStatus(ending(state));
+    bed.showStatus(unwanted.has(id) ? CANCELING : waiting(state, long), canCancel(id));
+  } else if (state === 'stopped' || (state === 'canceled' && !error)) {
+    bed.showStatus(ending(state)); // as requested: what the worker calls an error is none
   } else {
     bed.showStatus('', { problem: ending(state, error) });
   }
@@ -207,34 +244,33 @@ function waiting(state, long) {
 
 function ending(state, error) {
   if (state === 'expired') return 'The server no longer knows this drawing. Draw it again?';
-  return `The drawing ${STATES[state]}${error ? `: ${error}` : ''}. Draw it again?`;
+  const reason = error ? `: ${error.replace(/\.$/, '')}` : '';
+  return `The drawing ${STATES[state]}${reason}. Draw it again?`;
 }
 
 async function reveal(drawing, atOnce = false) {
   const picture = await fetchPicture(drawing);
-  if (picture && shown === drawing.id) bed.showDrawing(drawing, picture, atOnce);
+  if (picture && isShown(drawing.id)) bed.showDrawing(drawing, picture, atOnce);
 }
 
 /** Fetch a finished drawing and show it in the list; null without one. */
 async function fetchPicture({ id }) {
   try {
     const picture = readDrawing(await fetchDrawing(id));
-    drawings.change(id, { thumbnail: thumbnail(picture) });
+    change(id, { thumbnail: thumbnail(picture) });
     return picture;
   } catch (error) {
     if (!(error instanceof Problem)) throw error;
-    if (error.status === 404) drawings.change(id, { state: 'expired' });
-    if (shown === id) bed.showStatus('', { problem: error.message });
+    if (error.status === 404) change(id, { state: 'expired' });
+    if (isShown(id)) bed.showStatus('', { problem: error.withAdvice });
     return null;
-  } finally {
-    listAll();
   }
 }
 
 /** Put a drawing of the list on the bed. */
 function open(drawing, atOnce = false) {
   choose(drawing.choices);
-  mark(drawing.id);
+  mark(drawing);
   if (drawing.state === 'finished') {
     bed.clear(drawing.choices);
     bed.showStatus('Fetching the drawing …', { working: true });
@@ -246,8 +282,8 @@ function open(drawing, atOnce = false) {
   if (drawing.state !== 'expired') watch(drawing.id); // of one that has ended, for its life
 }
 
-function mark(id) {
-  shown = id;
+function mark(drawing) {
+  shown = drawing;
   bed.showProgress(null);
   bed.showLife([]);
   listAll();
@@ -287,9 +323,11 @@ function makeItem({ id, choices: wanted }) {
 
 function fill(item, { id, choices: wanted, state, thumbnail: source }) {
   item.dataset.state = state;
-  item.toggleAttribute('data-shown', id === shown);
-  item.querySelector('.open').setAttribute('aria-current', String(id === shown));
-  item.querySelector('.state').textContent = STATES[state] ?? state;
+  item.toggleAttribute('data-shown', isShown(id));
+  item.querySelector('.open').setAttribute('aria-current', String(isShown(id)));
+  item.querySelector('.state').textContent = unwanted.has(id)
+    ? 'to be cancelled'
+    : (STATES[state] ?? state);
   const picture = item.querySelector('img');
   picture.hidden = !source;
   if (source && picture.src !== source) picture.src = source;
@@ -304,7 +342,7 @@ function fill(item, { id, choices: wanted, state, thumbnail: source }) {
 function forgetItem(id, item) {
   const neighbour = item.nextElementSibling ?? item.previousElementSibling;
   drawings.forget(id);
-  if (id === shown) chosen();
+  if (isShown(id)) chosen();
   else listAll();
   (neighbour?.querySelector('.forget') ?? document.getElementById('draw')).focus();
 }
@@ -314,12 +352,12 @@ function forgetItem(id, item) {
 form.addEventListener('submit', submit);
 form.addEventListener('input', chosen);
 document.getElementById('dice').addEventListener('click', throwDice);
-drawings.onChange(listAll);
+drawings.onChange(() => {
+  listAll();
+  watchAll(({ state }) => !ENDED.has(state));
+});
 
 const [newest] = drawings.all();
 if (newest) open(newest, true);
 else chosen();
-drawings
-  .all()
-  .filter(({ state }) => state === 'finished' || !ENDED.has(state))
-  .forEach(({ id }) => watch(id));
+watchAll(({ state }) => state === 'finished' || !ENDED.has(state));

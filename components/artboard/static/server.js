@@ -3,15 +3,17 @@
 const API = '/api/artboard';
 const TIMEOUT = 30_000; // milliseconds
 
-const UNREACHABLE = 'The server cannot be reached. Is this device online?';
-const QUEUE_UNAVAILABLE = 'The queue of drawings is not available. Try again in a few seconds.';
-const SERVER_ERROR = 'The server had an internal error. Try again, or tell its operator.';
+// What is wrong, and what to do about it where the page repeats nothing by itself.
+const UNREACHABLE = ['The server cannot be reached. Is this device online?'];
+const QUEUE_UNAVAILABLE = ['The queue of drawings is not available.', 'Try again in a few seconds.'];
+const SERVER_ERROR = ['The server had an internal error.', 'Try again, or tell its operator.'];
 
 /** A failed request: a message for people, and the HTTP status, or 0 without a response. */
 export class Problem extends Error {
-  constructor(message, status) {
+  constructor(status, message, ...advice) {
     super(message);
     this.status = status;
+    this.withAdvice = [message, ...advice].join(' ');
   }
 }
 
@@ -55,16 +57,16 @@ async function request(address, options, read) {
     answer = await fetch(address, { ...options, signal: AbortSignal.timeout(TIMEOUT) });
     if (answer.ok) return await read(answer);
   } catch {
-    throw new Problem(UNREACHABLE, 0);
+    throw new Problem(0, ...UNREACHABLE);
   }
-  throw new Problem(await explain(answer), answer.status);
+  throw new Problem(answer.status, ...(await explain(answer)));
 }
 
 async function explain(answer) {
   const problem = await answer.json().catch(() => ({})); // a proxy may answer in HTML
   // A refusal with a reason for people; that of a queue that is away is for programs.
-  if (answer.status === 503 && problem.title === 'Service Unavailable') return problem.detail;
+  if (answer.status === 503 && problem.title === 'Service Unavailable') return [problem.detail];
   if (answer.status === 503) return QUEUE_UNAVAILABLE;
   if (answer.status >= 500) return SERVER_ERROR;
-  return problem.detail || `The server refused this (${answer.status}).`;
+  return [problem.detail || `The server refused this (${answer.status}).`];
 }
