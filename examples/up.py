@@ -21,6 +21,7 @@ PORTS = {  # the variable, its default, and what listens there
     'WEB_PORT': (8000, 'the web application'),
     'MAIL_PORT': (8025, 'the mail server'),
 }
+DATA = 'var/redis'
 # Whatever the shell and .env say: development writes to no customer, and to no other Redis.
 OURS = ('REDIS_URL', 'RQ_REDIS_URL', 'SMTP_URL')
 API = ('JOBS_API_TOKEN', 'JOBS_URL')  # what a client of the HTTP API needs
@@ -60,9 +61,10 @@ def read_ports(settings: Mapping[str, str]) -> dict[str, int]:
 
 
 def find_problems(ports: Mapping[str, int]) -> Iterator[str]:
-    """Yield a line for each port that is not free, which names the variable."""
+    """Yield a line for each port that is not free, and one that proposes ports for all of them."""
     of: dict[int, str] = {}
     named = set(ports.values())
+    proposed: list[str] = []
     for name, port in ports.items():
         if of.setdefault(port, name) != name:
             problem = f'{of[port]} and {name} are both {port}'
@@ -74,17 +76,24 @@ def find_problems(ports: Mapping[str, int]) -> Iterator[str]:
         candidates = chain(range(first, 65_536), range(first - 1, 1023, -1))
         free = next(each for each in candidates if each not in named and not is_taken(each))
         named.add(free)
-        yield f'{problem}: make up {name}={free}, or write that into .env.'
+        proposed.append(f'{name}={free}')
+        yield f'{problem}.'
+    if proposed:
+        yield f'Choose others: make up {" ".join(proposed)} (or write that into .env).'
 
 
 def environment_for(settings: Mapping[str, str], ports: Mapping[str, int]) -> dict[str, str]:
     """Return the environment of all processes."""
     kept = {name: text for name, text in settings.items() if name not in OURS}
+    port = ports['REDIS_PORT']
+    # Another `make up` of this clone has another port, and with it another folder.
+    data = DATA if port == PORTS['REDIS_PORT'][0] else f'{DATA}-{port}'
     return (
         kept
         | {name: str(port) for name, port in ports.items()}
         | {
-            'REDIS_URL': f'redis://{HOST}:{ports["REDIS_PORT"]}/0',
+            'REDIS_DATA': settings.get('REDIS_DATA') or data,
+            'REDIS_URL': f'redis://{HOST}:{port}/0',
             'SMTP_URL': f'smtp://{HOST}:{ports["MAIL_PORT"]}',
             'JOBS_API_TOKEN': settings.get('JOBS_API_TOKEN') or secrets.token_urlsafe(16),
             'JOBS_URL': f'http://{HOST}:{ports["WEB_PORT"]}/api/jobs',
@@ -101,7 +110,8 @@ def main() -> None:
     except ValueError as error:
         sys.exit(f'Error: {error}')
     if problems := list(find_problems(ports)):
-        sys.exit('\n'.join(f'Error: {problem}' for problem in problems))
+        *each, remedy = problems
+        sys.exit('\n'.join([*(f'Error: {problem}' for problem in each), remedy]))
     for name in OURS:
         if name in written:
             click.echo(f'{name} of .env is not used: `make up` has servers of its own.')

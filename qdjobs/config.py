@@ -47,6 +47,9 @@ VARIABLES = (
 # Which a worker need not know.
 WEB_SECRETS = ('JOBS_API_TOKEN', 'METRICS_TOKEN', 'DASHBOARD_USERNAME', 'DASHBOARD_PASSWORD')
 
+# Where `qdjobs.server --app` names its server to the worker that it starts; no setting.
+ONLY_REDIS = 'QDJOBS_ONLY_REDIS'
+
 _QUEUE_NAME = re.compile(r'[A-Za-z0-9_.-]{1,100}')  # no comma or space, which separate names
 _KEY_PREFIX = re.compile(r'[A-Za-z0-9_.:{}-]{1,100}')
 

@@ -73,6 +73,10 @@ class UnknownTaskError(JobError):
     """There is no task with this name or path, or it is outside the allowed modules."""
 
 
+class UnknownNameError(UnknownTaskError):
+    """There is no task of this name, which a client may have chosen. Not public."""
+
+
 class UnknownHereError(UnknownTaskError):
     """This version of the code has no such task, but another version may have it. Not public.
 

@@ -32,7 +32,7 @@ from qdjobs.client.outboxes import attach_outbox, current_outbox
 from qdjobs.client.scripts import own_module
 from qdjobs.client.signature import typed_enqueue
 from qdjobs.client.status import StatusName, get_job_status
-from qdjobs.client.tasks import RELAY_OUTBOX, TaskOrPath, defined_path, path_of
+from qdjobs.client.tasks import RELAY_OUTBOX, TaskOrPath, defined_path, is_allowed, path_of
 from qdjobs.config import JobConfig, allow_module, configure, read_app_config
 from qdjobs.errors import UnknownTaskError, needs_extra
 from qdjobs.progress import CurrentJob
@@ -379,11 +379,25 @@ class JobQueue:
 
 
 def _allow_own(app: Flask, config: JobConfig, path: str) -> JobConfig:
-    """Allow an application of one file to name tasks there, unless JOB_TASK_MODULES is set."""
+    """Allow an application of one file to name tasks there, unless JOB_TASK_MODULES is set.
+
+    Raises UnknownTaskError, or ClickException on a command line, if that lists others only.
+    """
     module = path.rpartition('.')[0]
-    if 'JOB_TASK_MODULES' in config.variables or module != own_module(app):
+    if module != own_module(app):
         return config
-    return allow_module(config, module)
+    if 'JOB_TASK_MODULES' not in config.variables:
+        return allow_module(config, module)
+    if not is_allowed(path, config.task_modules):
+        message = (
+            f'{path!r} is outside the allowed task modules ({", ".join(config.task_modules)}). '
+            'JOB_TASK_MODULES is set, so it must list this file too: '
+            f'JOB_TASK_MODULES={",".join((*config.task_modules, module))}'
+        )
+        if click.get_current_context(silent=True) is None:
+            raise UnknownTaskError(message)
+        raise click.ClickException(message)  # `flask` prints it in one line
+    return config
 
 
 def _relay(config: JobConfig) -> dict[str, Periodic]:

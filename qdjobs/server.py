@@ -18,6 +18,7 @@ from pathlib import Path
 
 import click
 
+from qdjobs.config import ONLY_REDIS
 from qdjobs.errors import needs_extra
 
 HOST = '127.0.0.1'
@@ -132,8 +133,10 @@ def main(port: int, data_dir: Path, app: str | None, wait: bool) -> None:
 def run_worker(app: str, url: str, stopped: threading.Event) -> None:
     """Run `flask --app … jobs worker` until `stopped`. Raises ClickException if it ends before."""
     point_here(url)
+    os.environ['RQ_REDIS_URL'] = ''  # none; one of a file .env, which `flask` reads, is not taken
+    os.environ[ONLY_REDIS] = url
     os.environ.setdefault('JOB_SHUTDOWN_GRACE', '2')  # seconds, as Ctrl-C is meant at once
-    command = [sys.executable, '-m', 'flask', '--app', app, 'jobs', 'worker']
+    command = [sys.executable, '-m', 'qdjobs.cli', '--app', app, 'jobs', 'worker']
     # In a group of its own, so that Ctrl-C reaches it once, from here.
     worker = subprocess.Popen(command, process_group=0)  # noqa: S603
     try:

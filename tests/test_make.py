@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from examples.up import PORTS, find_problems, read_env, read_ports
+from examples.up import PORTS, environment_for, find_problems, read_env, read_ports
 from libraries.job_manager import enqueue_background_job, wait_for_job
 from qdjobs.server import embedded_redis, free_port
 from tests.support.applications import use_redis
@@ -113,12 +113,30 @@ def test_make_up_on_taken_ports_starts_nothing_and_names_the_variable_of_each(
     with contextlib.ExitStack() as stack:
         ports = {name: str(stack.enter_context(taken_port())) for name in PORTS}
         done = up(tmp_path, **ports)
-        proposed = dict(re.findall(r'make up (\w+)=(\d+)', done.stderr))
+        *problems, remedy = done.stderr.splitlines()
+        proposed = dict(re.findall(r'(\w+)=(\d+)', remedy))
         assert list(find_problems(read_ports(proposed))) == []
     assert (done.returncode, done.stdout) == (1, '')
-    for line, (name, port) in zip(done.stderr.splitlines(), ports.items(), strict=True):
-        assert line.startswith(f'Error: Port {port}, for {PORTS[name][1]}, is in use by another')
-        assert re.search(rf': make up {name}=\d+, or write that into \.env\.$', line)
+    for line, (name, port) in zip(problems, ports.items(), strict=True):
+        assert line == f'Error: Port {port}, for {PORTS[name][1]}, is in use by another program.'
+    command = r'make up REDIS_PORT=\d+ WEB_PORT=\d+ MAIL_PORT=\d+ '  # as it is pasted
+    assert re.search(rf'{command}\(or write that into \.env\)\.$', remedy)
+
+
+@pytest.mark.parametrize(
+    ('settings', 'port', 'data'),
+    [
+        ({}, 6399, 'var/redis'),
+        ({}, 6400, 'var/redis-6400'),
+        ({'REDIS_DATA': ''}, 6400, 'var/redis-6400'),
+        ({'REDIS_DATA': 'mine'}, 6400, 'mine'),
+    ],
+)
+def test_make_up_on_another_port_has_another_folder(
+    settings: dict[str, str], port: int, data: str
+) -> None:
+    ports = {name: default for name, (default, _) in PORTS.items()} | {'REDIS_PORT': port}
+    assert environment_for(settings, ports)['REDIS_DATA'] == data
 
 
 def test_make_up_reads_env_but_for_where_redis_and_mails_are(tmp_path: Path) -> None:
@@ -201,7 +219,7 @@ def test_make_up_says_that_env_is_a_folder(tmp_path: Path) -> None:
         ({'WEB_PORT': 'http'}, "WEB_PORT must be a number from 1 to 65535, not 'http'."),
         ({'WEB_PORT': '9' * 5000}, 'WEB_PORT must be a number from 1 to 65535, not '),
         ({'MAIL_PORT': '0'}, "MAIL_PORT must be a number from 1 to 65535, not '0'."),
-        ({'WEB_PORT': '7', 'MAIL_PORT': '7'}, 'WEB_PORT and MAIL_PORT are both 7: make up MAIL'),
+        ({'WEB_PORT': '7', 'MAIL_PORT': '7'}, 'WEB_PORT and MAIL_PORT are both 7.'),
     ],
 )
 def test_make_up_says_which_port_is_none(ports: dict[str, str], says: str) -> None:
@@ -214,8 +232,8 @@ def test_make_up_proposes_ports_that_work_together(port: int) -> None:
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(OSError):  # another program has it, or it is the system's
             stack.enter_context(socket.create_server(('127.0.0.1', port)))
-        problems = ' '.join(find_problems(dict.fromkeys(PORTS, port)))
-        found = re.findall(r'make up (\w+)=(\d+)', problems)
+        *_, remedy = find_problems(dict.fromkeys(PORTS, port))
+        found = re.findall(r'(\w+)=(\d+)', remedy)
         proposed = {name: int(text) for name, text in found}
         assert list(find_problems(proposed)) == []
         assert min(proposed.values()) >= 1024

@@ -14,8 +14,11 @@ DAY = 86_400  # seconds
 
 # What a killed process has left half-way, and a doctor whose OUTPUT_DIR is another.
 _LEFT = re.compile(r'\.[0-9a-f]{16}\.part|\.doctor-[0-9a-f]{16}\.txt')
-# What the artboard draws: after its job no name but that of the job leads to it.
-_DRAWING = re.compile(r'[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}\.svg')
+# What the artboard draws for anybody, under the id of the job or one that the client has chosen.
+_DRAWING = re.compile(
+    r'([0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}'
+    r'|artboard_[A-Za-z0-9_-]{1,64})\.svg'
+)
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from werkzeug.exceptions import Conflict, NotFound
 
 from components.artboard.files import send_output
 from components.artboard.limits import require_disk_room, require_queue_room, require_urgent
-from libraries.drawing.patterns import Millimetres, PatternName, draw_pattern
+from libraries.drawing.patterns import PATTERNS, Millimetres, PatternName, draw_pattern
 from libraries.job_manager import (
     InvalidJobError,
     JobNotFoundError,
@@ -34,6 +34,13 @@ DrawingId = (
     Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
     | Annotated[str, msgspec.Meta(pattern=r'\A[A-Za-z0-9_-]{1,64}\Z')]
 )
+
+# What msgspec would say only in part, or by a regular expression.
+RULES = {
+    'pattern': f'pattern must be one of {", ".join(PATTERNS)}',
+    'complexity': 'complexity must be "simple" or "complex"',
+    'id': 'id must be a whole number from 0 on, or 1 to 64 letters, digits, dashes and underscores',
+}
 
 artboard = Blueprint('artboard', __name__, url_prefix='/api/artboard')
 
@@ -146,4 +153,6 @@ def _read_body() -> DrawingRequest:
     try:
         return msgspec.json.decode(read_json_body(LARGEST_BODY), type=DrawingRequest)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise InvalidJobError(f'The body does not describe a drawing: {error}.') from None
+        field = str(error).rpartition('`$.')[2].rstrip('`')
+        problem = RULES.get(field, error)
+        raise InvalidJobError(f'The body does not describe a drawing: {problem}.') from None

@@ -9,7 +9,8 @@ from flask.cli import ScriptInfo
 
 from qdjobs.cli.invocation import FILES
 from qdjobs.client.redis import redis_connection, redis_key
-from qdjobs.config import VARIABLES, WEB_SECRETS, JobConfig, get_config
+from qdjobs.config import ONLY_REDIS, VARIABLES, WEB_SECRETS, JobConfig, get_config
+from qdjobs.sentinel import show_address
 
 
 @click.command(
@@ -35,6 +36,8 @@ def worker(context: click.Context, arguments: tuple[str, ...]) -> None:
         raise click.UsageError(
             f'{unknown[0]!r} is no queue of this application: there are {", ".join(config.queues)}.'
         )
+    if only := os.environ.pop(ONLY_REDIS, None):
+        _require_redis(config, only)
     with redis_connection() as connection:
         connection.exists(redis_key('workers', 'x'))  # or it says here what to do
     app = _import_path(context.ensure_object(ScriptInfo).app_import_path)
@@ -58,6 +61,16 @@ def _environment(config: JobConfig, app: str) -> dict[str, str]:
         'JOB_APP': app,
     }
     return other | mine | own
+
+
+def _require_redis(config: JobConfig, url: str) -> None:
+    """Raise ClickException if the application has another server than the one that it is to use."""
+    own, wanted = show_address(config.redis_url), show_address(url)
+    if own.replace('localhost:', '127.0.0.1:') != wanted:
+        raise click.ClickException(
+            f'app.config has the application use the Redis at {own}, not the Valkey at {wanted}: '
+            'take REDIS_URL out of app.config, or start only a worker: flask --app … jobs worker'
+        )
 
 
 def _import_path(named: str | None) -> str:

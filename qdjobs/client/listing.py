@@ -25,6 +25,8 @@ REGISTRIES = {
     'stopped': 'failed',
     'canceled': 'canceled',
 }
+# What clients of other APIs call a status → what it is here.
+LIKE_STATUSES = {'pending': 'queued', 'running': 'started', 'completed': 'finished'}
 MAX_SCANNED = 10_000  # ids that a listing reads, of one registry and in total
 
 _CURSOR = re.compile(r'(\w+)\.(\d{1,5})\.(\d{1,5})', re.ASCII)  # status, number of its list, index
@@ -239,7 +241,9 @@ def _one_of(name: str, value: str | None, known: Sequence[str]) -> Sequence[str]
     if value is None:
         return known
     if value not in known:
+        meant = LIKE_STATUSES.get(value) if name == 'status' and isinstance(value, str) else None
+        hint = f' Write {meant!r}.' if meant else ''
         raise InvalidJobError(
-            f'{name} must be one of {", ".join(known)}, not {short_repr(value)}.', name
+            f'{name} must be one of {", ".join(known)}, not {short_repr(value)}.{hint}', name
         )
     return (value,)

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 
 from qdjobs.client.options import FOLLOWERS, Options, check_options, parse_options
+from qdjobs.client.scripts import imported_twice, script_imported_twice
 from qdjobs.client.tasks import require_allowed
 from qdjobs.config import JobConfig
-from qdjobs.errors import InvalidJobError, UnknownTaskError, short_repr
+from qdjobs.errors import InvalidJobError, UnknownNameError, short_repr
 
 _NAME = re.compile(r'[A-Za-z0-9_-]{1,100}')  # without a dot, so that no path is ever a name
 
@@ -54,10 +55,21 @@ class TaskNames:
         try:
             return self._tasks[name]
         except KeyError:
+            raise UnknownNameError(self._unknown(name)) from None
+
+    def _unknown(self, name: str) -> str:
+        """Return that there is no task of this name, and which there are."""
+        words = [f'No task is named {short_repr(name)}:']
+        if '.' in name:
+            words.append('a task is passed by its name here, not by its dotted path, and')
+        if (own := self.name_for(name)) is not None:
+            near = [own]
+        else:
             near = get_close_matches(name[:100], self._tasks, n=3) or sorted(self._tasks)[:20]
-            raise UnknownTaskError(
-                f'No task is named {short_repr(name)}: there is {", ".join(near) or "none yet"}.'
-            ) from None
+        words.append(f'there is {", ".join(near) or "none yet"}.')
+        if (script := script_imported_twice()) is not None:
+            words.append(imported_twice(script))
+        return ' '.join(words)
 
     def resolve_followers(self, options: Options) -> Options:
         """Return options in which names of tasks that are to follow are dotted paths.

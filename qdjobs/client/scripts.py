@@ -29,8 +29,28 @@ def _name_of(file: str) -> str | None:
     while (folder / '__init__.py').is_file():
         names.insert(0, folder.name)
         folder = folder.parent
-    is_importable = path.suffix == '.py' and all(name.isidentifier() for name in names)
-    return '.'.join(names) if is_importable else None
+    name = '.'.join(names)
+    return name if path.suffix == '.py' and is_importable(name) else None
+
+
+def is_importable(module: str) -> bool:
+    """Return whether JOB_TASK_MODULES can list a module of this name."""
+    return all(part.isidentifier() for part in module.split('.'))
+
+
+def script_imported_twice() -> str | None:
+    """Return the name of the script if it was imported a second time, under that name."""
+    name = script_module()
+    other = sys.modules.get(name) if name else None
+    return None if other in (None, sys.modules[SCRIPT]) else name
+
+
+def imported_twice(name: str) -> str:
+    """Return what is wrong with a script that was imported twice, and what to do about it."""
+    return (
+        f'The script was imported a second time, as {name!r}, so there are two queues: start it by '
+        f'`flask --app {name} run`, or put the queue into a module of its own.'
+    )
 
 
 def loaded_module(name: str) -> ModuleType | None:
@@ -41,5 +61,5 @@ def loaded_module(name: str) -> ModuleType | None:
 def own_module(app: Flask) -> str | None:
     """Return the name of the one file that an application is made in; None for a package."""
     name = script_module() if app.import_name == SCRIPT else app.import_name
-    module = loaded_module(name) if name else None
+    module = loaded_module(name) if name and is_importable(name) else None
     return None if module is None or hasattr(module, '__path__') else name

@@ -12,6 +12,7 @@ from functools import cache
 from inspect import Parameter
 from typing import Any
 
+from flask import current_app, has_app_context
 from werkzeug.datastructures import MultiDict
 
 from qdjobs.checks import own_check
@@ -23,7 +24,15 @@ from qdjobs.client.hints import (
     make_check,
 )
 from qdjobs.client.payload import ARGUMENT_DEPTH, check_plain
-from qdjobs.client.scripts import SCRIPT, loaded_module, script_module
+from qdjobs.client.scripts import (
+    SCRIPT,
+    imported_twice,
+    is_importable,
+    loaded_module,
+    own_module,
+    script_imported_twice,
+    script_module,
+)
 from qdjobs.config import get_config, has_own_task_modules
 from qdjobs.errors import (
     InvalidJobError,
@@ -228,6 +237,8 @@ def path_of(task: TaskOrPath) -> str:
     path = defined_path(task)
     module, _, name = path.rpartition('.')
     if getattr(loaded_module(module), name, None) is not task:
+        if module == script_imported_twice():
+            raise UnknownTaskError(f'{path} is another function here. {imported_twice(module)}')
         raise UnknownTaskError(
             f'A worker that imports {path!r} does not get the function that was passed: pass the '
             'function that is there, or the dotted path at which this one is.'
@@ -252,6 +263,11 @@ def defined_path(function: Callable[..., object]) -> str:
             f'{name} is defined in the script that was started, which a worker cannot import: '
             'put it into a file such as job_queue.py, and start that with `python job_queue.py` '
             'or `flask --app job_queue run`.'
+        )
+    if not is_importable(module):
+        raise UnknownTaskError(
+            f'{name} is defined in {module!r}, which a worker cannot import: rename the file, to '
+            'letters, digits and underscores as in job_queue.py.'
         )
     if not name.isidentifier() or name.startswith('_'):
         raise UnknownTaskError(
@@ -288,8 +304,13 @@ def check_call(path: Any, args: Any, kwargs: Any) -> tuple[types.FunctionType, A
         raise InvalidJobError('The payload holds no call: its arguments are no tuple and dict.')
     check_plain(args, f'{path}: the arguments', ARGUMENT_DEPTH + 1)
     check_plain(kwargs, f'{path}: the keyword arguments', ARGUMENT_DEPTH + 1)
+    allowed = get_config().task_modules
     try:
-        task = resolve_in(path, get_config().task_modules)
+        task = resolve_in(path, allowed)
+    except UnknownTaskError as error:
+        if is_allowed(path, allowed):
+            raise
+        raise UnknownTaskError(f'{error} {_of_another_application(path, allowed)}') from None
     except InvalidJobError as error:
         raise UnknownHereError(
             f"This worker's version of the task cannot be run: {error}"
@@ -300,6 +321,14 @@ def check_call(path: Any, args: Any, kwargs: Any) -> tuple[types.FunctionType, A
         raise UnfitHereError(
             f"This worker's version of the task does not take these arguments: {error}"
         ) from error
+
+
+def _of_another_application(path: str, allowed: tuple[str, ...]) -> str:
+    listed = ','.join((*allowed, path.rpartition('.')[0]))
+    return (
+        'If it is a task of another application on this Redis, give each application a '
+        f'JOB_KEY_PREFIX of its own; if it is one of this application: JOB_TASK_MODULES={listed}'
+    )
 
 
 def _is_keywords(value: Any) -> bool:
@@ -313,11 +342,10 @@ def resolve_function(path: str) -> types.FunctionType:
 
 def require_allowed(path: str, allowed: tuple[str, ...]) -> None:
     """Raise UnknownTaskError unless the path is in an allowed module. Imports nothing."""
-    module_name = path.rpartition('.')[0]
-    is_in = (module_name == top or module_name.startswith(f'{top}.') for top in allowed)
-    if not is_own_task(path) and not any(is_in):
+    if not is_allowed(path, allowed):
+        name_it = "put @queue.task('…') above it, " if _is_in_own_file(path) else ''
         message = (
-            f'{path!r} is outside the allowed task modules ({", ".join(allowed)}): '
+            f'{path!r} is outside the allowed task modules ({", ".join(allowed)}): {name_it}'
             'define the task there, or add its module to JOB_TASK_MODULES.'
         )
         if has_own_task_modules(allowed):
@@ -326,6 +354,19 @@ def require_allowed(path: str, allowed: tuple[str, ...]) -> None:
                 'of that application.)'
             )
         raise UnknownTaskError(message)
+
+
+def is_allowed(path: str, allowed: tuple[str, ...]) -> bool:
+    """Return whether the path is in an allowed module."""
+    module_name = path.rpartition('.')[0]
+    is_in = (module_name == top or module_name.startswith(f'{top}.') for top in allowed)
+    return is_own_task(path) or any(is_in)
+
+
+def _is_in_own_file(path: str) -> bool:
+    """Return whether a path is in the script, or in the one file of the current application."""
+    module = path.rpartition('.')[0]
+    return module == script_module() or (has_app_context() and module == own_module(current_app))
 
 
 @cache

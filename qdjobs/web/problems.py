@@ -11,6 +11,7 @@ from qdjobs.errors import (
     JobError,
     JobNotFoundError,
     QueueUnavailableError,
+    UnknownNameError,
     UnknownTaskError,
     WrongKeyError,
 )
@@ -19,6 +20,7 @@ RETRY_AFTER = 5  # seconds
 
 _STATUS: dict[type[JobError], tuple[int, str]] = {
     InvalidJobError: (400, 'The job is not valid'),
+    UnknownNameError: (400, 'The job is not valid'),
     UnknownTaskError: (500, 'Internal Server Error'),
     JobNotFoundError: (404, 'There is no such job'),
     WrongKeyError: (500, 'A key of the job queue is wrong'),

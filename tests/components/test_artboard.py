@@ -412,6 +412,19 @@ def test_a_body_that_describes_no_drawing_is_refused(
 
 
 @pytest.mark.parametrize(
+    ('body', 'rule'),
+    [
+        ('{"pattern": "spirals"}', 'pattern must be one of spiral, '),
+        ('{"complexity": "medium"}', 'complexity must be "simple" or "complex".'),
+        ('{"id": "../7"}', 'id must be a whole number from 0 on, or 1 to 64 letters, digits, '),
+        ('{"id": -7}', 'id must be a whole number from 0 on, or 1 to 64 letters, digits, '),
+    ],
+)
+def test_a_refusal_says_what_there_is_to_choose(client: FlaskClient, body: str, rule: str) -> None:
+    assert_problem(post(client, body), 400, rule)
+
+
+@pytest.mark.parametrize(
     'body', [b'\xff', b'{"pattern": "\xff"}', b'{"\xff": 1}', '{"é": 1}'.encode('latin-1'), b'\0']
 )
 def test_a_body_that_is_no_utf_8_is_refused(client: FlaskClient, body: bytes) -> None:

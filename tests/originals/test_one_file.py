@@ -88,3 +88,30 @@ def test_a_worker_that_cannot_start_ends_its_valkey_too(tmp_path: Path) -> None:
     with running(log, '-m', 'qdjobs.server', '--port', str(free_port()), '--app', 'none') as server:
         assert server.wait(PATIENCE) == 1
     assert b'Error: The worker of none has ended, and with it the Valkey.' in log.read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ('source', 'says'),
+    [
+        ("JobQueue(app)\nraise SystemExit(app.extensions['qdjobs'].redis_url)", '{url}\n'),
+        (
+            "app.config['REDIS_URL'] = 'redis://:hush@127.0.0.1:1/0'\nJobQueue(app)",
+            'Error: app.config has the application use the Redis at 127.0.0.1:1, not the Valk',
+        ),
+        ('', "Error: The application 'shop' has no background jobs: it needs a JobQueue(app).\n"),
+    ],
+    ids=['.env', 'app.config', 'no queue'],
+)
+def test_the_worker_uses_the_valkey_beside_it_or_says_why_not(
+    tmp_path: Path, source: str, says: str
+) -> None:
+    start = 'from flask import Flask\nfrom qdjobs import JobQueue\napp = Flask(__name__)\n'
+    (tmp_path / 'shop.py').write_text(start + source)
+    (tmp_path / '.env').write_text('RQ_REDIS_URL=redis://127.0.0.1:1/0\nFLASK_RUN_PORT=1\n')
+    log, port = tmp_path / 'server.log', free_port()
+    server = ('-m', 'qdjobs.server', '--port', str(port), '--app', 'shop')
+    with running(log, *server, FLASK_SKIP_DOTENV='') as process:
+        assert process.wait(PATIENCE) == 1
+    assert says.format(url=f'redis://127.0.0.1:{port}/0') in log.read_text()
+    assert 'hush' not in log.read_text()

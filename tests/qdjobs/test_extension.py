@@ -20,6 +20,7 @@ from qdjobs.client.tasks import public_functions
 from qdjobs.config import environment_config
 from qdjobs.errors import InvalidJobError, JobError, UnknownTaskError
 from qdjobs.extension import JobQueue, QueuedJob
+from qdjobs.web.problems import answer_job_errors
 from tests.support import tasks
 from tests.support.applications import use_redis
 from tests.support.processes import ROOT, eventually
@@ -108,11 +109,22 @@ def test_an_unknown_name_is_told_with_its_neighbours(queue: JobQueue) -> None:
     queue.add('send_email', 'tests.support.tasks.echo')
     with pytest.raises(UnknownTaskError, match=r"'send_mail': there is send_email\."):
         queue.enqueue('send_mail', to='somebody')
-    with pytest.raises(UnknownTaskError, match=r'there is add, echo, send_email\.'):
+    with pytest.raises(UnknownTaskError, match=r'by its dotted path, and there is add\.'):
         queue.enqueue('tests.support.tasks.add', 1)
     with pytest.raises(UnknownTaskError, match='none yet'):
         JobQueue().enqueue('add', 1)
     assert list_jobs() == []
+
+
+def test_a_name_that_a_client_has_chosen_is_the_client_s_mistake(queue: JobQueue) -> None:
+    app = Flask('names')
+    app.add_url_rule('/<name>', 'name', lambda name: queue.enqueue(name, 1).id)
+    app.add_url_rule('/function', 'function', lambda: queue.enqueue(tasks.sleep, 1).id)
+    answer_job_errors(app)
+    answer = app.test_client().get('/ad')
+    assert answer.status_code == 400
+    assert "No task is named 'ad': there is add" in answer.get_json()['detail']
+    assert app.test_client().get('/function').status_code == 500
 
 
 @pytest.mark.parametrize('name', ['', 'a.b', 'a b', 'ä', 'a' * 101, 'a/b', 'a\n', None, tasks.add])

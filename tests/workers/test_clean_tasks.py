@@ -42,17 +42,27 @@ def test_drawings_of_the_artboard_go_after_a_week_and_all_else_stays() -> None:
     for name, days in {
         DRAWING: 7.1,
         f'{uuid4()}.svg': 8,
+        'artboard_7.svg': 8,
+        f'artboard_{"x_-Y" * 16}.svg': 8,
         PART: 1.1,
         f'images/{PART}': 2,
         '.doctor-0123456789abcdef.txt': 2,
     }.items():
         make(name, days)
-    kept = ['artboard_7.svg', f'cards/{DRAWING}', 'images/a.png', f'{DRAWING}.csv', '.part']
+    kept = [
+        'artboard_.svg',
+        'artboard_a.b.svg',
+        'cards/artboard_7.svg',
+        f'cards/{DRAWING}',
+        'images/a.png',
+        f'{DRAWING}.csv',
+        '.part',
+    ]
     for name in kept:
         make(name, 1000)
     (output_dir() / 'empty').mkdir()
     age(output_dir() / 'empty', 1000)
-    assert clean_outputs() == {'files': 5, 'size': 50, 'folders': 0}
+    assert clean_outputs() == {'files': 7, 'size': 70, 'folders': 0}
     assert left() == sorted([*kept, 'cards', 'images', 'empty'])
 
 

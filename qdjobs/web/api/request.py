@@ -9,6 +9,7 @@ from flask import request
 from werkzeug.exceptions import BadRequest
 
 from qdjobs.client.call import Call, call_from_json
+from qdjobs.client.listing import LIKE_STATUSES
 from qdjobs.client.names import NamedTask, TaskNames
 from qdjobs.client.tasks import OPTION_PREFIX
 from qdjobs.errors import InvalidJobError, UnknownTaskError, short_repr
@@ -26,7 +27,6 @@ OPTIONS = {
 }
 # Names that clients of other APIs use.
 SYNONYMS = {'task_name': 'task', 'payload': 'params'}
-STATUSES = {'pending': 'queued', 'running': 'started', 'completed': 'finished'}
 
 
 def read_call(names: TaskNames) -> Call:
@@ -57,7 +57,7 @@ def read_listing() -> dict[str, Any]:
             )
         arguments[name] = values[0]
     if 'status' in arguments:
-        arguments['status'] = STATUSES.get(arguments['status'], arguments['status'])
+        arguments['status'] = LIKE_STATUSES.get(arguments['status'], arguments['status'])
     if (limit := arguments.get('limit', '')).isdecimal() and len(limit) < 10:
         arguments['limit'] = int(limit)  # other texts are left for `list_jobs_page` to refuse
     return arguments
@@ -86,13 +86,15 @@ def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> None:
 def _replace_synonyms(body: dict[str, Any]) -> dict[str, Any]:
     known = ('task', 'params', *OPTIONS)
     replaced: dict[str, Any] = {}
+    given_as: dict[str, str] = {}
     for given, value in body.items():
         name = SYNONYMS.get(given, given)
         if name not in known:
             raise FieldProblem(given, f'There is no field {short_repr(given)}, but {_list(known)}.')
         if name in replaced:
-            raise FieldProblem(given, f'{name} and {given} are the same field: send one of them.')
-        replaced[name] = value
+            both = f'{given_as[name]} and {given}'
+            raise FieldProblem(given, f'{both} are the same field: send one of them.')
+        replaced[name], given_as[name] = value, given
     return replaced
 
 

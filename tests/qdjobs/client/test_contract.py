@@ -463,6 +463,11 @@ def test_a_listing_of_few_among_many_is_bounded_and_goes_on(connection: Redis) -
     assert [job['id'] for job in found] == [failed[0].id]
 
 
+def test_a_listing_by_another_word_for_a_status_names_the_status() -> None:
+    with pytest.raises(InvalidJobError, match=r"not 'completed'\. Write 'finished'\."):
+        list_jobs('completed')  # type: ignore[arg-type]
+
+
 def test_an_empty_listing_is_few_round_trips(connection: Redis) -> None:
     list_jobs()
     connection.config_resetstat()

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
+import click
 import pytest
 from flask import Flask
 
@@ -79,7 +80,15 @@ def test_a_list_of_modules_that_is_set_is_the_only_one(
 ) -> None:
     settings.setenv('JOB_TASK_MODULES', 'workers')
     environment_config.cache_clear()
-    with pytest.raises(UnknownTaskError, match=r"'job_queue\.double' is outside the allowed"):
+    said = (
+        'JOB_TASK_MODULES is set, so it must list this file too: JOB_TASK_MODULES=workers,job_queue'
+    )
+    with pytest.raises(
+        UnknownTaskError, match=rf"'job_queue\.double' is outside the allowed.*{said}$"
+    ):
+        start()
+    # On a command line it is one line, which `flask` shows without a traceback.
+    with click.Context(click.Command('worker')), pytest.raises(click.ClickException, match=said):
         start()
 
 
@@ -111,3 +120,35 @@ def test_a_script_that_no_worker_can_import_is_refused_with_what_to_do(
 ) -> None:
     with pytest.raises(UnknownTaskError, match=r'put it into a file such as job_queue\.py'):
         start(file)
+
+
+def test_a_function_without_a_name_in_the_file_is_to_have_one(start: Start) -> None:
+    script = start(source=SOURCE.replace("@queue.task('double')", ''))
+    with pytest.raises(UnknownTaskError, match=r"put @queue\.task\('…'\) above it"):
+        enqueue_background_job(script.double, 4)
+
+
+@pytest.mark.usefixtures('start')
+def test_a_file_that_no_worker_can_import_is_to_be_renamed(
+    settings: pytest.MonkeyPatch,
+) -> None:
+    module = ModuleType('my-queue')  # as `flask --app my-queue` imports it
+    settings.setitem(sys.modules, 'my-queue', module)
+    with pytest.raises(UnknownTaskError, match=r"double is defined in 'my-queue'.*rename the file"):
+        exec(SOURCE, vars(module))
+
+
+def test_a_script_that_is_imported_a_second_time_says_so(
+    start: Start, settings: pytest.MonkeyPatch
+) -> None:
+    script = start()
+    module = ModuleType('job_queue')  # as a module does that the script imports
+    settings.setitem(sys.modules, 'job_queue', module)
+    exec(SOURCE.replace('double', 'hello'), vars(module))
+    said = r"imported a second time, as 'job_queue'.*`flask --app job_queue run`, or put the queue"
+    with pytest.raises(UnknownTaskError, match=f'there is hello.*{said}'):
+        module.queue.enqueue('double', 4)
+    with pytest.raises(UnknownTaskError, match=said):
+        module.queue.enqueue(module.hello, 4)
+    with script.app.app_context(), pytest.raises(UnknownTaskError, match=said):
+        enqueue_background_job(module.hello, 4)

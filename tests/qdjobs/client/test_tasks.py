@@ -357,6 +357,12 @@ def test_other_allowed_modules_are_another_answer(settings: pytest.MonkeyPatch) 
         resolve_task('tests.support.tasks.add')
 
 
+def test_a_worker_names_another_application_as_the_cause_of_a_task_elsewhere() -> None:
+    says = r'another application.*JOB_KEY_PREFIX.*JOB_TASK_MODULES=workers,\S+,email_app$'
+    with pytest.raises(UnknownTaskError, match=says):
+        check_call('email_app.send', (), {})
+
+
 def test_only_an_application_with_its_own_modules_has_a_hint_about_them() -> None:
     def refusal_of_os() -> str:
         with pytest.raises(UnknownTaskError) as refusal:

@@ -204,8 +204,18 @@ def test_the_other_words_for_the_same_are_understood(
     job = stored(connection, post(client, task_name='echo', payload={'x': 1}))
     assert (job.func_name, job.kwargs) == ('tests.support.tasks.echo', {'x': 1})
     assert post(client, task='echo').status_code == 201
-    assert_problem(post(client, task='echo', task_name='echo'), 400, 'task_name')
-    assert_problem(post(client, payload={}, task='echo', params={}), 400, 'payload')
+    for first, second in (('task', 'task_name'), ('task_name', 'task'), ('payload', 'params')):
+        body = f'{{"{first}": {{}}, "{second}": {{}}}}'  # in this order
+        answer = client.post(JOBS, data=body, content_type='application/json')
+        said = assert_problem(answer, 400, second)
+        assert f'{first} and {second} are the same field' in said
+
+
+def test_a_dotted_path_is_refused_with_the_name_that_fits(client: FlaskClient) -> None:
+    said = assert_problem(post(client, task='tests.support.tasks.echo'), 400, 'task')
+    assert 'by its name here, not by its dotted path, and there is echo.' in said
+    said = assert_problem(post(client, task='os.system'), 400, 'task')
+    assert 'not by its dotted path, and there is add, ' in said
 
 
 def test_options_stand_beside_the_arguments(client: FlaskClient, connection: Redis) -> None:
