@@ -73,15 +73,35 @@ def load_plain(payload: bytes, unfolded: int = ALWAYS_UNFOLDED) -> Any:
 
 def dump_checked(value: Any) -> bytes:
     """Serialize data that has passed `check_plain`. Raises InvalidJobError if `loads` would."""
+    payload = _dump(value)
+    _require_readable(value, payload)
+    return payload
+
+
+def dump_within(value: Any, megabytes: int, what: str, advice: str) -> bytes:
+    """Serialize as `dump_checked` does, at most so many megabytes. Raises InvalidJobError.
+
+    The size is checked first: its error has the advice.
+    """
+    payload = _dump(value)
+    if len(payload) > megabytes * _MEGABYTE:
+        raise InvalidJobError(f'{what} {len(payload) / _MEGABYTE:.1f} MB, more than {advice}.')
+    _require_readable(value, payload)
+    return payload
+
+
+def _dump(value: Any) -> bytes:
     buffer = io.BytesIO()
     pickler = pickle.Pickler(buffer, protocol=4)
     pickler.dispatch_table = _REDUCERS
     pickler.dump(value)
-    payload = buffer.getvalue()
+    return buffer.getvalue()
+
+
+def _require_readable(value: Any, payload: bytes) -> None:
     if 3 * len(payload) > MAX_OBJECTS:  # else it has no room for what is refused
         require_bounded(payload)
     _require_bounded_value(value, len(payload))
-    return payload
 
 
 class _Counter:
@@ -105,12 +125,6 @@ def _require_bounded_value(value: Any, size: int, unfolded: int = ALWAYS_UNFOLDE
     pickler.fast = True  # writes what occurs in several places as often
     pickler.dispatch_table = _REDUCERS
     pickler.dump(value)
-
-
-def require_size(data: bytes, megabytes: int, what: str, advice: str) -> None:
-    """Raise InvalidJobError if there are more bytes than `megabytes` allow."""
-    if len(data) > megabytes * _MEGABYTE:
-        raise InvalidJobError(f'{what} {len(data) / _MEGABYTE:.1f} MB, more than {advice}.')
 
 
 class _Constructor:

@@ -20,6 +20,7 @@ from qdjobs import (
     get_job_statuses,
     retry_job,
 )
+from qdjobs.client import opcodes
 from qdjobs.config import environment_config
 from qdjobs.testing import RecordedJobs, eager_jobs
 from tests.support import here
@@ -146,6 +147,16 @@ def test_hooks_surround_an_eager_job(jobs: RecordedJobs) -> None:
     with app.app_context():
         job: Any = enqueue_background_job('tests.support.outcomes.fail')
     assert seen == [job.id, ValueError]
+
+
+def test_a_result_that_nobody_would_read_gets_the_advice_of_one_that_is_too_large(
+    settings: pytest.MonkeyPatch,
+) -> None:
+    settings.setattr(opcodes, 'MAX_PAYLOAD', 2_000_000)
+    with eager_jobs():
+        job = enqueue_background_job('tests.support.outcomes.return_too_much')
+        error = get_job_status(job.id)['error'] or ''
+    assert 'has 10.0 MB, more than JOB_MAX_RESULT (10 MB): write it to a file' in error
 
 
 def test_the_settings_of_the_application_count(settings: pytest.MonkeyPatch) -> None:
