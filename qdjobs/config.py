@@ -28,7 +28,7 @@ EXTENSION = 'qdjobs'  # the key of an application's JobConfig in `app.extensions
 _DAY = 86_400
 MAX_DURATION = 366 * _DAY  # seconds
 MIN_INTERVAL, MAX_INTERVAL = 0.01, 20.0  # seconds
-MAX_RESULT = 300  # megabytes; encoded, Redis accepts no more than 512
+MAX_RESULT = 60  # megabytes; no more than 64 are read
 MAX_REPLICAS = 10
 MAX_ARGUMENTS = 60  # megabytes; a worker reads no more than 64
 

@@ -1,6 +1,7 @@
 """Remove old files from OUTPUT_DIR: a periodic task, so that anonymous drawings do not fill it."""
 
 import logging
+import math
 import re
 import time
 from pathlib import PurePosixPath
@@ -55,6 +56,6 @@ def clean_outputs() -> Cleaned:
 
 
 def _cutoff(now: float, setting: str) -> float:
-    """The time before which files are old."""
+    """The time before which files are old; some are dated before 1970."""
     days = limit(setting)
-    return now - days * DAY if days else 0.0
+    return now - days * DAY if days else -math.inf

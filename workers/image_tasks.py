@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 
-from libraries.files import call_digest, open_upload, uploads, write_output
+from libraries.files import (
+    call_digest,
+    open_upload,
+    permanent_upload_errors,
+    uploads,
+    write_output,
+)
 from libraries.limits import limit
 from qdjobs.errors import PermanentJobError
 
@@ -81,19 +87,13 @@ def _bound(what: str, figure: int, unit: str, setting: str) -> None:
 
 def _read(image_path: str) -> tuple[str, bytes]:
     """The name of the file in UPLOAD_DIR, and its content."""
-    try:
+    with permanent_upload_errors(image_path):
         name = uploads().name_of(image_path)
         with open_upload(name) as file:
             if file.seek(0, os.SEEK_END) > LARGEST_FILE:
                 raise PermanentJobError(f'{image_path!r} has more than {LARGEST_FILE} bytes')
             file.seek(0)
             return name, file.read()
-    except ValueError as error:
-        raise PermanentJobError(str(error)) from error
-    except FileNotFoundError as error:
-        raise PermanentJobError(
-            f'{image_path!r}: there is no such file in {uploads()} (UPLOAD_DIR).'
-        ) from error
 
 
 def _decode(name: str, content: bytes) -> tuple['Image', str, dict[str, Any]]:
@@ -142,17 +142,34 @@ def _apply(image: 'Image', step: str, size: tuple[int, int]) -> 'Image':
     if step == 'optimize':
         return image
     # Neither a palette nor a transparent colour can be interpolated.
+    if image.mode == 'I;16' and 'transparency' in image.info:
+        image = _with_alpha(image)
     if image.mode not in ('LA', 'RGBA') and image.has_transparency_data:
         image = image.convert('RGBA')
     image = image.convert({'1': 'L', 'P': 'RGB'}.get(image.mode, image.mode))
     if step == 'resize':
         return image.resize(size, Resampling.LANCZOS)
     if step == 'thumbnail':
-        image.thumbnail(size, Resampling.LANCZOS)
+        # Pillow's `reduce` knows no grey of 16 bits.
+        gap = None if image.mode == 'I;16' else 2.0
+        image.thumbnail(size, Resampling.LANCZOS, reducing_gap=gap)
     elif image.mode != 'I;16':
         image = image.convert('LA' if image.mode in ('LA', 'RGBA') else 'L')
         image.info.pop('icc_profile', None)  # a colour profile does not apply to grey
     return image
+
+
+def _with_alpha(image: 'Image') -> 'Image':
+    """Grey of 16 bits with a transparent grey, as 8 bits and alpha: Pillow has nothing deeper."""
+    from PIL import Image
+
+    wide = image.convert('I')
+    clear = image.info['transparency']
+    grey = wide.point([round(value / 257) for value in range(1 << 16)], 'L')
+    alpha = wide.point([0 if value == clear else 255 for value in range(1 << 16)], 'L')
+    merged = Image.merge('LA', (grey, alpha))
+    merged.info = {key: value for key, value in image.info.items() if key != 'transparency'}
+    return merged
 
 
 def _encode(image: 'Image', kind: str, options: dict[str, Any], tightly: bool) -> bytes:

@@ -21,14 +21,14 @@ def send_output(name: str, mimetype: str, **options: Any) -> Response:
     """Answer with an output file; `options` are those of Flask's send_file.
 
     Raises FileNotFoundError, ValueError for a name that is none in OUTPUT_DIR, and
-    ServiceUnavailable if an object store does not answer or refuses.
+    ServiceUnavailable if an object store does not answer, or it or the folder refuses.
     """
     place = outputs()
-    if isinstance(place, Folder):
-        return _send_file(place, name, mimetype=mimetype, **options)
     try:
+        if isinstance(place, Folder):
+            return _send_file(place, name, mimetype=mimetype, **options)
         return _send_object(place, name, mimetype=mimetype, **options)
-    except StorageError as error:
+    except (StorageError, PermissionError) as error:
         log.error('%s', error)
         # The message is for the operator, not for the client.
         detail = 'The file cannot be read now: repeat the request later.'

@@ -11,6 +11,7 @@ from typing import IO
 
 from libraries.files.folder import Folder
 from libraries.files.names import call_digest
+from libraries.files.refusals import permanent_upload_errors
 from libraries.files.room import NoRoomError, require_room
 from libraries.files.settings import Place, outputs, read_file_settings, uploads
 from libraries.files.store import StorageError, Store
@@ -26,6 +27,7 @@ __all__ = [
     'open_upload',
     'output_dir',
     'outputs',
+    'permanent_upload_errors',
     'read_file_settings',
     'require_room',
     'upload_copy',

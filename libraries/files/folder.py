@@ -3,7 +3,7 @@
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO
@@ -13,6 +13,7 @@ from libraries.files.names import name_below, parse_name
 from qdjobs.errors import short_repr
 
 MAX_PATH = os.pathconf('/', 'PC_PATH_MAX') - 1  # bytes
+_MISSING = (FileNotFoundError, NotADirectoryError)  # a file can be where a folder would be
 
 
 @dataclass(frozen=True)
@@ -64,12 +65,15 @@ class Folder:
         A disk is not waited for.
         """
         path = PurePosixPath(self.name_of(name))
-        self.path.mkdir(parents=True, exist_ok=True)
-        with folder_of(self.path, path, make=True) as folder:
-            # In the folder of the file: a rename is atomic only within one file system.
-            part = f'.{secrets.token_hex(8)}.part'
+        # In the folder of the file: a rename is atomic only within one file system.
+        part = f'.{secrets.token_hex(8)}.part'
+        with ExitStack() as stack:
             try:
-                with os.fdopen(new_file(folder, part), 'w+b') as file:
+                folder, handle = self._begin(stack, path, part)
+            except FileNotFoundError:  # a folder was old and empty, and clean_outputs removed it
+                folder, handle = self._begin(stack, path, part)
+            try:
+                with os.fdopen(handle, 'w+b') as file:
                     yield file
                     file.flush()
                     os.fsync(file.fileno())
@@ -80,15 +84,29 @@ class Folder:
                 raise
             os.fsync(folder)  # makes the rename survive a power failure
 
+    def _begin(self, stack: ExitStack, path: PurePosixPath, part: str) -> tuple[int, int]:
+        """Make the folder of a new file, and the file as `part` there; return both, open."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            folder = stack.enter_context(folder_of(self.path, path, make=True))
+        except NotADirectoryError as error:
+            raise ValueError(f'The file name cannot be used: {error}') from None
+        return folder, new_file(folder, part)
+
     @contextmanager
     def open(self, name: str, patience: float | None = None) -> Iterator[IO[bytes]]:
         """Open a file for reading; a disk is not waited for. Raises FileNotFoundError."""
         try:
             handle = open_file(self.path, self._path_of(name))
-        except (FileNotFoundError, NotADirectoryError):
+        except _MISSING:
             raise FileNotFoundError(
                 f'There is no file {name!r} in {self} ({self.setting}).'
             ) from None
+        except PermissionError as error:
+            raise PermissionError(
+                f'The file {name!r} in {self} ({self.setting}) may not be read by this process, '
+                f'of user {os.geteuid()}: fix its permissions.'
+            ) from error
         with os.fdopen(handle, 'rb') as file:
             yield file
 
@@ -105,12 +123,12 @@ class Folder:
         """Size and modification time of a file, or 'missing'."""
         try:
             found = look(self.path, self._path_of(name))
-        except (FileNotFoundError, NotADirectoryError):
+        except _MISSING:
             return 'missing'
         return f'{found.st_size}:{found.st_mtime_ns}'
 
     def remove(self, name: str, patience: float | None = None) -> None:
         """Remove a file, if it is there; a disk is not waited for."""
         path = PurePosixPath(self.name_of(name))
-        with suppress(FileNotFoundError), folder_of(self.path, path) as folder:
+        with suppress(*_MISSING), folder_of(self.path, path) as folder:
             os.unlink(path.name, dir_fd=folder)

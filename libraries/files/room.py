@@ -1,9 +1,9 @@
 """Check whether OUTPUT_DIR has room for anonymous drawings: fewer bytes than `OUTPUT_MAX_SIZE`."""
 
+import logging
 import os
 import threading
 import time
-from contextlib import suppress
 from pathlib import Path
 
 from libraries.files.beneath import walk
@@ -13,9 +13,12 @@ from libraries.limits import limit
 
 INTERVAL = 10.0  # seconds between two measurements, at least
 SHARE = 20  # and so many times as long as the last one took
+BLOCK = 512  # bytes in one of `st_blocks`, on any file system
 
 _measured: dict[Path, tuple[int, float]] = {}  # bytes; when to measure again
 _measuring = threading.Lock()
+
+log = logging.getLogger(__name__)
 
 
 class NoRoomError(Exception):
@@ -62,14 +65,18 @@ def _is_due(root: Path) -> bool:
 
 
 def measure(root: Path) -> int:
-    """The bytes of all files in a folder, without what links lead to."""
+    """The bytes that all files in a folder take on the disk, without what links lead to."""
     size = 0
-    for _, _, entry in walk(root):
-        with suppress(FileNotFoundError):  # it has been removed meanwhile
+    for _, path, entry in walk(root):
+        try:
             size += _size_of_file(entry)
+        except FileNotFoundError:  # it has been removed meanwhile
+            continue
+        except OSError as error:
+            log.warning('Cannot measure %s: %s', root / path, error)
     return size
 
 
 def _size_of_file(entry: 'os.DirEntry[str]') -> int:
     is_file = entry.is_file(follow_symlinks=False)
-    return entry.stat(follow_symlinks=False).st_size if is_file else 0
+    return entry.stat(follow_symlinks=False).st_blocks * BLOCK if is_file else 0

@@ -1,7 +1,9 @@
 """Read UPLOAD_DIR and OUTPUT_DIR: each is a local folder or the URL of a store."""
 
+import errno
 import os
 import re
+import stat
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -24,7 +26,9 @@ _LIKE_URL = re.compile(r'[A-Za-z][A-Za-z0-9+.:-]*:')  # also s3:/bucket and simp
 def read_file_settings(env: Mapping[str, str] | None = None) -> None:
     """Check all settings. Raises ValueError, naming the variable, for an invalid value."""
     for setting in DEFAULTS:
-        read_place(setting, env)
+        place = read_place(setting, env)
+        if isinstance(place, Folder):
+            _require_folder(setting, place.path)
 
 
 def uploads() -> Place:
@@ -53,7 +57,24 @@ def read_place(setting: str, env: Mapping[str, str] | None = None) -> Place:
     return _file_url(setting, rest) if scheme == 'file' else _store(setting, scheme, rest)
 
 
+def _require_folder(setting: str, path: Path) -> None:
+    """Raise ValueError if a file is where a folder would be."""
+    try:
+        is_folder = stat.S_ISDIR(path.stat().st_mode)
+    except NotADirectoryError:
+        is_folder = False
+    except OSError:  # it is made with the first file, or the doctor says what is wrong with it
+        return
+    if not is_folder:
+        raise ValueError(f'{setting} must name a folder: {path} is a file, or lies below one.')
+
+
 def _local(setting: str, path: Path) -> Folder:
+    try:
+        path.stat()
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENAMETOOLONG):
+            raise ValueError(f'{setting} cannot be a folder: {path}: {error.strerror}.') from None
     return Folder(setting, path.resolve(), path.absolute())
 
 

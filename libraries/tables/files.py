@@ -9,12 +9,18 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import starmap
-from pathlib import Path, PurePath
+from pathlib import PurePath
 from typing import IO, Literal, get_args
 
 import msgspec
 
-from libraries.files import open_output, outputs, upload_copy, uploads
+from libraries.files import (
+    open_output,
+    outputs,
+    permanent_upload_errors,
+    upload_copy,
+    uploads,
+)
 from libraries.tables.csv import DELIMITERS, CsvReader, encode_columns, write_csv
 from libraries.tables.frames import text_frames, typed_frames, write_parquet
 from libraries.tables.json import JsonReader, NewKeyError, as_text, object_type, write_json
@@ -53,7 +59,9 @@ def convert_upload(
     progress = on_progress or (lambda done, size: None)
     try:
         with ExitStack() as stack:
-            source = _copy_source(stack, name)
+            with permanent_upload_errors(name):
+                # JSON is read twice, and Parquet in any order, from one version.
+                source = stack.enter_context(upload_copy(name))
             output = _open_target(stack, target)
             kind = _EXTENSIONS.get(PurePath(name).suffix.lower())
             if kind is None:
@@ -77,27 +85,12 @@ def convert_upload(
     return outputs().result(target)
 
 
-def _copy_source(stack: ExitStack, name: str) -> Path:
-    """The path of the file: JSON is read twice, and Parquet in any order, from one version."""
-    try:
-        return stack.enter_context(upload_copy(name))
-    except FileNotFoundError as error:
-        raise PermanentJobError(
-            f'{short_repr(name)}: there is no such file in {uploads()} (UPLOAD_DIR).'
-        ) from error
-    except PermissionError as error:
-        raise TableError('the worker may not read it: fix its permissions.') from error
-    except ValueError as error:  # it is a link since its name was checked
-        raise PermanentJobError(str(error)) from error
-
-
 def _open_target(stack: ExitStack, target: str) -> IO[bytes]:
     try:
         return stack.enter_context(open_output(target))
-    except (FileExistsError, NotADirectoryError) as error:
+    except ValueError as error:
         raise TableError(
-            f'its output folder {outputs().result(target).parent} cannot be created: the result of '
-            'another file is in the way. Rename one of the two.'
+            f'{error} If the result of another file is in the way, rename one of the two.'
         ) from error
 
 

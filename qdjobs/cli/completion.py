@@ -1,6 +1,7 @@
 """Complete ids of recent jobs, tasks and queues after Tab. Offers nothing if Redis is away."""
 
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stdout
 from functools import wraps
@@ -61,9 +62,14 @@ def complete_queue(_: click.Context) -> Iterator[CompletionItem]:
 
 @_completes
 def complete_task(_: click.Context) -> Iterator[CompletionItem]:
-    """Offer the names of the application, and the path of every task."""
-    for named in named_tasks():
-        yield CompletionItem(named.name, help=named.path)
-    for module in read_task_modules():
-        for task in module.tasks:
-            yield CompletionItem(task.path)
+    """Offer the names of the application, the path of every task, and its last word if unique."""
+    names = {named.name: named.path for named in named_tasks()}
+    paths = sorted({task.path for module in read_task_modules() for task in module.tasks})
+    words = Counter(path.rpartition('.')[2] for path in paths)
+    for path in paths:
+        word = path.rpartition('.')[2]
+        if words[word] == 1:
+            names.setdefault(word, path)
+    for name, path in names.items():
+        yield CompletionItem(name, help=path)
+    yield from map(CompletionItem, paths)

@@ -3,6 +3,7 @@
 Each way resolves the task once, checks each argument once and parses the options once.
 """
 
+import pickle
 from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, replace
@@ -49,6 +50,16 @@ class Call:
         """Return the call of checked arguments. Raises InvalidJobError as `Task.accept` does."""
         task.accept(args, kwargs)
         return cls(task, args, kwargs, options, job_id, deepcopy(dict(options.meta)))
+
+    def dump_arguments(self) -> bytes:
+        """Return the arguments as bytes, which change with them. Raises InvalidJobError."""
+        self.task.require_plain(self.args, self.kwargs)
+        return pickle.dumps((self.args, dict(self.kwargs)), protocol=4)
+
+    def check_arguments(self) -> None:
+        """Raise InvalidJobError unless the arguments, which are plain, are what the task takes."""
+        self.task.unpack(self.args, self.kwargs)
+        self.task.accept(self.args, self.kwargs)
 
 
 def follower_call(call: Call, name: FollowerName) -> Call:

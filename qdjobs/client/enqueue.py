@@ -32,7 +32,7 @@ from qdjobs.client.payload import (
     check_plain,
     decompress,
     dump_checked,
-    require_size,
+    dump_within,
 )
 from qdjobs.client.redis import (
     ADD,
@@ -368,10 +368,9 @@ def pack_arguments(calls: Sequence[Call]) -> list[bytes]:
 
 
 def _pack_call(call: Call, limit: int) -> bytes:
-    data = dump_checked((call.task.path, None, call.args, call.kwargs))
     advice = f"JOB_MAX_ARGUMENTS ({limit} MB): write them to a file, and pass the file's name"
-    require_size(data, limit, f'The arguments of {call.task.path} have', advice)
-    return data
+    value = (call.task.path, None, call.args, call.kwargs)
+    return dump_within(value, limit, f'The arguments of {call.task.path} have', advice)
 
 
 def pack_metas(calls: Sequence[Call]) -> list[bytes]:

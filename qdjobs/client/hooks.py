@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 _EXTENSION = 'qdjobs_hooks'  # the key of an application's Hooks in `app.extensions`
 
+_DEF = 'write `def`, without a `yield`.'
+
 log = logging.getLogger(__name__)
 
 
@@ -85,28 +87,34 @@ class Hooks:
         app.extensions[_EXTENSION] = self
 
     def add_before_enqueue(self, function: 'Callable[[Call], object]') -> None:
-        self._before_enqueue.append(function)
+        self._before_enqueue.append(_called('before_enqueue', function))
 
     # What is around something is a generator function with one `yield`, or a function that returns
     # a context manager.
 
     def add_around_enqueue(self, function: 'Callable[[Sequence[Call]], Any]') -> None:
-        self._around_enqueue.append(_as_manager(function))
+        self._around_enqueue.append(_as_manager('around_enqueue', function))
 
     def add_around_job(self, function: Callable[[CurrentJob], Any]) -> None:
-        self._around_job.append(_as_manager(function))
+        self._around_job.append(_as_manager('around_job', function))
 
     def add_around_horse(self, function: Callable[[], Any]) -> None:
-        self._around_horse.append(_as_manager(function))
+        self._around_horse.append(_as_manager('around_horse', function))
 
     def add_on_failure(self, function: Callable[[Failure], object]) -> None:
-        self._on_failure.append(function)
+        self._on_failure.append(_called('on_failure', function))
 
     def before_enqueue(self, calls: 'Sequence[Call]') -> None:
-        """Pass on each call. An error refuses all of them."""
+        """Pass on each call, and check what it is then. An error refuses all of them."""
+        if not self._before_enqueue:
+            return
+        given = [call.dump_arguments() for call in calls]
         for function in self._before_enqueue:
             for call in calls:
                 function(call)
+        for call, dumped in zip(calls, given, strict=True):
+            if call.dump_arguments() != dumped:
+                call.check_arguments()
 
     @contextmanager
     def around_enqueue(self, calls: 'Sequence[Call]') -> Iterator[None]:
@@ -149,8 +157,36 @@ def current_doctor_checks() -> list[DoctorCheck]:
     return hooks.doctor_checks if hooks is not None else []
 
 
-def _as_manager(function: Callable[..., Any]) -> Manager:
-    return contextmanager(function) if inspect.isgeneratorfunction(function) else function
+def _called(hook: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a hook that is called, whose body must then run. Raises TypeError."""
+    body = inspect.unwrap(function)
+    if inspect.iscoroutinefunction(body) or inspect.isasyncgenfunction(body):
+        raise TypeError(f'{hook}: {_name(function)} is `async`, and nothing would await it: {_DEF}')
+    if inspect.isgeneratorfunction(body):
+        raise TypeError(
+            f'{hook}: {_name(function)} has a `yield`, so its body would not run: {_DEF}'
+        )
+    return function
+
+
+def _as_manager(hook: str, function: Callable[..., Any]) -> Manager:
+    """Return the context manager of a hook with a `yield`. Raises TypeError for another function.
+
+    What is no function, such as a class or a `partial`, may return a context manager.
+    """
+    body = inspect.unwrap(function)
+    if inspect.isgeneratorfunction(function):
+        return contextmanager(function)
+    if inspect.isroutine(body) and not inspect.isgeneratorfunction(body):
+        raise TypeError(
+            f'{hook}: {_name(function)} must be a generator function, `def` with one `yield` and '
+            'not `async def`: what it is around runs at its `yield`.'
+        )
+    return function
+
+
+def _name(function: Callable[..., Any]) -> str:
+    return getattr(function, '__qualname__', repr(function))
 
 
 @contextmanager

@@ -76,7 +76,21 @@ def load_plain(payload: bytes, unfolded: int = ALWAYS_UNFOLDED) -> Any:
 
 def dump_checked(value: Any) -> bytes:
     """Serialize data that has passed `check_plain`. Raises InvalidJobError if `loads` would."""
+    return _readable(value, _dump(value))
+
+
+def dump_within(value: Any, megabytes: int, what: str, advice: str) -> bytes:
+    """Serialize as `dump_checked` does, at most so many megabytes. Raises InvalidJobError.
+
+    The size is checked first: its error has the advice.
+    """
     payload = _dump(value)
+    if len(payload) > megabytes * _MEGABYTE:
+        raise InvalidJobError(f'{what} {len(payload) / _MEGABYTE:.1f} MB, more than {advice}.')
+    return _readable(value, payload)
+
+
+def _readable(value: Any, payload: bytes) -> bytes:
     try:
         require_bounded(payload)
     except SharedTuplesError:
@@ -122,12 +136,6 @@ def _require_bounded_value(value: Any, size: int, unfolded: int = ALWAYS_UNFOLDE
     pickler.fast = True  # writes what occurs in several places as often
     pickler.dispatch_table = _REDUCERS
     pickler.dump(value)
-
-
-def require_size(data: bytes, megabytes: int, what: str, advice: str) -> None:
-    """Raise InvalidJobError if there are more bytes than `megabytes` allow."""
-    if len(data) > megabytes * _MEGABYTE:
-        raise InvalidJobError(f'{what} {len(data) / _MEGABYTE:.1f} MB, more than {advice}.')
 
 
 class _Constructor:

@@ -133,6 +133,11 @@ class Task:
             packed.append(value)
         return _split(packed, args, kwargs)
 
+    def require_plain(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        """Raise InvalidJobError, which names the argument, unless all are plain data."""
+        for _, name, value in self.parameters.match(args, kwargs):
+            check_plain(value, f'{self.path}: {name}', ARGUMENT_DEPTH)
+
     def unpack(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Arguments:
         """Return arguments that have travelled as the task takes them.
 

@@ -15,7 +15,7 @@ from rq.repeat import Repeat
 from rq.results import Result
 from rq.utils import utcformat
 
-from qdjobs.client.payload import dump_checked, require_size
+from qdjobs.client.payload import dump_checked, dump_within
 from qdjobs.client.status import last_line
 from qdjobs.config import JobConfig
 from qdjobs.errors import InvalidJobError
@@ -59,10 +59,7 @@ def finished(job: Job, result_ttl: int, config: JobConfig) -> Ending:
 
     Raises InvalidJobError if the result is too large.
     """
-    data = b'' if job._result is None else dump_checked(job._result)
-    limit = config.max_result
-    advice = f'JOB_MAX_RESULT ({limit} MB): write it to a file, and return its name'
-    require_size(data, limit, f'The result of {job.func_name} has', advice)
+    data = b'' if job._result is None else _dump_result(job, config.max_result)
     outcome: dict[str, Any] = {
         **_times(job),
         'kind': Result.Type.SUCCESSFUL.value,
@@ -73,6 +70,11 @@ def finished(job: Job, result_ttl: int, config: JobConfig) -> Ending:
     if job.repeats_left:
         return _repeated(job, outcome)
     return Ending(status='finished', ended_at=outcome['moment'], ttl=result_ttl, **outcome)
+
+
+def _dump_result(job: Job, limit: int) -> bytes:
+    advice = f'JOB_MAX_RESULT ({limit} MB): write it to a file, and return its name'
+    return dump_within(job._result, limit, f'The result of {job.func_name} has', advice)
 
 
 def failed(

@@ -23,6 +23,7 @@ from libraries.job_manager import enqueue_background_job, get_job_status
 from qdjobs.config import QUEUES, environment_config
 from qdjobs.server import free_port
 from tests.support.applications import use_redis
+from tests.support.permissions import permissions_count
 from tests.support.processes import eventually
 from tests.support.shared_worker import SharedWorker
 
@@ -319,6 +320,22 @@ def test_a_file_that_was_cleared_away_is_told(
 ) -> None:
     drawing_file().unlink()
     assert_problem(client.get(drawn), 404, 'is gone')
+
+
+def test_a_drawing_that_the_web_process_may_not_read_is_a_503_and_the_operator_knows_why(
+    client: FlaskClient, drawn: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = drawing_file()
+    file.chmod(0)
+    with permissions_count():
+        answer = client.get(drawn)
+    assert_problem(answer, 503, 'cannot be read now: repeat the request later')
+    assert answer.headers['Retry-After'] == '5'
+    assert str(output_dir()) not in answer.text
+    [record] = [each for each in caplog.records if each.levelno >= logging.WARNING]
+    assert str(file) in record.getMessage()
+    assert 'may not be read by this process' in record.getMessage()
+    assert record.exc_info is None
 
 
 def test_a_result_that_leads_out_of_the_folder_is_not_followed(

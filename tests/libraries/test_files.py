@@ -16,13 +16,21 @@ from libraries.files import (
     open_output,
     output_dir,
     outputs,
+    read_file_settings,
     upload_dir,
     uploads,
     write_output,
 )
+from libraries.files import folder as folder_module
+from libraries.files.beneath import new_file
 from qdjobs.config import environment_config
+from qdjobs.errors import PermanentJobError
 from tests.support.disk import full_disk
+from tests.support.permissions import permissions_count
 from tests.support.processes import ROOT, eventually
+from workers.data_tasks import process_file
+from workers.image_tasks import process_image
+from workers.svg_tasks import generate_complex_svg
 
 Finder = Callable[[str], Path]
 
@@ -373,3 +381,64 @@ def test_the_mode_of_a_file_honours_the_umask(output: Path, umask: int) -> None:
     finally:
         os.umask(old)
     assert (output / 'a').stat().st_mode & 0o777 == 0o666 & ~umask
+
+
+# What is in the way
+
+
+def test_a_name_that_leads_through_a_file_names_the_file_in_the_way(output: Path) -> None:
+    write_output('a.svg', 'x')
+    with pytest.raises(ValueError, match=r"'a.svg/b.svg': 'a.svg' is a file, not a folder"):
+        write_output('a.svg/b.svg', 'x')
+    with pytest.raises(PermanentJobError, match=r"'a\.svg' is a file"):
+        generate_complex_svg(20, 20, 'spiral', 'a.svg/deep/b.svg')
+    outputs().remove('a.svg/b.svg')
+    assert [path.name for path in output.iterdir()] == ['a.svg']
+
+
+@pytest.mark.parametrize('setting', ['UPLOAD_DIR', 'OUTPUT_DIR'])
+@pytest.mark.parametrize(
+    ('path', 'why'),
+    [
+        ('loop', 'cannot be a folder: .*loop: Too many levels of symbolic links'),
+        ('file', 'must name a folder: .*/file is a file, or lies below one'),
+        ('file/sub', 'must name a folder: .*/file/sub is a file, or lies below one'),
+        ('x' * 300, 'cannot be a folder: .*: File name too long'),
+    ],
+)
+def test_a_setting_that_cannot_be_a_folder_is_refused_at_the_start(
+    tmp_path: Path, setting: str, path: str, why: str
+) -> None:
+    (tmp_path / 'file').touch()
+    (tmp_path / 'loop').symlink_to('loop')
+    with pytest.raises(ValueError, match=f'{setting} {why}'):
+        read_file_settings({setting: str(tmp_path / path)})
+
+
+def test_a_file_is_written_though_its_old_empty_folder_is_removed_meanwhile(
+    output: Path, settings: pytest.MonkeyPatch
+) -> None:
+    (output / 'old').mkdir()
+
+    def remove_first(handle: int, name: str) -> int:
+        settings.setattr(folder_module, 'new_file', new_file)
+        (output / 'old').rmdir()
+        return new_file(handle, name)
+
+    settings.setattr(folder_module, 'new_file', remove_first)
+    write_output('old/a', 'x')
+    assert (output / 'old' / 'a').read_text() == 'x'
+
+
+@pytest.mark.parametrize(
+    ('name', 'task', 'options'),
+    [('a.png', process_image, {'operations': ['grayscale']}), ('a.csv', process_file, {})],
+)
+def test_an_upload_that_may_not_be_read_is_one_sentence_for_good(
+    name: str, task: Callable[..., str], options: dict[str, Any]
+) -> None:
+    upload_dir().mkdir()
+    (upload_dir() / name).touch(0o000)
+    with permissions_count(), pytest.raises(PermanentJobError) as refusal:
+        task(name, **options)
+    assert str(refusal.value) == f"'{name}': the worker may not read it: fix its permissions."

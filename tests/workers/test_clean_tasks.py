@@ -66,6 +66,15 @@ def test_drawings_of_the_artboard_go_after_a_week_and_all_else_stays() -> None:
     assert left() == sorted([*kept, 'cards', 'images', 'empty'])
 
 
+def test_no_date_is_so_old_that_a_file_goes_without_a_setting() -> None:
+    write_output('before-1970.csv', 'x')
+    os.utime(output_dir() / 'before-1970.csv', (-5, -5))
+    (output_dir() / 'empty').mkdir()
+    os.utime(output_dir() / 'empty', (-5, -5))
+    assert clean_outputs() == {'files': 0, 'size': 0, 'folders': 0}
+    assert left() == ['before-1970.csv', 'empty']
+
+
 def test_young_drawings_and_files_that_are_being_written_stay() -> None:
     young = [DRAWING, PART]
     make(DRAWING, 6.9)

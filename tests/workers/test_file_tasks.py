@@ -129,7 +129,7 @@ def test_a_file_that_the_worker_may_not_read_stops_no_other(
         monkeypatch.setenv('OUTPUT_DIR', str(base / 'out'))
         command = [sys.executable, '-c', UNREADABLE]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
-        assert '1 of 3 files failed: secret.csv: the worker may not read it' in done.stderr
+        assert "1 of 3 files failed: 'secret.csv': the worker may not read it" in done.stderr
         assert len(list((base / 'out' / 'converted').iterdir())) == 2
 
 

@@ -260,6 +260,28 @@ def test_sixteen_bits_of_grey_stay_sixteen(upload: Upload, operation: str) -> No
     assert pixels(process_image(upload('a.png', image), [operation]))[0][0] == (0x1234,)
 
 
+@pytest.mark.parametrize('operation', ['thumbnail:8x8', 'thumbnail:30x30', 'resize:16x16'])
+def test_sixteen_bits_of_grey_keep_their_greys_in_a_smaller_size(
+    upload: Upload, operation: str
+) -> None:
+    ramp = Image.frombytes('I;16', (64, 64), struct.pack('<4096H', *range(0, 65536, 16)))
+    found = pixels(process_image(upload('a.png', ramp), [operation]))
+    middle = found[len(found) // 2][0][0]
+    assert found[0][0][0] < 0x1800 < 0x7000 < middle < 0xA000 < 0xE800 < found[-1][-1][0]
+
+
+@pytest.mark.parametrize('operation', ['thumbnail:4x4', 'grayscale', 'resize:8x8'])
+def test_sixteen_bits_of_grey_with_a_transparent_grey_keep_both_in_eight(
+    upload: Upload, operation: str
+) -> None:
+    greys = [0x8043] * 32 + [0x8042] * 32  # of which the first is transparent
+    image = Image.frombytes('I;16', (8, 8), struct.pack('<64H', *greys))
+    found = pixels(process_image(upload('a.png', image, transparency=0x8043), [operation]))
+    grey, alpha = found[-1][0]
+    assert (found[0][0][1], alpha) == (0, 255)
+    assert abs(grey - 0x80) <= 3
+
+
 @pytest.mark.parametrize('mode', ['1', 'L', 'LA', 'P', 'RGB', 'RGBA'])
 @pytest.mark.parametrize('suffix', ['png', 'gif', 'webp'])
 def test_every_kind_of_picture_goes_through(upload: Upload, mode: str, suffix: str) -> None:

@@ -70,6 +70,8 @@ def test_tasks_queues_statuses_and_commands_are_offered() -> None:
     assert offered('enqueue', incomplete='generate_p') == [
         'generate_pdf', 'generate_postcard_svg',
     ]  # fmt: skip
+    assert offered('enqueue', incomplete='app_n') == ['app_name']  # only one path ends so
+    assert offered('list', '--task', incomplete='app_n') == ['app_name']
     assert offered('list', '--task', incomplete='tests.support.tasks.ap') == [
         'tests.support.tasks.app_name',
         'tests.support.tasks.append',

@@ -1,6 +1,9 @@
 """Metadata of a job, and what an application adds to each call."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from functools import partial
+from itertools import product
 from typing import Any
 
 import pytest
@@ -181,6 +184,69 @@ def test_what_a_hook_adds_is_checked_too(queue: JobQueue, connection: Redis) -> 
     assert connection.dbsize() == 0
 
 
+@pytest.mark.parametrize(
+    ('change', 'reason'),
+    [
+        ({'a': 'bad'}, "argument 'a': "),
+        ({'a': object()}, "argument 'a' is of type object, which does not travel"),
+        ({'other': 1}, 'unexpected keyword argument'),
+    ],
+)
+def test_arguments_that_a_hook_has_spoilt_are_refused_at_the_call(
+    queue: JobQueue, connection: Redis, change: dict[str, Any], reason: str
+) -> None:
+    queue.before_enqueue(lambda call: call.kwargs.update(change))
+    with pytest.raises(InvalidJobError, match=reason):
+        enqueue_background_job(ADD, a=1)
+    assert connection.dbsize() == 0
+
+
+def test_a_hook_can_change_arguments_to_others_that_fit(queue: JobQueue) -> None:
+    queue.before_enqueue(lambda call: call.kwargs.update(b=5))
+    job = enqueue_background_job(ADD, a=1)
+    assert job.kwargs == {'a': 1, 'b': 5}
+
+
+def no_yield(*arguments: object) -> None:
+    pass
+
+
+async def awaited(*arguments: object) -> None:
+    pass
+
+
+async def streamed(*arguments: object) -> AsyncIterator[None]:
+    yield
+
+
+def generated(*arguments: object) -> Iterator[None]:
+    yield
+
+
+@pytest.mark.parametrize(
+    ('hook', 'wrong'),
+    [
+        *product(['around_enqueue', 'around_job', 'around_horse'], [no_yield, awaited, streamed]),
+        *product(['before_enqueue', 'on_failure'], [generated, awaited, streamed]),
+    ],
+)
+def test_a_hook_that_would_not_run_is_refused_where_it_is_declared(
+    queue: JobQueue, hook: str, wrong: Callable[..., object]
+) -> None:
+    with pytest.raises(TypeError, match=f'^{hook}: {wrong.__name__} .*`def`'):
+        getattr(queue, hook)(wrong)
+
+
+@pytest.mark.parametrize(
+    'manager', [generated, contextmanager(generated), partial(generated), nullcontext]
+)
+def test_what_is_around_enqueueing_can_be_any_context_manager(
+    queue: JobQueue, manager: Callable[..., object]
+) -> None:
+    queue.around_enqueue(manager)
+    assert get_job_status(enqueue_background_job(ADD, 1).id)['status'] == 'queued'
+
+
 def test_the_hooks_of_one_application_are_not_those_of_another(queue: JobQueue) -> None:
     seen: list[Call] = []
     queue.before_enqueue(seen.append)
@@ -195,6 +261,12 @@ def test_a_batch_of_large_arguments_is_refused(connection: Redis) -> None:
     calls = [{'text': 'x' * 900_000}] * 70
     with pytest.raises(InvalidJobError, match='more than 60 MB: make several batches'):
         enqueue_background_jobs('tests.support.tasks.echo', calls)
+    assert connection.dbsize() == 0
+
+
+def test_arguments_that_nobody_would_read_get_the_same_advice(connection: Redis) -> None:
+    with pytest.raises(InvalidJobError, match=r'echo have 17.0 MB, more than JOB_MAX_ARGUMENTS \('):
+        enqueue_background_job('tests.support.tasks.echo', 'x' * 17_000_000)
     assert connection.dbsize() == 0
 
 

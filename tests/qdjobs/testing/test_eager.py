@@ -148,6 +148,13 @@ def test_hooks_surround_an_eager_job(jobs: RecordedJobs) -> None:
     assert seen == [job.id, ValueError]
 
 
+def test_a_result_that_is_too_large_fails_with_advice() -> None:
+    with eager_jobs():
+        job = enqueue_background_job('tests.support.outcomes.return_too_much')
+        error = get_job_status(job.id)['error'] or ''
+    assert 'has 10.0 MB, more than JOB_MAX_RESULT (10 MB): write it to a file' in error
+
+
 def test_the_settings_of_the_application_count(settings: pytest.MonkeyPatch) -> None:
     settings.setenv('JOB_MAX_RESULT', '20')
     environment_config.cache_clear()
