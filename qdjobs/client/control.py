@@ -27,6 +27,13 @@ _delete = Script(LUA / 'delete.lua', COUNT, AFTER)
 _retry = Script(LUA / 'retry.lua', COUNT, AFTER)
 
 
+class MovedJobError(InvalidJobError):
+    """The job is no longer in the registry in which the caller has seen it, and is unchanged."""
+
+    def __init__(self, job_id: str, place: str) -> None:
+        super().__init__(f'Job {job_id!r} is no longer in {place}: nothing was changed.')
+
+
 def cancel_job(job_id: str) -> CancelOutcome:
     """Cancel a waiting job, or have a running one stopped by its worker.
 
@@ -49,20 +56,30 @@ def cancel_waiting_job(job_id: str) -> str:
     return _cancel_unless(job_id, is_running=True)
 
 
-def _cancel_unless(job_id: str, is_running: bool) -> str:
+def cancel_job_in(place: str, job_id: str) -> None:
+    """Cancel or stop a job that is still in this key, a queue or registry, by its record.
+
+    Raises JobNotFoundError and MovedJobError.
+    """
+    _cancel_unless(job_id, is_running=False, place=place)
+
+
+def _cancel_unless(job_id: str, is_running: bool, place: str = '') -> str:
     moment, ttl = utcformat(datetime.now(UTC)), get_config().result_ttl
     _require_id(job_id)
     if (other := stand_in()) is not None:
         return other.cancel(job_id)
     with redis_connection() as connection:
-        arguments = [job_id, moment, ttl, int(is_running)]
+        arguments = [job_id, moment, ttl, int(is_running), place]
         before = _cancel(connection, arguments)
-        if before is None and (outbox := current_outbox()) is not None:
+        if before is None and not place and (outbox := current_outbox()) is not None:
             if outbox.cancel(job_id):
                 return 'canceled'
             before = _cancel(connection, arguments)  # it may have become a job in between
         if before is None:
             raise JobNotFoundError([job_id])
+        if before == b'moved':
+            raise MovedJobError(job_id, place)
         if before == b'limited':  # RQ also keeps count of rate-limited jobs
             _change_by_rq(job_id, Job.cancel)
             return 'canceled'
@@ -78,12 +95,13 @@ def delete_job(job_id: str) -> CancelOutcome | Literal['deleted']:
     return 'deleted' if _delete_ended(job_id) == 'deleted' else cancel_job(job_id)
 
 
-def delete_ended_job(job_id: str) -> None:
+def delete_ended_job(job_id: str, place: str = '') -> None:
     """Delete a job in a terminal state, with its outcome.
 
-    Raises JobNotFoundError, or InvalidJobError for a job in any other state, which is unchanged.
+    Raises JobNotFoundError, InvalidJobError for a job in any other state, which is unchanged, or
+    MovedJobError for one that is not in the registry with the key `place`, if that is given.
     """
-    before = _delete_ended(job_id)
+    before = _delete_ended(job_id, place)
     if before is None:
         raise JobNotFoundError([job_id])
     if before != 'deleted':
@@ -91,7 +109,7 @@ def delete_ended_job(job_id: str) -> None:
         raise InvalidJobError(f'Job {job_id!r} is {before}, and not deleted: {why}.')
 
 
-def _delete_ended(job_id: str) -> str | None:
+def _delete_ended(job_id: str, place: str = '') -> str | None:
     """Return 'deleted', the state of a job that has not ended, or None for a missing job."""
     _require_id(job_id)
     if (other := stand_in()) is not None:
@@ -99,9 +117,11 @@ def _delete_ended(job_id: str) -> str | None:
     with redis_connection() as connection:
         cursor = '0'
         while (
-            reply := _delete(connection, [job_id, utcformat(datetime.now(UTC)), cursor])
+            reply := _delete(connection, [job_id, utcformat(datetime.now(UTC)), cursor, place])
         ) is not None:
             cursor = read_text(reply)
+            if cursor == 'moved':
+                raise MovedJobError(job_id, place)
             if not cursor.isdecimal():
                 return cursor
         return None
@@ -113,14 +133,24 @@ def retry_job(job_id: str) -> Job:
     Its previous outcome is deleted. Raises JobNotFoundError, or InvalidJobError if the job is in
     any other state.
     """
+    return retry_job_in('', job_id)
+
+
+def retry_job_in(place: str, job_id: str) -> Job:
+    """Requeue as `retry_job` does a job that is still in the registry with this key; '' is any.
+
+    Raises MovedJobError too.
+    """
     _require_id(job_id)
     if (other := stand_in()) is not None:
         return other.retry(job_id)
     with redis_connection(job_id) as connection:
-        reply = _retry(connection, [job_id, utcformat(datetime.now(UTC))])
+        reply = _retry(connection, [job_id, utcformat(datetime.now(UTC)), place])
         if reply is None:
             raise _why_not_retried(job_id)
         before = read_text(reply[0])
+        if before == 'moved':
+            raise MovedJobError(job_id, place)
         if before == 'limited':
             requeued: Job = _change_by_rq(job_id, Job.requeue)
             return requeued

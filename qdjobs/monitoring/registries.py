@@ -30,6 +30,15 @@ from qdjobs.errors import InvalidJobError, JobNotFoundError
 from qdjobs.progress import META
 
 SHOWN = ('queued', 'started', 'scheduled', 'deferred', 'finished', 'failed', 'canceled')
+# By what the jobs of a registry are sorted: RQ orders these by expiry, or not at all.
+SORTED_BY = {
+    'started': 'started_at',
+    'deferred': 'created_at',
+    'finished': 'ended_at',
+    'failed': 'ended_at',
+    'canceled': 'ended_at',
+}
+MAX_SORTED = 1000  # jobs of a registry that are sorted as a whole; of more, those of each page
 MAX_TEXT = 20_000  # characters of one value that are shown
 MAX_DEPENDENCIES = 50  # of one job that are shown
 IN_STATUS = (META, 'progress', 'attempts')  # of RQ's metadata
@@ -38,6 +47,8 @@ WORKER_FIELDS = (
     'successful_job_count', 'failed_job_count',
 )  # fmt: skip
 WORKER_MOMENTS = ('birth', 'last_heartbeat')
+
+_NO_MOMENT = datetime.min.replace(tzinfo=UTC)
 
 
 def list_queues() -> list[str]:
@@ -63,6 +74,37 @@ def read_registry(
     first, last = (-start - size, -start - 1) if from_end else (start, start + size - 1)
     ids = read_ids(registry_key(registry, queue), first, last)
     return ids[::-1] if from_end else ids
+
+
+def read_sorted(
+    queue: str, registry: str, count: int, start: int, size: int, from_end: bool = False
+) -> list[str]:
+    """Return what `read_registry` does of a registry with `count` jobs, sorted by time.
+
+    `queued` and `scheduled` keep their order, which is that in which the jobs run.
+    """
+    if registry not in SORTED_BY:
+        return read_registry(queue, registry, start, size, from_end)
+    if count > MAX_SORTED:
+        job_ids = read_registry(queue, registry, start, size, from_end)
+        return _sort(job_ids[::-1] if from_end else job_ids, SORTED_BY[registry], from_end)
+    job_ids = read_registry(queue, registry, 0, MAX_SORTED)
+    return _sort(job_ids, SORTED_BY[registry], from_end)[start : start + size]
+
+
+def _sort(job_ids: list[str], field: str, from_end: bool) -> list[str]:
+    with redis_connection() as connection, connection.pipeline(transaction=False) as pipe:
+        for job_id in job_ids:
+            pipe.hmget(redis_key('job', job_id), field, 'created_at')
+        found = pipe.execute(raise_on_error=False)  # a record can be gone, or of another type
+    moments = [
+        next(filter(None, map(parse_moment, fields)), _NO_MOMENT)
+        if isinstance(fields, list)
+        else _NO_MOMENT
+        for fields in found
+    ]
+    order = sorted(range(len(job_ids)), key=moments.__getitem__)
+    return [job_ids[n] for n in (reversed(order) if from_end else order)]
 
 
 def describe_jobs(job_ids: list[str]) -> list[dict[str, Any]]:

@@ -27,6 +27,12 @@ local rq = ARGV[1] .. ':'
 local MAX_WAKE_UPS = 1000
 local function key(kind, name) return rq .. kind .. ':' .. name end
 local function job_key(id) return key('job', id) end
+
+-- Whether a job with this status and queue has its id in the key `place`; '' is any place.
+local function is_in(place, status, origin)
+  return place == '' or PLACE[status] ~= nil and key(PLACE[status], origin) == place
+end
+
 local function now() return tonumber(redis.call('TIME')[1]) end
 
 -- Wakes as many idle workers as there are new jobs: each takes one entry of the queue's list. What

@@ -1,11 +1,13 @@
 -- Deletes a job in a terminal state, once the jobs that wait for it are settled.
--- ARGV: prefix, job id, time (RQ's format), cursor ('0' at first).
--- Returns nil if the job does not exist; 'deleted'; a cursor, with which to call again; else its status
--- (unchanged).
+-- ARGV: prefix, job id, time (RQ's format), cursor ('0' at first), the key that the job must be
+-- in ('' for any).
+-- Returns nil if the job does not exist; 'moved' if it is elsewhere (unchanged); 'deleted'; a cursor, with
+-- which to call again; else its status (unchanged).
 local id, job = ARGV[2], job_key(ARGV[2])
 local found = redis.call('HMGET', job, 'status', 'origin')
 local status, origin = found[1], found[2] or ''
 if not status then return nil end
+if not is_in(ARGV[5], status, origin) then return 'moved' end
 -- RQ's own tools can set a terminal state while the job still runs.
 if not ENDED[status] or redis.call('EXISTS', key('executions', id)) == 1 then return status end
 if redis.call('EXISTS', dependents_of(id)) == 1 then

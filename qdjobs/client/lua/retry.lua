@@ -1,12 +1,13 @@
 -- Requeues a failed, stopped or cancelled job; defers it if jobs that it depends on have not ended.
--- ARGV: prefix, job id, time (RQ's format).
+-- ARGV: prefix, job id, time (RQ's format), the key that the job must be in ('' for any).
 -- Returns nil if the job does not exist; {previous status, hash} if it was requeued; else {status},
--- unchanged, where 'limited' is a job under RQ's rate limit.
+-- unchanged, where 'limited' is a job under RQ's rate limit, and 'moved' one that is elsewhere.
 local id, job = ARGV[2], job_key(ARGV[2])
 local found = redis.call('HMGET', job, 'status', 'origin', 'retry_intervals', 'rate_limit_key',
                          'task')
 local status, origin, intervals = found[1], found[2] or '', found[3]
 if not status then return nil end
+if not is_in(ARGV[4], status, origin) then return {'moved'} end
 if not ENDED[status] or status == 'finished' then return {status} end
 if found[4] then return {'limited'} end
 local decoded, delays = pcall(cjson.decode, intervals or '')

@@ -13,7 +13,7 @@ one that is about safety a test in tests/qdjobs/web also shows the fault in its 
 | 500 for unknown ids, numbers and registries, and without Redis | a page that says so |
 | reading removes dead workers from Redis | monitoring/registries.py |
 | no login; /requeue/<queue> by GET; accepts POST from any site | blueprint.py |
-| requeues and deletes in several steps, running jobs too | `retry_job`, `delete_job` |
+| requeues and deletes in several steps, running jobs too | client/control.py |
 | compacting a queue loses jobs if the request dies | no such route, no button |
 | its templates do not escape text (Parallels/rq-dashboard #526) | Jinja's escaping |
 | no Content-Security-Policy; its templates need `'unsafe-eval'` | blueprint.py: HEADERS |

@@ -15,6 +15,8 @@ from qdjobs.web.problems import register_problems
 POLL_INTERVAL = 1000  # milliseconds between two readings of a page that is looked at
 POLL_ENDED = 5  # times that, of a job that has ended: its result can be large, and changes no more
 
+SAID = ('done', 'count', 'of')  # the parts of an address that say what a button has done
+
 _CSP = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
@@ -63,9 +65,11 @@ def _is_same_origin() -> bool:
 def _finish(answer: Response) -> Response:
     # A page names the address of Redis: it is not for those who have not logged in.
     is_problem = answer.mimetype == 'application/problem+json'
-    if is_problem and wants_page() and g.get('qdjobs_may_see_pages'):
+    may_see = g.get('qdjobs_may_see_pages')
+    if is_problem and wants_page() and (may_see or answer.status_code == 401):
         problem = answer.get_json()
-        answer.set_data(render('problem', **problem))
+        name = 'qdjobs_dashboard/login.html'
+        answer.set_data(render('problem', **problem) if may_see else render_template(name))
         answer.mimetype = 'text/html'
     for name, value in HEADERS.items():
         answer.headers.setdefault(name, value)
@@ -80,11 +84,13 @@ def wants_page() -> bool:
 
 def render(name: str, **values: Any) -> str:
     """Render a template, with what every page shows."""
+    is_read_again = request.method == 'GET' or values.get('status') == 503
     return render_template(
         f'qdjobs_dashboard/{name}.html',
         **values,
         home=url_for('qdjobs_dashboard.home'),
-        poll_interval=POLL_INTERVAL if request.method == 'GET' else 0,
+        poll_interval=POLL_INTERVAL if is_read_again else 0,
+        is_change=request.method == 'POST',
         poll_ended=POLL_ENDED,
         redis_address=address(),
         rq_version=version('rq'),

@@ -8,6 +8,7 @@ from werkzeug.exceptions import NotFound
 
 SIZES = (25, 50, 100, 200)  # jobs on a page
 ORDERS = ('newest', 'oldest')
+PARTS = ('page', 'size', 'order')  # of an address
 
 
 @dataclass(frozen=True)

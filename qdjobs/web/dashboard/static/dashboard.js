@@ -7,6 +7,7 @@ const QUIET = 1000; // milliseconds after the last move of the pointer or key in
 let pause = Number(document.body.dataset.poll);
 const notice = document.getElementById('notice');
 const live = document.querySelector('#live input');
+const held = document.getElementById('held');
 const clock = new Intl.DateTimeFormat('sv-SE', {dateStyle: 'short', timeStyle: 'medium'});
 let main = document.querySelector('main');
 let shown = main.innerHTML; // before the times were changed
@@ -29,6 +30,7 @@ async function refresh() {
     } else if (fresh && (answer.ok || answer.status === 404 || answer.status === 503)) {
       document.title = page.title;
       pause = Number(page.body.dataset.poll);
+      if (answer.redirected) history.replaceState(null, '', answer.url); // from that of a button
       show(fresh);
       say('');
     } else {
@@ -49,9 +51,10 @@ function poll() {
 
 function show(fresh) {
   // Nothing moves away under a pointer that is about to click, or under selected text.
-  const isInUse = performance.now() - used < QUIET || main.querySelector(':active') ||
-    main.contains(getSelection().anchorNode) && !getSelection().isCollapsed;
-  if (isInUse || fresh.innerHTML === shown) return;
+  const isSelected = main.contains(getSelection().anchorNode) && !getSelection().isCollapsed;
+  const isInUse = performance.now() - used < QUIET || main.querySelector(':active');
+  held.hidden = !isSelected || fresh.innerHTML === shown;
+  if (isInUse || isSelected || fresh.innerHTML === shown) return;
   shown = fresh.innerHTML;
   for (const old of main.querySelectorAll('details')) {
     const now = fresh.querySelector(`#${old.id}`);
@@ -87,9 +90,28 @@ function distance(seconds) {
   return seconds <= -1 ? `in\u00a0${text}` : `${text}\u00a0ago`;
 }
 
+function stored() {
+  try {
+    return sessionStorage.getItem('live');
+  } catch {
+    return null; // refused
+  }
+}
+
+function store(value) {
+  try {
+    sessionStorage.setItem('live', value);
+  } catch {
+    // Refused or full: this page alone remembers it.
+  }
+}
+
 document.addEventListener('submit', (event) => {
   const question = event.submitter?.dataset.confirm;
-  if (question && !confirm(question)) event.preventDefault();
+  if (!question) return;
+  if (!confirm(question)) return event.preventDefault();
+  const confirmed = Object.assign(document.createElement('input'), {type: 'hidden', name: 'confirmed'});
+  event.target.append(confirmed); // or the server asks
 });
 for (const kind of ['pointermove', 'keydown']) {
   document.addEventListener(kind, (event) => {
@@ -101,13 +123,13 @@ document.addEventListener('visibilitychange', () => {
 });
 
 const address = new URL(location);
-for (const name of ['done', 'count']) address.searchParams.delete(name);
+for (const name of ['done', 'count', 'of']) address.searchParams.delete(name);
 history.replaceState(null, '', address); // what has been done is said once
 showTimes();
 setInterval(showTimes, 1000);
 if (pause) {
-  live.checked = sessionStorage.getItem('live') !== 'no';
-  live.addEventListener('change', () => sessionStorage.setItem('live', live.checked ? 'yes' : 'no'));
+  live.checked = stored() !== 'no';
+  live.addEventListener('change', () => store(live.checked ? 'yes' : 'no'));
   live.parentElement.hidden = false;
   setTimeout(poll, pause);
 }
