@@ -20,6 +20,7 @@ from waitress.server import BaseWSGIServer, create_server
 LARGEST_HEAD = 16 * 1024  # bytes
 LARGEST_BODY = 2 * 1024 * 1024  # bytes; the application has lower limits of its own
 IN_MEMORY = 64 * 1024  # bytes of a body; the rest of it waits in a temporary file
+OUT_MEMORY = 1024 * 1024  # bytes of a response; a thread that makes more of it waits
 READ_TIMEOUT = 10.0  # seconds for a request to arrive, or for the next one to begin
 ANSWER_TIMEOUT = 60.0  # seconds for its response to be made and read
 LINGER = 2.0  # seconds for what is on its way: an answer to a client, a request at the end
@@ -45,6 +46,7 @@ class WebWorker(Worker):  # type: ignore[misc]  # untyped
             max_request_header_size=LARGEST_HEAD,
             max_request_body_size=LARGEST_BODY,
             inbuf_overflow=IN_MEMORY,
+            outbuf_high_watermark=OUT_MEMORY,
             channel_timeout=ANSWER_TIMEOUT + READ_TIMEOUT,  # _end_late is earlier
             clear_untrusted_proxy_headers=False,  # as gunicorn: they are the application's affair
             log_socket_errors=False,  # a client that is gone is no error

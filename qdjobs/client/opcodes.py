@@ -8,6 +8,7 @@ import re
 
 from qdjobs.errors import InvalidJobError
 
+MAX_PAYLOAD = 64 * 1024 * 1024  # bytes
 MAX_OBJECTS = 2_000_000  # containers and constructed values of one payload; a set counts thrice
 MAX_COLLISIONS = 300  # different integers with one hash: a dict or set compares each with each
 # A tuple with two references to another one takes twice as long to hash, one with two to that four
@@ -38,7 +39,7 @@ _CHEAP = _any_of(
     rb'V[^\n]*+\n',
 )
 _OTHER = _any_of(
-    rb'[()N\x88\x89aesub\x90]',  # None, bool, empty tuples, marks, items
+    rb'[()N\x88\x89aesub\x90]++',  # None, bool, empty tuples, marks, items
     rb'[K\x80].',  # small integers; the protocol
     rb'M..',
     rb'J.{4}',
@@ -57,9 +58,10 @@ _SHORT = [
     for more in ((), (_REFER,))
 ]
 # Over the rest: the first byte of a cheap value, and what keeps a value; or what refers to one.
+# A match at the end keeps others from beginning inside of an opcode.
 _USES = re.compile(
     _any_of(*(kind + b'(?!%b)' % _KEEP for kind in (_TUPLE, _CHEAP, _OTHER)))
-    + b'*+(?:(?:(?=(.))%b|%b|%b|)(%b)|(%b))' % (_CHEAP, _TUPLE, _OTHER, _KEEP, _REFER),
+    + rb'*+(?:(?:(?=(.))%b|%b|%b|)(%b)|(%b)|\Z)' % (_CHEAP, _TUPLE, _OTHER, _KEEP, _REFER),
     re.DOTALL,
 )
 _KEPT = re.compile(_KEEP, re.DOTALL)
@@ -69,13 +71,16 @@ _INTEGERS = {b'\x8a': 1, b'\x8b': 4}  # long ones, and the bytes of their length
 _LONG = _INTEGERS | {b'X': 4, b'B': 4, b'\x8d': 8, b'\x8e': 8}  # and texts and bytes
 
 
-def require_bounded(payload: bytes) -> None:
+def require_bounded(payload: bytes, most_small: int) -> None:
     """Raise InvalidJobError if reading a pickle could take much more than its size.
 
+    `most_small` are bytes of small values, which take many times that when they are read.
     SharedTuplesError says that it could be written without references. A damaged pickle may pass:
     the reader finds it.
     """
-    position = objects = refers = 0
+    if len(payload) > MAX_PAYLOAD:
+        raise InvalidJobError(f'The payload has more than {MAX_PAYLOAD} bytes; it was not read.')
+    position = objects = refers = small = 0
     numbers: dict[int, set[int]] = {}
     segments = []  # of short opcodes, each after the long value of that opcode
     op = b''
@@ -85,6 +90,10 @@ def require_bounded(payload: bytes) -> None:
             refers = 1
             end = _end_of_short(payload, end, refers)
         segments.append((op, position, end))
+        if (small := small + end - position) > most_small:
+            raise InvalidJobError(
+                f'The payload has more than {most_small} bytes of small values; it was not read.'
+            )
         if 3 * len(payload) > MAX_OBJECTS:  # else it has no room for as many
             objects += sum(
                 weight * payload.count(op, position, end) for op, weight in _COSTS.items()
@@ -138,7 +147,7 @@ def _count_shared(payload: bytes, segments: list[tuple[bytes, int, int]]) -> int
         for cheap, keep_op, refer in _USES.findall(payload, position, end):
             if refer:
                 refers.append(refer)
-            else:
+            elif keep_op:
                 keeps.append((cheap, keep_op))
     if len({keep_op[:1] for _, keep_op in keeps}) > 1:  # the numbers depend on both
         raise InvalidJobError('The payload mixes two protocols; it was not read.')

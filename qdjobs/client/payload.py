@@ -14,7 +14,7 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from qdjobs.client.opcodes import SharedTuplesError, require_bounded
+from qdjobs.client.opcodes import MAX_PAYLOAD, SharedTuplesError, require_bounded
 from qdjobs.config import get_config
 from qdjobs.errors import InvalidJobError, short_repr
 
@@ -60,9 +60,7 @@ def load_plain(payload: bytes, unfolded: int = ALWAYS_UNFOLDED) -> Any:
 
     The value may unfold to `unfolded` bytes, however small the payload.
     """
-    if len(payload) > (most := most_bytes()):
-        raise InvalidJobError(f'The payload has more than {most} bytes; it was not read.')
-    require_bounded(payload)
+    require_bounded(payload, _most_small())
     try:
         value = _PlainUnpickler(payload).load()
     except InvalidJobError:
@@ -92,10 +90,10 @@ def dump_within(value: Any, megabytes: int, what: str, advice: str) -> bytes:
 
 def _readable(value: Any, payload: bytes) -> bytes:
     try:
-        require_bounded(payload)
+        require_bounded(payload, _most_small())
     except SharedTuplesError:
         payload = _dump(value, fast=True)  # without references
-        require_bounded(payload)
+        require_bounded(payload, _most_small())
     _require_bounded_value(value, len(payload))
     return payload
 
@@ -109,8 +107,8 @@ def _dump(value: Any, fast: bool = False) -> bytes:
     return buffer.getvalue()
 
 
-def most_bytes() -> int:
-    """Return how many bytes a payload may have to be read: what the settings permit, or 16 MB."""
+def _most_small() -> int:
+    """Return how many bytes of small values are read: what the settings permit, or 16 MB."""
     config = get_config()
     return _MEGABYTE * max(16, config.max_arguments, config.max_result)
 
@@ -305,12 +303,11 @@ def _advice(kind: type) -> str:
     return f'pass its id instead, or plain data ({PLAIN_TYPES})'
 
 
-def decompress(payload: bytes, limit: int | None = None) -> bytes:
+def decompress(payload: bytes, limit: int = MAX_PAYLOAD) -> bytes:
     """Undo RQ's zlib compression; return other payloads unchanged.
 
-    Raises InvalidJobError if there are more than `limit` bytes, or than may be read.
+    Raises InvalidJobError if there are more than `limit` bytes.
     """
-    limit = most_bytes() if limit is None else limit
     reader = zlib.decompressobj()
     try:
         data = reader.decompress(payload, limit)

@@ -25,6 +25,7 @@ from werkzeug.datastructures import MultiDict
 from qdjobs.client import opcodes
 from qdjobs.client import payload as payloads
 from qdjobs.client.json import to_json
+from qdjobs.client.opcodes import require_bounded
 from qdjobs.client.payload import PLAIN_TYPES, PlainSerializer, check_plain, decompress
 from qdjobs.config import environment_config
 from qdjobs.errors import InvalidJobError
@@ -660,6 +661,13 @@ def test_references_do_not_hide_how_deep_a_value_is_nested() -> None:
         check_plain([first, second])
 
 
+def test_what_follows_the_last_reference_is_no_reference() -> None:
+    """The bytes of the float look like one of another protocol."""
+    day = date(2000, 1, 1)
+    value = [day, day, 4557268593235057.0]
+    assert PlainSerializer.loads(PlainSerializer.dumps(value)) == value
+
+
 def test_tuples_in_many_places_travel() -> None:
     pair = (1, 'two')
     value = {'rows': [pair] * 1000, pair: pair, (pair, pair): [(pair, n) for n in range(50)]}
@@ -668,13 +676,17 @@ def test_tuples_in_many_places_travel() -> None:
     assert PlainSerializer.loads(few) == [pair] * 10
 
 
-def test_a_payload_is_as_large_as_the_settings_permit(settings: pytest.MonkeyPatch) -> None:
-    payload = PlainSerializer.dumps(b'x' * 17_000_000)
-    with pytest.raises(InvalidJobError, match='more than 16000000 bytes'):
-        PlainSerializer.loads(payload)
+def test_small_values_are_as_many_as_the_settings_permit(settings: pytest.MonkeyPatch) -> None:
+    """Of one large value they say nothing: web and workers may have other settings."""
+    many = b'\x80\x04](' + b'K\x01' * 8_500_000 + b'e.'
+    with pytest.raises(InvalidJobError, match='more than 16000000 bytes of small values'):
+        require_bounded(many, most_small=16_000_000)
+    assert len(PlainSerializer.loads(PlainSerializer.dumps(b'x' * 17_000_000))) == 17_000_000
+    with pytest.raises(InvalidJobError, match='small values'):
+        PlainSerializer.loads(many)
     settings.setenv('JOB_MAX_RESULT', '18')
     environment_config.cache_clear()
-    assert len(PlainSerializer.loads(payload)) == 17_000_000
+    require_bounded(many, most_small=18_000_000)
 
 
 def test_rows_that_share_their_parts_travel() -> None:
