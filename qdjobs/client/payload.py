@@ -24,6 +24,7 @@ PLAIN_TYPES = (
 )
 
 _MEGABYTE = 1_000_000
+_ALWAYS_SMALL = 16 * _MEGABYTE  # bytes
 MAX_DEPTH = 100  # of nested containers
 ARGUMENT_DEPTH = MAX_DEPTH - 2  # of one argument: the payload of a call holds it two levels down
 # What occurs in several places is written once, but a walk over the value meets it each time.
@@ -60,7 +61,7 @@ def load_plain(payload: bytes, unfolded: int = ALWAYS_UNFOLDED) -> Any:
 
     The value may unfold to `unfolded` bytes, however small the payload.
     """
-    require_bounded(payload, _most_small())
+    require_bounded(payload, _most_small(payload))
     try:
         value = _PlainUnpickler(payload).load()
     except InvalidJobError:
@@ -90,10 +91,10 @@ def dump_within(value: Any, megabytes: int, what: str, advice: str) -> bytes:
 
 def _readable(value: Any, payload: bytes) -> bytes:
     try:
-        require_bounded(payload, _most_small())
+        require_bounded(payload, _most_small(payload))
     except SharedTuplesError:
         payload = _dump(value, fast=True)  # without references
-        require_bounded(payload, _most_small())
+        require_bounded(payload, _most_small(payload))
     _require_bounded_value(value, len(payload))
     return payload
 
@@ -107,10 +108,12 @@ def _dump(value: Any, fast: bool = False) -> bytes:
     return buffer.getvalue()
 
 
-def _most_small() -> int:
+def _most_small(payload: bytes) -> int:
     """Return how many bytes of small values are read: what the settings permit, or 16 MB."""
+    if len(payload) <= _ALWAYS_SMALL:  # which needs no configuration
+        return _ALWAYS_SMALL
     config = get_config()
-    return _MEGABYTE * max(16, config.max_arguments, config.max_result)
+    return max(_ALWAYS_SMALL, _MEGABYTE * max(config.max_arguments, config.max_result))
 
 
 class _Counter:
