@@ -47,12 +47,12 @@ def find_wrong_keys(
     In two round trips. Raises RedisError.
     """
     expected = dict(_expected(prefix, queues, jobs))
-    wrong = _compare(connection, expected)
+    wrong = compare_types(connection, expected)
     workers = f'{prefix}:workers'
     if workers not in dict(wrong):
         members: Any = connection.smembers(workers)
         names = (member.decode(errors='replace') for member in members)
-        wrong += _compare(connection, dict.fromkeys(names, 'hash'))
+        wrong += compare_types(connection, dict.fromkeys(names, 'hash'))
     return wrong
 
 
@@ -67,7 +67,8 @@ def _expected(prefix: str, queues: Sequence[str], jobs: Iterable[str]) -> Iterat
             yield f'{prefix}:{name.format(job_id)}', kind
 
 
-def _compare(connection: Redis, expected: dict[str, str]) -> list[tuple[str, str]]:
+def compare_types(connection: Redis, expected: dict[str, str]) -> list[tuple[str, str]]:
+    """Return the names and types of keys of another type than expected, in one round trip."""
     with connection.pipeline(transaction=False) as pipe:
         for key in expected:
             pipe.type(key)

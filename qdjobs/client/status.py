@@ -11,6 +11,7 @@ from typing import Any, Literal, TypedDict, get_args
 from rq.defaults import UNSERIALIZABLE_RETURN_VALUE_PAYLOAD
 from rq.results import Result
 
+from qdjobs.client.keys import compare_types
 from qdjobs.client.options import is_job_id
 from qdjobs.client.outboxes import current_outbox
 from qdjobs.client.payload import PlainSerializer, decompress, load_plain
@@ -105,11 +106,10 @@ def get_job_statuses(job_ids: Iterable[str]) -> list[Status]:
 def no_such_jobs(job_ids: Sequence[str]) -> JobError:
     """Return the error for jobs that were not found. Raises QueueUnavailableError."""
     if stand_in() is None:
+        keys = [redis_key('job', job_id) for job_id in filter(is_job_id, job_ids)]
         with redis_connection() as connection:
-            for job_id in filter(is_job_id, job_ids):
-                key = redis_key('job', job_id)
-                if (found := read_text(connection.type(key))) not in ('hash', 'none'):
-                    return WrongKeyError(key, found)
+            for key, found in compare_types(connection, dict.fromkeys(keys, 'hash')):
+                return WrongKeyError(key, found)
     return JobNotFoundError(job_ids)
 
 

@@ -4,6 +4,7 @@ Reads bytes, without RQ's classes: those unpickle what they read, clean up meanw
 all records if one is malformed. Anyone may have written any of the records.
 """
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -113,22 +114,26 @@ def describe_jobs(job_ids: list[str]) -> list[dict[str, Any]]:
     A scheduled job has `due_at` too.
     """
     statuses = read_statuses(job_ids, results=False)
-    readable = [status for status in statuses if status]
-    with redis_connection() as connection, connection.pipeline(transaction=False) as pipe:
-        for status in readable:
-            pipe.hget(redis_key('job', status['id']), 'description')
-            pipe.zscore(registry_key('scheduled', status['queue']), status['id'])
-        found = pipe.execute(raise_on_error=False)
-    more = {
-        status['id']: {'description': _cut(_text_of(description)), 'due_at': _due_at(status, score)}
-        for status, description, score in zip(readable, found[::2], found[1::2], strict=True)
-    }
+    more = _read_more([status for status in statuses if status])
     return [
         dict(status) | more[job_id]
         if status
         else {'id': job_id, 'description': 'The record of this job is gone, or is unreadable.'}
         for job_id, status in zip(job_ids, statuses, strict=True)
     ]
+
+
+def _read_more(statuses: Sequence[Status]) -> dict[str, dict[str, Any]]:
+    """Return by id the description of each job, and when it is due."""
+    with redis_connection() as connection, connection.pipeline(transaction=False) as pipe:
+        for status in statuses:
+            pipe.hget(redis_key('job', status['id']), 'description')
+            pipe.zscore(registry_key('scheduled', status['queue']), status['id'])
+        found = pipe.execute(raise_on_error=False)
+    return {
+        status['id']: {'description': _cut(_text_of(description)), 'due_at': _due_at(status, score)}
+        for status, description, score in zip(statuses, found[::2], found[1::2], strict=True)
+    }
 
 
 def describe_job(job_id: str) -> dict[str, Any]:
@@ -146,18 +151,18 @@ def describe_job(job_id: str) -> dict[str, Any]:
         (reply,) = read_records(connection, [1, job_id])
         if reply is None:
             raise no_such_jobs([job_id])
-        fields: Any = connection.hmget(key, 'description', 'enqueued_at', 'timeout')
+        fields: Any = connection.hmget(key, 'enqueued_at', 'timeout')
         needed = read_members(redis_key('job', f':{job_id}:dependencies'))[:MAX_DEPENDENCIES]
         exist = [bool(connection.exists(redis_key('job', other))) for other in needed]
     status = make_status(job_id, reply)
     tracebacks = read_tracebacks(reply)
     return (
-        describe_jobs([job_id])[0]
-        | dict(status)
+        dict(status)
+        | _read_more([status])[job_id]
         | {
             'result': _shown(status['result']),
-            'enqueued_at': parse_moment(fields[1]),
-            'timeout': _cut(read_text(fields[2])),
+            'enqueued_at': parse_moment(fields[0]),
+            'timeout': _cut(read_text(fields[1])),
             'worker': _cut(status['worker'] or ''),
             'attempts': [
                 dict(attempt) | {'traceback': _cut_front(traceback)}
