@@ -48,9 +48,8 @@ _OTHER = _any_of(
     rb'\x95..[\x00-\x03]\x00{5}',  # frames of up to 256 KB
     rb'I[^\n]{1,19}+\n',
 )
-_KEEP = (
-    rb'(?:\x94|q.)'  # makes the last value one to refer to: under the next number, or under a byte
-)
+# Makes the last value one to refer to: under the next number, or under a byte.
+_KEEP = rb'(?:\x94|q.)'
 _REFER = rb'(?:h.|j.{4})'
 # Without references, as most short payloads are; and with them.
 _SHORT = [

@@ -101,11 +101,16 @@ def _readable(value: Any, payload: bytes) -> bytes:
 
 def _dump(value: Any, fast: bool = False) -> bytes:
     buffer = io.BytesIO()
-    pickler = pickle.Pickler(buffer, protocol=4)
+    _write(value, buffer, fast)
+    return buffer.getvalue()
+
+
+def _write(value: Any, file: '_Counter | io.BytesIO', fast: bool) -> None:
+    """Write a pickle; if it is `fast`, then what occurs in several places as often."""
+    pickler = pickle.Pickler(file, protocol=4)
     pickler.fast = fast
     pickler.dispatch_table = _REDUCERS
     pickler.dump(value)
-    return buffer.getvalue()
 
 
 def _most_small(payload: bytes) -> int:
@@ -133,10 +138,7 @@ class _Counter:
 
 def _require_bounded_value(value: Any, size: int, unfolded: int = ALWAYS_UNFOLDED) -> None:
     """Raise InvalidJobError if plain data with a payload of `size` bytes unfolds to too much."""
-    pickler = pickle.Pickler(_Counter(unfolded + MOST_UNFOLDED * size), protocol=4)
-    pickler.fast = True  # writes what occurs in several places as often
-    pickler.dispatch_table = _REDUCERS
-    pickler.dump(value)
+    _write(value, _Counter(unfolded + MOST_UNFOLDED * size), fast=True)
 
 
 class _Constructor:

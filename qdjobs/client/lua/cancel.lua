@@ -1,7 +1,8 @@
 -- Cancels a waiting job; requests a running one to be stopped, unless it is to be left.
 -- ARGV: prefix, job id, time (RQ's format), seconds to keep a cancelled job, 1 to leave a running
 -- job unchanged, the key that the job must be in ('' for any).
--- Returns nil if the job does not exist; 'moved' if it is elsewhere (unchanged); 'limited' if it waits under RQ's rate limit (unchanged);
+-- Returns nil if the job does not exist; 'moved' if it is elsewhere (unchanged); 'limited' if it waits
+-- under RQ's rate limit (unchanged);
 -- 'started' if it runs: a stop was requested, or it is left; 'canceled' if it is cancelled; else its
 -- terminal state (unchanged).
 local MAX_SEARCH = 10000

@@ -77,7 +77,7 @@ def show_registry(queue: str, registry: str) -> str:
     _require_registry(queue, registry)
     counts = count_jobs([queue])[0]
     paging = read_paging(request.args, counts[registry])
-    is_newest_first = paging.order == ORDERS[0]
+    is_newest_first, emptying = paging.order == ORDERS[0], _emptying(registry)
     job_ids = read_sorted(queue, registry, paging.count, paging.start, paging.size, is_newest_first)
     return _page(
         'registry',
@@ -86,7 +86,8 @@ def show_registry(queue: str, registry: str) -> str:
         counts=counts,
         paging=paging,
         sizes=SIZES,
-        emptying=_emptying(registry),
+        emptying=emptying,
+        emptying_verb=NOTES_OF_ALL[emptying][0],
         question=_question,
         is_sorted_by_page=registry in SORTED_BY and paging.count > MAX_SORTED,
         jobs=describe_jobs(job_ids),
