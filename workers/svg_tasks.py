@@ -66,18 +66,14 @@ def batch_generate_svgs(drawings: list[Drawing]) -> list[str]:
     names = [drawing['output_filename'] for drawing in drawings]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise PermanentJobError(f'more than one drawing would be written to {", ".join(twice)}')
-    return [_generate(**drawing) for drawing in track(drawings, message='drawing')]
+    return [_generate(drawing) for drawing in track(drawings, message='drawing')]
 
 
-def _generate(
-    width: Millimetres,
-    height: Millimetres,
-    pattern_type: PatternName,
-    output_filename: str,
-    seed: int = 0,
-) -> str:
+def _generate(drawing: Drawing) -> str:
+    pattern, seed = drawing['pattern_type'], drawing.get('seed', 0)
     with _permanent_value_errors():
-        return str(write_output(output_filename, draw_pattern(pattern_type, width, height, seed)))
+        svg = draw_pattern(pattern, drawing['width'], drawing['height'], seed)
+        return str(write_output(drawing['output_filename'], svg))
 
 
 @contextmanager

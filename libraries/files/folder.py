@@ -119,14 +119,6 @@ class Folder:
         with self.open(name) as file:
             yield Path(f'/dev/fd/{file.fileno()}')
 
-    def state(self, name: str) -> str:
-        """Size and modification time of a file, or 'missing'."""
-        try:
-            found = look(self.path, self._path_of(name))
-        except _MISSING:
-            return 'missing'
-        return f'{found.st_size}:{found.st_mtime_ns}'
-
     def remove(self, name: str, patience: float | None = None) -> None:
         """Remove a file, if it is there; a disk is not waited for."""
         path = PurePosixPath(self.name_of(name))

@@ -194,13 +194,6 @@ class Store:
         read: list[bytes] = self._await(all_or_none(parts), filesystem.loop, None)
         return read
 
-    def state(self, name: str) -> str:
-        """The version of an object, or 'missing'."""
-        try:
-            return self.look(name).version
-        except FileNotFoundError:
-            return 'missing'
-
     def remove(self, name: str, patience: float | None = None) -> None:
         """Remove an object, if it is there."""
         self._remove(self._locate(name), patience)

@@ -14,7 +14,7 @@ from libraries.files import outputs, write_output
 from libraries.job_manager import get_job_status
 from qdjobs.server import free_port
 from qdjobs.testing import run_jobs
-from tests.support.object_store import ObjectStore, behind_proxy, moved
+from tests.support.object_store import ObjectStore, behind_proxy, moved, version_of
 
 pytestmark = pytest.mark.slow  # `make test-all` installs the server and its client
 
@@ -170,4 +170,4 @@ def test_a_result_that_is_no_name_is_not_followed(
 def test_the_result_of_a_job_is_a_name(drawn: str) -> None:
     result = get_job_status(drawn.split('/')[-2])['result']
     assert result == name_of(drawn)
-    assert outputs().state(result) != 'missing'
+    assert version_of(outputs(), result) != 'missing'

@@ -29,7 +29,7 @@ from libraries.files import (
 )
 from libraries.files.store import BLOCK, MOST_AT_ONCE, PART, Found, Store, all_or_none, connect
 from qdjobs.server import free_port
-from tests.support.object_store import SECRET, ObjectStore, behind_proxy, moved
+from tests.support.object_store import SECRET, ObjectStore, behind_proxy, moved, version_of
 from tests.support.processes import ROOT, eventually
 
 pytestmark = pytest.mark.slow  # `make test-all` installs the server and its client
@@ -71,7 +71,7 @@ def test_a_name_is_the_key_of_one_object(object_store: ObjectStore, name: str, k
     assert str(write_output(name, 'x')) == key
     assert object_store.get(quote(f'out/{key}')) == b'x'
     assert len(object_store.keys()) == 1
-    assert outputs().state(name) != 'missing'
+    assert version_of(outputs(), name) != 'missing'
     with outputs().open(name) as file:
         assert file.read() == b'x'
     outputs().remove(name)
@@ -96,7 +96,7 @@ def test_a_name_is_the_key_of_one_object(object_store: ObjectStore, name: str, k
     ],
 )
 def test_a_name_that_cannot_be_a_key_is_refused(memory: None, name: str, why: str) -> None:
-    for use in (write_output, lambda name, _: outputs().state(name)):
+    for use in (write_output, lambda name, _: version_of(outputs(), name)):
         with pytest.raises(ValueError, match=why):
             use(name, 'x')
     with pytest.raises(ValueError, match=why.replace('OUTPUT', 'UPLOAD')), open_upload(name):
@@ -300,7 +300,7 @@ def test_a_time_out_ends_an_upload(object_store: ObjectStore, settings: pytest.M
     before = signal.signal(signal.SIGUSR1, end)
     try:
         with behind_proxy(settings, object_store) as proxy:
-            assert outputs().state('a') == 'missing'
+            assert version_of(outputs(), 'a') == 'missing'
             loop = connect('s3://plots')[0].loop
             proxy.hang_when = end_and_hang
             with pytest.raises(TimeOut):
@@ -349,7 +349,7 @@ def test_a_missing_file_is_missing(object_store: ObjectStore, name: str) -> None
     for use in (open_upload, upload_copy):
         with pytest.raises(FileNotFoundError, match=r'no such file in s3://plots/up \(UPLOAD_DIR'):
             use(name).__enter__()
-    assert uploads().state(name) == 'missing'
+    assert version_of(uploads(), name) == 'missing'
 
 
 def test_two_versions_of_an_object_are_never_mixed(object_store: ObjectStore) -> None:
@@ -445,10 +445,10 @@ def test_a_copy_has_few_parts_in_memory(object_store: ObjectStore) -> None:
 
 def test_the_state_of_an_object_changes_with_it(object_store: ObjectStore) -> None:
     object_store.put('up/a', b'x')
-    before = uploads().state('a')
-    assert uploads().state('a') == before
+    before = version_of(uploads(), 'a')
+    assert version_of(uploads(), 'a') == before
     object_store.put('up/a', b'y')
-    assert uploads().state('a') != before
+    assert version_of(uploads(), 'a') != before
 
 
 # Errors
@@ -460,7 +460,7 @@ USES: dict[str, Use] = {
     'write much': lambda: write_output('a', b'x' * LARGE),
     'read': lambda: open_upload('a').__enter__(),
     'copy': lambda: upload_copy('a').__enter__(),
-    'look': lambda: uploads().state('a'),
+    'look': lambda: version_of(uploads(), 'a'),
     'remove': lambda: outputs().remove('a'),
 }
 

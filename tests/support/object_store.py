@@ -9,6 +9,7 @@ from urllib.request import Request, urlopen
 
 import pytest
 
+from libraries.files import Place, Store
 from libraries.files.store import disconnect
 from tests.support.proxy import Proxy, proxy_to
 
@@ -127,3 +128,12 @@ def behind_proxy(settings: pytest.MonkeyPatch, store: ObjectStore) -> Iterator[P
         address = proxy.url.replace('redis://', 'http://').removesuffix('/0')
         with moved(settings, address):
             yield proxy
+
+
+def version_of(place: Place, name: str) -> str:
+    """The version of an object, or 'missing'."""
+    assert isinstance(place, Store)
+    try:
+        return place.look(name).version
+    except FileNotFoundError:
+        return 'missing'
