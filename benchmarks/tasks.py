@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import click
@@ -137,30 +137,31 @@ def compare(folder: Path, megabytes: int, rounds: int) -> None:
         click.echo(f'{side:22}{seconds:9.2f}{seconds / ours:8.1f}{cpu:8.1f}{peak:9.0f}')
 
 
-def measure_big(folder: Path, megabytes: int) -> None:
+def each_way(folder: Path, megabytes: int) -> Iterator[tuple[str, Path, str]]:
+    """Each conversion of a new table: its name, its source and the wanted format."""
     table = folder / 'big.csv'
     write_csv(table, megabytes)
-    click.echo(f'\n{"":22}{"MB in":>9}{"seconds":>9}{"peak MB":>9}')
     for given, wanted in WAYS:
         source = table if given == 'csv' else folder / f'converted/big.csv.{given}'
+        yield f'{given} → {wanted}', source, wanted
+
+
+def measure_big(folder: Path, megabytes: int) -> None:
+    click.echo(f'\n{"":22}{"MB in":>9}{"seconds":>9}{"peak MB":>9}')
+    for way, source, wanted in each_way(folder, megabytes):
         result = in_own_process('process_file', source, wanted)
         size = source.stat().st_size / 1e6
-        click.echo(
-            f'{f"{given} → {wanted}":22}{size:9.0f}{result["seconds"]:9.1f}{result["peak"]:9.0f}'
-        )
+        click.echo(f'{way:22}{size:9.0f}{result["seconds"]:9.1f}{result["peak"]:9.0f}')
 
 
 def compare_versions(folder: Path, megabytes: int, other: Path) -> None:
     """Both versions in turns, so that load from other processes meets both."""
-    table = folder / 'big.csv'
-    write_csv(table, megabytes)
     click.echo(f'{"":22}{"seconds":>9}{"other":>9}{"cpu s":>9}{"other":>9}{"peak MB":>9}')
-    for given, wanted in WAYS:
-        source = table if given == 'csv' else folder / f'converted/big.csv.{given}'
+    for way, source, wanted in each_way(folder, megabytes):
         ours = in_own_process('process_file', source, wanted)
         theirs = in_own_process('process_file', source, wanted, other)
         click.echo(
-            f'{f"{given} → {wanted}":22}{ours["seconds"]:9.1f}{theirs["seconds"]:9.1f}'
+            f'{way:22}{ours["seconds"]:9.1f}{theirs["seconds"]:9.1f}'
             f'{ours["cpu"]:9.1f}{theirs["cpu"]:9.1f}{ours["peak"]:9.0f}'
         )
 

@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -43,6 +43,7 @@ WIDTHS = (320, 390, 768, 1280, 1920)
 
 
 Visit = Callable[..., Page]
+Outage = Callable[[], AbstractContextManager[None]]
 Motion = Literal['reduce', 'no-preference']
 
 
@@ -82,6 +83,19 @@ def visit(browser: Chromium, address: str) -> Iterator[Visit]:
 
         yield open_page
     assert errors == []
+
+
+@pytest.fixture
+def outage(app: Flask, settings: pytest.MonkeyPatch, redis_url: str) -> Outage:
+    """In the block the application has no Redis."""
+
+    @contextmanager
+    def away() -> Iterator[None]:
+        use_redis(settings, f'redis://127.0.0.1:{free_port()}/0', app)
+        yield
+        use_redis(settings, redis_url, app)
+
+    return away
 
 
 @pytest.fixture
@@ -267,25 +281,20 @@ def test_a_drawing_that_is_stopped_is_no_crash(visit: Visit, shared_worker: Shar
 
 
 def test_a_cancel_while_the_queue_is_away_is_done_when_it_is_back(
-    visit: Visit,
-    app: Flask,
-    settings: pytest.MonkeyPatch,
-    redis_url: str,
-    shared_worker: SharedWorker,
+    visit: Visit, outage: Outage, shared_worker: SharedWorker
 ) -> None:
     page = visit()
     with shared_worker.held():
         draw(page)
         status(page, 'In the queue')
-        use_redis(settings, f'redis://127.0.0.1:{free_port()}/0', app)
         cancel = page.get_by_role('button', name='Cancel', exact=True)
-        cancel.click()
-        status(page, 'Cancelling it')
-        expect(page.locator('#problem')).to_have_text(
-            'The queue of drawings is not available. The page keeps asking.'
-        )
-        expect(cancel).to_be_visible()
-        use_redis(settings, redis_url, app)
+        with outage():
+            cancel.click()
+            status(page, 'Cancelling it')
+            expect(page.locator('#problem')).to_have_text(
+                'The queue of drawings is not available. The page keeps asking.'
+            )
+            expect(cancel).to_be_visible()
         status(page, 'was cancelled')
         expect(page.locator('#problem')).to_be_empty()
         expect(cancel).to_be_hidden()
@@ -293,11 +302,7 @@ def test_a_cancel_while_the_queue_is_away_is_done_when_it_is_back(
 
 
 def test_the_cancel_of_another_drawing_leaves_the_one_that_is_shown_alone(
-    visit: Visit,
-    app: Flask,
-    settings: pytest.MonkeyPatch,
-    redis_url: str,
-    shared_worker: SharedWorker,
+    visit: Visit, outage: Outage, shared_worker: SharedWorker
 ) -> None:
     page = visit()
     draw(page, seed='1')
@@ -307,13 +312,12 @@ def test_the_cancel_of_another_drawing_leaves_the_one_that_is_shown_alone(
         status(page, 'In the queue')
         page.locator('#drawings .open').last.click()
         picture_is_shown(page)
-        use_redis(settings, f'redis://127.0.0.1:{free_port()}/0', app)
-        with page.expect_response(lambda answer: answer.status == 503):
-            page.get_by_role('button', name='Cancel hilbert, A6 portrait, seed 2').click()
-        expect(entries(page).first).to_contain_text('to be cancelled')
-        status(page, 'Ready: ')
-        expect(page.locator('#problem')).to_be_empty()
-        use_redis(settings, redis_url, app)
+        with outage():
+            with page.expect_response(lambda answer: answer.status == 503):
+                page.get_by_role('button', name='Cancel hilbert, A6 portrait, seed 2').click()
+            expect(entries(page).first).to_contain_text('to be cancelled')
+            status(page, 'Ready: ')
+            expect(page.locator('#problem')).to_be_empty()
         expect(entries(page).first).to_contain_text('was cancelled')
         status(page, 'Ready: ')
 
@@ -560,19 +564,14 @@ def states_after_adding(page: Page, states: list[str]) -> list[str]:
 
 
 def test_a_queue_or_a_network_that_is_away_is_told_and_waited_for(
-    visit: Visit,
-    app: Flask,
-    settings: pytest.MonkeyPatch,
-    redis_url: str,
-    shared_worker: SharedWorker,
+    visit: Visit, outage: Outage, shared_worker: SharedWorker
 ) -> None:
     page = visit()
-    use_redis(settings, f'redis://127.0.0.1:{free_port()}/0', app)
-    draw(page)
-    problem(page, 'queue of drawings is not available')
-    expect(page.get_by_role('progressbar')).to_be_hidden()
-    expect(entries(page)).to_have_count(0)
-    use_redis(settings, redis_url, app)
+    with outage():
+        draw(page)
+        problem(page, 'queue of drawings is not available')
+        expect(page.get_by_role('progressbar')).to_be_hidden()
+        expect(entries(page)).to_have_count(0)
     page.context.set_offline(True)
     page.get_by_role('button', name='Draw it').click()
     problem(page, 'server cannot be reached')
