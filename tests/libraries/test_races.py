@@ -60,7 +60,16 @@ def serve() -> str:
 
 
 @pytest.mark.parametrize('exchanged', ['sub', 'file'])
-@pytest.mark.parametrize('use', [read_open, read_copy, convert_text, convert_parquet, serve])
+@pytest.mark.parametrize(
+    'use',
+    [
+        read_open,
+        read_copy,
+        convert_text,
+        pytest.param(convert_parquet, marks=pytest.mark.slow),  # each time in a new process
+        serve,
+    ],
+)
 def test_no_file_outside_is_read_whenever_a_name_is_exchanged(
     outside: Path, use: Callable[[], str], exchanged: str
 ) -> None:

@@ -676,6 +676,7 @@ def test_tuples_in_many_places_travel() -> None:
     assert PlainSerializer.loads(few) == [pair] * 10
 
 
+@pytest.mark.slow
 def test_small_values_are_as_many_as_the_settings_permit(settings: pytest.MonkeyPatch) -> None:
     """Of one large value they say nothing: web and workers may have other settings."""
     many = b'\x80\x04](' + b'K\x01' * 8_500_000 + b'e.'
