@@ -86,9 +86,11 @@ def test_a_parent_that_is_not_kept_until_somebody_looks(
 ) -> None:
     parent = plain_queue.enqueue(ADD, 1, result_ttl=1)
     children = enqueue_children(plain_queue, parent, 3)
-    proxy.cut_after = b'child-'
+    proxy.hang_when = lambda: (
+        connection.hexists(parent.key, 'ended_at') or not connection.exists(parent.key)
+    )
     with own_worker(REDIS_URL=proxy.url, **CALM) as worker:
-        eventually(lambda: connection.hget(parent.key, 'ended_at'))
+        eventually(lambda: proxy.hang)  # after the end, before the children are enqueued
         kill_group(worker.pid)
     outlast(1.5)  # longer than its result is kept
     with own_worker(**CALM):
