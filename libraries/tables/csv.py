@@ -1,39 +1,36 @@
-"""Read and write CSV and TSV by Python's csv module.
+"""Read CSV and TSV by Python's csv module.
 
-What is outside quotes is checked before: a quote is at an end of a field, or the module would take
-it as text, and the records and fields are as many as the module returns.
+Records and fields are counted apart from it, by what is outside quotes.
 """
 
 import csv
 import io
-import re
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from itertools import chain
-from typing import IO, Any
+from collections.abc import Generator, Iterator
+from itertools import chain, starmap
 
-from libraries.tables.text import TableError, cut, require_room, require_within, shown
+import msgspec
 
-DELIMITERS = {'csv': ',', 'tsv': '\t'}  # those that are written
+from libraries.tables.output import encode_columns, object_type
+from libraries.tables.text import TableError, cut, require_within, shown
+
 DETECTED = ',;\t|'
-BATCH = 16 << 20  # about the most bytes in a batch as JSON, where each row has the whole header
-Rows = list[list[str]]
+BATCH = 16 << 20  # about the most bytes encoded at a time as JSON, where each row has the header
 
 csv.field_size_limit(sys.maxsize)  # records are bounded as they are cut
+_encode_lines = msgspec.json.Encoder().encode_lines
 
 
-class CsvReader:
-    """Reads a CSV file; `rows` is the number of rows read, counted apart from the csv module."""
+class CsvTable:
+    """A CSV file; `rows` is the number of rows read so far."""
 
-    def __init__(
-        self, blocks: Iterator[bytes], delimiter: str | None, prefer_tabs: bool = False
-    ) -> None:
+    def __init__(self, blocks: Iterator[bytes], delimiter: str | None, prefer_tabs: bool) -> None:
         self.rows = 0
-        texts = cut(blocks, last_record_end)
-        line, text = next(texts, (1, b''))
-        self._texts = chain([(line, text)], texts)
-        header = _outside_quotes(text).partition(b'\n')[0].decode()
+        texts = cut(blocks, _last_record_end)
+        first = next(texts, (1, b''))
+        self._texts = chain([first], texts)
+        header = _outside_quotes(first[1]).partition(b'\n')[0].decode()
         found = [mark for mark in DETECTED if mark in header]
         if prefer_tabs and '\t' in found:
             found = ['\t']
@@ -44,11 +41,10 @@ class CsvReader:
             )
         self._delimiter = delimiter or ''.join(found) or ','
         # Without a delimiter in the header, one in a row would be taken for text.
-        self._doubtful = DETECTED.encode() if not delimiter and not found else b''
-        mark = re.escape(self._delimiter).encode()
-        self._misplaced = re.compile(rb'"(?:(?<=[^%b\n"]")|(?=[^%b\r\n"]))' % (mark, mark))
+        self._doubtful = DETECTED if not delimiter and not found else ''
         self._width = header.count(self._delimiter) + 1
-        self.names = next(iter(self._parse(line, text)), [])
+        require_within('TABLE_MAX_COLUMNS', self._width, 'columns')
+        self.names = next(iter(self._parse(*first)), [])
         twice = [name for name, times in Counter(self.names).items() if times > 1]
         if not self.names:
             raise TableError('the file is empty: it has no header.')
@@ -56,90 +52,103 @@ class CsvReader:
             raise TableError(f'line 1: column {self.names.index("") + 1} has no name.')
         if twice:
             raise TableError(f'line 1: the header has {shown(twice[0])} more than once.')
-        require_within('TABLE_MAX_COLUMNS', self._width, 'columns')
 
-    def batches(self) -> Iterator[Rows]:
-        """The rows, all as wide as the header. Raises TableError, naming the line, for others."""
+    def records(self, delimiter: str) -> Generator[bytes]:
+        """The header and the rows, as CSV with this delimiter."""
+        yield encode_columns([[name] for name in self.names], delimiter)
+        for rows in self._batches():
+            yield encode_columns(zip(*rows, strict=True), delimiter)
+
+    def objects(self) -> Generator[bytes]:
+        """The rows as JSON objects, one per line."""
         step = max(1, BATCH // sum(len(name) + 8 for name in self.names))
-        self.rows = -1  # the header is a row
-        for line, text in self._texts:
-            rows = self._parse(line, text)
-            first, self.rows = int(self.rows < 0), self.rows + len(rows)
-            require_within('TABLE_MAX_CELLS', self.rows * self._width, 'cells')
-            yield from (rows[start : start + step] for start in range(first, len(rows), step))
+        make = object_type(self.names) or (lambda *row: dict(zip(self.names, row, strict=True)))
+        for rows in self._batches():
+            for start in range(0, len(rows), step):
+                yield _encode_lines(list(starmap(make, rows[start : start + step])))
 
-    def _parse(self, line: int, text: bytes) -> Rows:
+    def _batches(self) -> Iterator[list[list[str]]]:
+        header = 1
+        for line, text in self._texts:
+            rows = self._parse(line, text)[header:]
+            header = 0
+            self.rows += len(rows)
+            require_within('TABLE_MAX_CELLS', self.rows * self._width, 'cells')
+            if rows:
+                yield rows
+
+    def _parse(self, line: int, text: bytes) -> list[list[str]]:
+        """The records of a text. Raises TableError, naming the line of the first wrong one."""
         text = text.rstrip(b'\r\n') + b'\n'
         if text == b'\n':  # at the end of the file, blank lines are nothing
             return []
-        try:
-            rows = list(self._reader(text))
-        except csv.Error:
-            rows = []
-        if self._records(text) == len(rows) and set(map(len, rows)) == {self._width}:
+        rows = self._read(text)
+        if self._is_right(text, rows):
             return rows
-        raise self._fault(line, text)
+        records = list(_split(text))
+        if len(records) > 1:
+            for record in records:
+                self._parse_one(line, record)
+                line += record.count(b'\n')
+            raise TableError(f'line {line} or above: the rows read are not those counted.')
+        return self._parse_one(line, text)
 
-    def _reader(self, text: bytes) -> Any:
-        lines = io.StringIO(text.decode(), newline='\n')
-        return csv.reader(lines, delimiter=self._delimiter, strict=True)
-
-    def _records(self, text: bytes) -> int:
-        """The number of records, or -1 for text that is not so many whole records."""
-        outside = _outside_quotes(text)
-        records = outside.count(b'\n')
-        well_formed = (
-            outside.count(self._delimiter.encode()) == records * (self._width - 1)
-            and outside.count(b'\r') == outside.count(b'\r\n')
-            and b'\0' not in text
-            and not self._misplaced.search(outside)
-            and not any(mark in outside for mark in self._doubtful)
-        )
-        return records if well_formed else -1
-
-    def _fault(self, first: int, text: bytes) -> TableError:
-        """The first fault in a text that is known to be broken, record by record."""
-        lines = [line + b'\n' for line in text.split(b'\n')]
-        reader, begin = self._reader(text), 0
-        try:
-            for row in reader:
-                record = b''.join(lines[begin : reader.line_num])
-                if not row:
-                    return TableError(
-                        f'line {first + begin} is blank. Remove it, or write "" for an empty field.'
-                    )
-                quoted_well = not self._misplaced.search(_outside_quotes(record))
-                if quoted_well and len(row) != self._width:
-                    many = f'{len(row)} field{"s" * (len(row) > 1)}'
-                    return TableError(
-                        f'line {first + begin} has {many} where the header has {self._width}.'
-                    )
-                if self._records(record) != 1:
-                    break
-                begin = reader.line_num
-            else:
-                return TableError(f'line {first} or below: the rows read are not those counted.')
-        except csv.Error:
-            record = b''.join(lines[begin : reader.line_num])
-        if any(mark in _outside_quotes(record) for mark in self._doubtful):
-            return TableError(
-                f'line {first + begin}: the header has one column, but here are delimiters outside '
-                "quotes. Name the one that separates the fields, such as delimiter=','."
+    def _parse_one(self, line: int, record: bytes) -> list[list[str]]:
+        rows = self._read(record)
+        if self._is_right(record, rows):
+            return rows
+        outside = _outside_quotes(record).decode()
+        fields = outside.count(self._delimiter) + 1
+        if not record.strip(b'\r\n'):
+            why = 'is blank: remove it, or write "" for an empty field'
+        elif len(rows) == 1 and len(rows[0]) == fields != self._width:
+            why = f'has {fields} field{"s" * (fields > 1)} where the header has {self._width}'
+        elif any(mark in outside for mark in self._doubtful):
+            why = (
+                'has delimiters outside quotes, but the header has one column: name the one that '
+                "separates the fields, such as delimiter=','"
             )
-        return TableError(
-            f'line {first + begin}: a quote, a carriage return or a NUL is out of place in the '
-            'record that begins there. Put fields with quotes or line ends in quotes, close them, '
-            'double each quote inside, and remove NULs.'
+        else:
+            why = (
+                'has a quote or a carriage return out of place: put fields with quotes or line '
+                'ends in quotes, close them, and double each quote inside'
+            )
+        raise TableError(f'line {line} {why}.')
+
+    def _read(self, text: bytes) -> list[list[str]]:
+        lines = io.StringIO(text.decode(), newline='\n')
+        try:
+            return list(csv.reader(lines, delimiter=self._delimiter, strict=True))
+        except csv.Error:
+            return []
+
+    def _is_right(self, text: bytes, rows: list[list[str]]) -> bool:
+        """Whether the rows are as wide as the header, and as many as are counted in the text."""
+        outside = _outside_quotes(text)
+        return (
+            set(map(len, rows)) == {self._width}
+            and outside.count(b'\n') == len(rows)
+            and outside.count(self._delimiter.encode()) == len(rows) * (self._width - 1)
+            and not any(mark.encode() in outside for mark in self._doubtful)
         )
 
 
 def _outside_quotes(text: bytes) -> bytes:
-    """The text outside quotes; of each quoted part one quote is left."""
-    parts = text.split(b'"')
-    return b'"'.join(parts[::2]) + b'"' * (len(parts) % 2 == 0)
+    return b''.join(text.split(b'"')[::2])
 
 
-def last_record_end(text: bytes) -> int:
+def _split(text: bytes) -> Iterator[bytes]:
+    """The records: a line end outside quotes is the end of one."""
+    begin = end = odd = 0
+    while end < len(text):
+        start, end = end, text.find(b'\n', end) + 1 or len(text)
+        odd ^= text.count(b'"', start, end) % 2
+        if not odd or end == len(text):
+            yield text[begin:end]
+            begin = end
+
+
+def _last_record_end(text: bytes) -> int:
     """The position after the last record end outside quotes and before blank lines, or 0."""
     end = text.rfind(b'\n') + 1
     odd = text.count(b'"', 0, end) % 2
@@ -149,38 +158,3 @@ def last_record_end(text: bytes) -> int:
         end = before
     body = len(text[:end].rstrip(b'\r\n'))
     return text.find(b'\n', body) + 1 if body else 0
-
-
-def encode_columns(columns: Iterable[Iterable[str]], format: str) -> bytes:
-    """Columns as rows of CSV or TSV; '' is an empty field, or "" in a single column.
-
-    This takes a third of the time of csv.writer.
-    """
-    delimiter = DELIMITERS[format]
-    fields = [_quote(list(column), delimiter) for column in columns]
-    if len(fields) == 1:
-        fields = [[field or '""' for field in fields[0]]]
-    return ('\n'.join(map(delimiter.join, zip(*fields, strict=True))) + '\n').encode()
-
-
-def _quote(fields: list[str], delimiter: str) -> list[str]:
-    # A byte order mark would be lost at the beginning of a file.
-    text, marks = '\0'.join(fields), f'{delimiter}"\r\n\ufeff'
-    if not any(mark in text for mark in marks):
-        return fields
-    has_mark = re.compile(f'[{marks}]').search
-    return ['"' + field.replace('"', '""') + '"' if has_mark(field) else field for field in fields]
-
-
-def write_csv(output: IO[bytes], format: str, names: list[str], blocks: Iterator[bytes]) -> int:
-    """Write a header and encoded rows; return the number of rows, counted in the bytes written."""
-    if '' in names:
-        raise TableError('a column has no name.')
-    rows = -1
-    for block in chain([encode_columns([[name] for name in names], format)], blocks):
-        if b'\0' in block:
-            raise TableError('a field holds a NUL character, which CSV cannot hold.')
-        output.write(block)
-        require_room(output)
-        rows += _outside_quotes(block).count(b'\n')
-    return rows

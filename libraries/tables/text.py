@@ -1,4 +1,4 @@
-"""Read a text file in blocks; the error and the bounds of all table code. Imports no engine."""
+"""Decode text and cut it into whole records; the error and the bounds of all tables."""
 
 import codecs
 import os
@@ -8,9 +8,15 @@ from typing import IO
 
 from libraries.limits import limit
 
-BLOCK = 256 << 10  # bytes read at a time: the values of a block fit in a processor cache
+BLOCK = 64 << 10  # bytes read at a time: the values of a block fit in a processor cache
 MAX_RECORD = 32 << 20  # most bytes in one record: bounds the memory for any file
 
+_MARKS = {  # byte order marks; that of UTF-32 begins as that of UTF-16
+    codecs.BOM_UTF32_LE: 'utf-32',
+    codecs.BOM_UTF32_BE: 'utf-32',
+    codecs.BOM_UTF16_LE: 'utf-16',
+    codecs.BOM_UTF16_BE: 'utf-16',
+}
 _shorten = reprlib.Repr()
 _shorten.maxstring = 60
 shown = _shorten.repr
@@ -27,33 +33,27 @@ def require_within(setting: str, value: int, what: str) -> None:
 
 
 def require_room(output: IO[bytes]) -> None:
-    """Raise TableError if the file is larger than TABLE_MAX_OUTPUT."""
-    if os.fstat(output.fileno()).st_size > (most := limit('TABLE_MAX_OUTPUT')) << 20:
+    """Raise TableError if the file is as large as TABLE_MAX_OUTPUT."""
+    if os.fstat(output.fileno()).st_size >= (most := limit('TABLE_MAX_OUTPUT')) << 20:
         raise TableError(f'the result is larger than {most} MB, the limit (TABLE_MAX_OUTPUT).')
 
 
-def read_blocks(file: IO[bytes], encoding: str | None) -> Iterator[bytes]:
-    """Read a file from its beginning, in blocks of valid UTF-8 without a byte order mark.
+def read_text(file: IO[bytes], encoding: str | None) -> Iterator[bytes]:
+    """Read a file from its beginning, in blocks of valid UTF-8 without a byte order mark or NUL.
 
     `encoding` None means UTF-8, or the encoding of the byte order mark. Raises TableError, naming
-    the line, for invalid bytes.
+    the line, for bytes that are invalid.
     """
     file.seek(0)
     head = file.read(4)
     file.seek(0)
-    name = encoding or 'utf-8'
-    if encoding is None and head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        name = 'utf-32' if head == codecs.BOM_UTF32_LE else 'utf-16'
-    elif encoding is None and head == codecs.BOM_UTF32_BE:
-        name = 'utf-32'
+    name = encoding or next((_MARKS[mark] for mark in _MARKS if head.startswith(mark)), 'utf-8')
     try:
         decoder = codecs.getincrementaldecoder(name)()
-        'a'.encode(name)  # raises LookupError for a codec that is not for text
+        ''.encode(name)  # raises LookupError for a codec that is not for text
     except (LookupError, ValueError) as error:  # ValueError: a name with NUL
         raise TableError(f"encoding {name!r} is not known; use a name such as 'cp1252'.") from error
-    # These two take the mark away themselves: another one is data.
-    mark = '' if codecs.lookup(name).name in ('utf-16', 'utf-32') else '\ufeff'
-    line, block = 1, b' '
+    line, mark, block = 1, '\ufeff', b' '
     while block:
         block = file.read(BLOCK)
         try:
@@ -66,18 +66,19 @@ def read_blocks(file: IO[bytes], encoding: str | None) -> Iterator[bytes]:
                 "the whole file is in another encoding, name it, such as encoding='cp1252'; if "
                 'only a part is, fix the file.'
             ) from error
-        except UnicodeError as error:  # a required byte order mark is missing, or a lone surrogate
+        except UnicodeError as error:  # half of a surrogate pair, which some encodings can hold
             raise TableError(f'line {line} or below: this is not {name}: {error}.') from error
+        if b'\0' in data:
+            line += data.count(b'\n', 0, data.index(b'\0'))
+            raise TableError(f'line {line} has a NUL: remove it, or name the encoding of the file.')
         line += data.count(b'\n')
         mark = '' if text else mark
         yield data
 
 
-def cut(
-    blocks: Iterator[bytes], find_end: Callable[[bytes], int], line: int = 1
-) -> Iterator[tuple[int, bytes]]:
+def cut(blocks: Iterator[bytes], find_end: Callable[[bytes], int]) -> Iterator[tuple[int, bytes]]:
     """Cut text where `find_end` says, which returns 0 for nowhere; yield line numbers and texts."""
-    rest, least = b'', 0
+    line, rest, least = 1, b'', 0
     for block in blocks:
         rest += block
         if len(rest) < least:  # a long record is not searched again for each block
