@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from libraries.files.beneath import folder_of, look, new_file, open_file
+from libraries.files.beneath import folder_of, new_file, open_file
 from libraries.files.names import name_below, parse_name
 from qdjobs.errors import short_repr
 
@@ -35,7 +35,7 @@ class Folder:
         """
         path = self._path_of(name)
         with suppress(OSError):  # which opening the file raises, if it is still so
-            look(self.path, path)
+            os.close(open_file(self.path, path))
         return str(path)
 
     def _path_of(self, name: str) -> PurePosixPath:
