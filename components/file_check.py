@@ -33,7 +33,7 @@ def find_faults() -> Iterator[str]:
     name = f'.doctor-{secrets.token_hex(8)}.txt'
     content = secrets.token_hex(16)
     try:
-        with uploads().create(name, STORE_PATIENCE) as file:
+        with uploads(STORE_PATIENCE).create(name) as file:
             file.write(content.encode())
     except (OSError, ValueError) as error:
         yield f'This process cannot write to UPLOAD_DIR: {_line(error, "UPLOAD_DIR")}.'
@@ -43,8 +43,8 @@ def find_faults() -> Iterator[str]:
     except UnknownTaskError as error:
         yield f'Not checked whether workers share the files: {error}'
     finally:
-        _remove(uploads(), name)
-        _remove(outputs(), name)
+        _remove(uploads(STORE_PATIENCE), name)
+        _remove(outputs(STORE_PATIENCE), name)
 
 
 def _exchange(name: str, content: str) -> Iterator[str]:
@@ -78,7 +78,7 @@ def _compare(name: str, content: str, seen: dict[str, Any]) -> Iterator[str]:
         yield f'OUTPUT_DIR of {where} cannot be written: {error}.'
         return
     try:
-        with outputs().open(name, STORE_PATIENCE) as file:
+        with outputs(STORE_PATIENCE).open(name) as file:
             found = file.read() == content.encode()
     except FileNotFoundError:
         found = False
@@ -100,7 +100,7 @@ def _compare(name: str, content: str, seen: dict[str, Any]) -> Iterator[str]:
 
 def _remove(place: Place, name: str) -> None:
     try:
-        place.remove(name, STORE_PATIENCE)
+        place.remove(name)
     except OSError as error:
         log.warning('The file %s of the check is left in %s: %s', name, place.setting, error)
 

@@ -9,8 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from libraries.files.beneath import folder_of, new_file, open_file
-from libraries.files.names import name_below, parse_name
-from qdjobs.errors import short_repr
+from libraries.files.names import parse_name, require_length
 
 MAX_PATH = os.pathconf('/', 'PC_PATH_MAX') - 1  # bytes
 _MISSING = (FileNotFoundError, NotADirectoryError)  # a file can be where a folder would be
@@ -40,18 +39,8 @@ class Folder:
 
     def _path_of(self, name: str) -> PurePosixPath:
         """The path of a file below the folder, by its name alone."""
-        path = parse_name(name)
-        for folder in (self.path, self.given):
-            if path.is_relative_to(folder):
-                path = path.relative_to(folder)
-        path = name_below(path, self.setting)
-        if path.is_absolute() or not path.parts:
-            raise ValueError(f'{name!r} lies outside {self.setting}.')
-        if len(os.fsencode(self.path / path)) > MAX_PATH:
-            raise ValueError(
-                f'The file name {short_repr(name)} is too long: with the path of {self.setting} it '
-                f'has more than {MAX_PATH} bytes.'
-            )
+        path = parse_name(name, self.setting, self.path, self.given)
+        require_length(path, self.setting, str(self.path), MAX_PATH)
         return path
 
     def result(self, name: str) -> Path:
@@ -59,11 +48,8 @@ class Folder:
         return self.path / self._path_of(name)
 
     @contextmanager
-    def create(self, name: str, patience: float | None = None) -> Iterator[IO[bytes]]:
-        """Open a new file that appears when the block ends without error, else leaves no trace.
-
-        A disk is not waited for.
-        """
+    def create(self, name: str) -> Iterator[IO[bytes]]:
+        """Open a new file that appears when the block ends without error, else leaves no trace."""
         path = PurePosixPath(self.name_of(name))
         # In the folder of the file: a rename is atomic only within one file system.
         part = f'.{secrets.token_hex(8)}.part'
@@ -94,8 +80,8 @@ class Folder:
         return folder, new_file(folder, part)
 
     @contextmanager
-    def open(self, name: str, patience: float | None = None) -> Iterator[IO[bytes]]:
-        """Open a file for reading; a disk is not waited for. Raises FileNotFoundError."""
+    def open(self, name: str) -> Iterator[IO[bytes]]:
+        """Open a file for reading. Raises FileNotFoundError."""
         try:
             handle = open_file(self.path, self._path_of(name))
         except _MISSING:
@@ -119,8 +105,8 @@ class Folder:
         with self.open(name) as file:
             yield Path(f'/dev/fd/{file.fileno()}')
 
-    def remove(self, name: str, patience: float | None = None) -> None:
-        """Remove a file, if it is there; a disk is not waited for."""
+    def remove(self, name: str) -> None:
+        """Remove a file, if it is there."""
         path = PurePosixPath(self.name_of(name))
         with suppress(*_MISSING), folder_of(self.path, path) as folder:
             os.unlink(path.name, dir_fd=folder)
