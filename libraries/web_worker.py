@@ -102,6 +102,8 @@ class _Client(HTTPChannel):  # type: ignore[misc]  # untyped
 
     def received(self, data: bytes) -> bool:
         """Take bytes of a request; waitress calls it in its loop."""
+        if self.is_answered:
+            return False
         before = self.request
         taken: bool = super().received(data)
         if self.request is not before:  # one begins here, or is complete
@@ -137,13 +139,6 @@ class _Client(HTTPChannel):  # type: ignore[misc]  # untyped
 
     def readable(self) -> bool:
         return bool(self.is_answered or super().readable())
-
-    def handle_read(self) -> None:
-        """Read what there is; waitress calls it in its loop."""
-        if self.is_answered:
-            self.recv(self.adj.recv_bytes)
-        else:
-            super().handle_read()
 
     @property
     def is_busy(self) -> bool:
