@@ -1,5 +1,6 @@
 """Check whether OUTPUT_DIR has room for anonymous drawings: fewer bytes than `OUTPUT_MAX_SIZE`."""
 
+import math
 import stat
 import threading
 import time
@@ -42,10 +43,11 @@ def require_room() -> None:
 
 def _size_of(root: Path) -> int:
     """The bytes of all files in a folder, as last measured."""
-    # Only the first measurement has to be waited for.
-    if _is_due(root) and _measuring.acquire(blocking=root not in _measured):
+    _, again = _measured.get(root, (0, -math.inf))
+    is_first = again == -math.inf  # which has to be waited for
+    if time.monotonic() >= again and _measuring.acquire(blocking=is_first):
         try:
-            if _is_due(root):
+            if not (is_first and root in _measured):  # which another thread has done meanwhile
                 begun = time.monotonic()
                 size = measure(root)
                 ended = time.monotonic()
@@ -53,10 +55,6 @@ def _size_of(root: Path) -> int:
         finally:
             _measuring.release()
     return _measured[root][0]
-
-
-def _is_due(root: Path) -> bool:
-    return root not in _measured or time.monotonic() >= _measured[root][1]
 
 
 def measure(root: Path) -> int:
