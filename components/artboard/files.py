@@ -48,7 +48,7 @@ def _send_object(store: Store, name: str, **options: Any) -> Response:
     # gunicorn's wrapper of files cannot seek: a range would read all that is before it.
     environ = {key: request.environ[key] for key in request.environ if key != 'wsgi.file_wrapper'}
     answer = send_stream(
-        store.reader(name, found),
+        store.open(name, found),
         environ,
         etag=found.version,
         last_modified=found.modified,

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from libraries.files.beneath import folder_of, new_file, open_file
-from libraries.files.names import parse_name, require_length
+from libraries.files.names import parse_name
 
 MAX_PATH = os.pathconf('/', 'PC_PATH_MAX') - 1  # bytes
 _MISSING = (FileNotFoundError, NotADirectoryError)  # a file can be where a folder would be
@@ -39,9 +39,7 @@ class Folder:
 
     def _path_of(self, name: str) -> PurePosixPath:
         """The path of a file below the folder, by its name alone."""
-        path = parse_name(name, self.setting, self.path, self.given)
-        require_length(path, self.setting, str(self.path), MAX_PATH)
-        return path
+        return parse_name(name, self.setting, str(self.path), MAX_PATH, self.path, self.given)
 
     def result(self, name: str) -> Path:
         """What a task returns that has written a file: its absolute path."""
@@ -79,8 +77,7 @@ class Folder:
             raise ValueError(f'The file name cannot be used: {error}') from None
         return folder, new_file(folder, part)
 
-    @contextmanager
-    def open(self, name: str) -> Iterator[IO[bytes]]:
+    def open(self, name: str) -> IO[bytes]:
         """Open a file for reading. Raises FileNotFoundError."""
         try:
             handle = open_file(self.path, self._path_of(name))
@@ -93,8 +90,7 @@ class Folder:
                 f'The file {name!r} in {self} ({self.setting}) may not be read by this process, '
                 f'of user {os.geteuid()}: fix its permissions.'
             ) from error
-        with os.fdopen(handle, 'rb') as file:
-            yield file
+        return os.fdopen(handle, 'rb')
 
     @contextmanager
     def copy(self, name: str) -> Iterator[Path]:

@@ -11,11 +11,11 @@ WEB_UPLOADS = Path('/uploads')  # what web code calls UPLOAD_DIR, wherever that 
 MAX_NAME = 255  # bytes in one part of a path: the limit of Linux and macOS
 
 
-def parse_name(name: str, setting: str, *folders: Path) -> PurePosixPath:
+def parse_name(name: str, setting: str, prefix: str, most: int, *folders: Path) -> PurePosixPath:
     """Return the path of a file below the place of a setting, whose paths are `folders`.
 
     `/uploads/a.csv` is a.csv in UPLOAD_DIR. Raises ValueError for a name that cannot be a file's,
-    goes up or lies outside.
+    goes up or lies outside, or has more than `most` bytes with the `prefix` of its place.
     """
     if not isinstance(name, str) or not name.strip() or not name.isprintable():
         raise ValueError(f'A file name must be printable text, not {short_repr(name)}.')
@@ -30,16 +30,12 @@ def parse_name(name: str, setting: str, *folders: Path) -> PurePosixPath:
             path = path.relative_to(folder)
     if path.is_absolute() or not path.parts:
         raise ValueError(f'{name!r} lies outside {setting}.')
-    return path
-
-
-def require_length(path: PurePosixPath, setting: str, prefix: str, most: int) -> None:
-    """Raise ValueError for a path that has more bytes than may be, with what is before it."""
     if len(os.fsencode(f'{prefix}/{path}')) > most:
         raise ValueError(
-            f'The file name {short_repr(str(path))} is too long: with what {setting} puts before '
-            f'it, it has more than {most} bytes.'
+            f'The file name {short_repr(name)} is too long: with the path of {setting} it has more '
+            f'than {most} bytes.'
         )
+    return path
 
 
 def call_digest(*arguments: object) -> str:

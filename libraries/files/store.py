@@ -7,7 +7,6 @@ local copy. So tasks and their libraries meet a local file in both directions.
 import asyncio
 import errno
 import hashlib
-import io
 import math
 import os
 import secrets
@@ -18,11 +17,11 @@ from concurrent.futures import wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import IO, Any, cast
 
-from libraries.files.names import parse_name, require_length
+from libraries.files.names import parse_name
 
 TURN = 0.2  # seconds
 BLOCK = 1 << 20  # bytes that a reader requests at a time
@@ -32,9 +31,9 @@ MOST_PARTS = 10_000  # of one upload, in S3
 MAX_KEY = 1024  # bytes in the name of an object, its prefix included: the limit of S3
 UNSEEN = ('?versionId=', '://')  # which s3fs, and fsspec, cut out of a name
 
-S3 = ('s3', 's3a')
+S3 = {'s3', 's3a'}
 # Where an upload appears as a whole. Elsewhere, as on a server of files, a rename makes it so.
-WHOLE = {*S3, 'gs', 'gcs', 'abfs', 'abfss', 'az', 'oss'}
+WHOLE = {'gs', 'gcs', 'abfs', 'abfss', 'az', 'oss'}
 # What identifies the content of an object; each store has some of them.
 MARKS = (
     'size', 'ETag', 'etag', 'md5Hash', 'LastModified', 'last_modified', 'updated', 'mtime',
@@ -76,10 +75,9 @@ class Store:
 
         Raises ValueError for an absolute name or one that cannot be an object's.
         """
-        path = parse_name(name, self.setting)
+        path = parse_name(name, self.setting, self.url.partition('://')[2], MAX_KEY)
         if unseen := [text for text in UNSEEN if text in name]:
             raise ValueError(f'The file name {name!r} must not contain "{unseen[0]}".')
-        require_length(path, self.setting, self.url.partition('://')[2], MAX_KEY)
         return str(path)
 
     def result(self, name: str) -> PurePosixPath:
@@ -94,45 +92,38 @@ class Store:
         or the process is killed, an existing object of that name is unchanged.
         """
         target = self._locate(name)
-        with _scratch(name) as path:
-            with path.open('x+b') as file:
-                yield file
-                file.flush()
-            self._upload(str(path), target)
+        with _scratch(name) as scratch:
+            yield scratch.file
+            scratch.flush()
+            self._upload(scratch.name, target)
 
     def _upload(self, path: str, target: str) -> None:
-        if self._scheme in WHOLE:
+        if self._scheme in S3:  # which would take 500 MB of memory
+            part = max(PART, os.stat(path).st_size // (MOST_PARTS - 1))
+            self._call('put_file', path, target, chunksize=part, max_concurrency=MOST_AT_ONCE)
+        elif self._scheme in WHOLE:
+            self._call('put_file', path, target)
+        else:
+            folder, _, _ = target.rpartition('/')
+            part_path = f'{folder}/.{secrets.token_hex(8)}.part'
+            self._call('makedirs', folder, exist_ok=True)
             try:
-                self._call('put_file', path, target, **self._bounds(os.stat(path).st_size))
-            except FileNotFoundError:
-                raise self._no_bucket() from None
-            return
-        folder, _, _ = target.rpartition('/')
-        part = f'{folder}/.{secrets.token_hex(8)}.part'
-        self._call('makedirs', folder, exist_ok=True)
-        try:
-            self._call('put_file', path, part)
-            self._call('mv', part, target)
-        except BaseException:
-            self._remove(part)
-            raise
+                self._call('put_file', path, part_path)
+                self._call('mv', part_path, target)
+            except BaseException:
+                with suppress(FileNotFoundError):
+                    self._call('rm_file', part_path)
+                raise
 
-    def _bounds(self, size: int) -> dict[str, Any]:
-        """Bounds the memory of an upload: s3fs would take 500 MB."""
-        if self._scheme not in S3:
-            return {}
-        part = max(PART, size // (MOST_PARTS - 1))
-        return {'chunksize': part, 'max_concurrency': MOST_AT_ONCE}
+    def open(self, name: str, found: Found | None = None) -> IO[bytes]:
+        """Open an object, as it has been found, for reading in blocks. Raises FileNotFoundError."""
+        from fsspec.caching import ReadAheadCache
+        from fsspec.spec import AbstractBufferedFile
 
-    @contextmanager
-    def open(self, name: str) -> Iterator[IO[bytes]]:
-        """Open an object for reading, in blocks. Raises FileNotFoundError."""
-        with self.reader(name, self.look(name)) as file:
-            yield file
-
-    def reader(self, name: str, found: Found) -> IO[bytes]:
-        """The object that has been found, as a file. Requests nothing before it is read."""
-        return io.BufferedReader(_Reader(self, name, found), BLOCK)
+        found = found or self.look(name)
+        file = AbstractBufferedFile(None, name, size=found.size)
+        file.cache = ReadAheadCache(BLOCK, partial(self._read, name, found), found.size)
+        return cast(IO[bytes], file)
 
     @contextmanager
     def copy(self, name: str) -> Iterator[Path]:
@@ -143,10 +134,10 @@ class Store:
         found = self.look(name)  # a prefix of other objects is not one
         # In one request: if one of several fails, s3fs lets the others go on.
         at_once = {'max_concurrency': 1} if self._scheme in S3 else {}
-        with _scratch(name) as path:
-            self._call('get_file', self._locate(name), str(path), **at_once)
-            self.require_version(name, found, path.stat().st_size == found.size)
-            yield path
+        with _scratch(name) as scratch:
+            self._call('get_file', self._locate(name), scratch.name, **at_once)
+            self._require_version(name, found, os.stat(scratch.name).st_size == found.size)
+            yield Path(scratch.name)
 
     def look(self, name: str) -> Found:
         """What the store says of an object. Raises FileNotFoundError."""
@@ -158,7 +149,13 @@ class Store:
         version = hashlib.sha256('\n'.join(marks).encode()).hexdigest()[:32]
         return Found(int(info['size']), version, modified)
 
-    def require_version(self, name: str, found: Found, is_whole: bool) -> None:
+    def _read(self, name: str, found: Found, start: int, end: int) -> bytes:
+        """The bytes of an object, as it has been found, from `start` to before `end`."""
+        content: bytes = self._call('cat_file', self._locate(name), start=start, end=end)
+        self._require_version(name, found, len(content) == end - start)
+        return content
+
+    def _require_version(self, name: str, found: Found, is_whole: bool) -> None:
         """Raise StorageError if what has been read is not of the version that has been found.
 
         Called after reading: a replacement before or meanwhile is found too.
@@ -166,18 +163,10 @@ class Store:
         if not is_whole or self.look(name).version != found.version:
             raise StorageError(f'{name!r} in {self} has changed while it was read.')
 
-    def read(self, name: str, start: int, end: int) -> bytes:
-        """The bytes of an object from `start` to before `end`. Raises FileNotFoundError."""
-        content: bytes = self._call('cat_file', self._locate(name), start=start, end=end)
-        return content
-
     def remove(self, name: str) -> None:
         """Remove an object, if it is there."""
-        self._remove(self._locate(name))
-
-    def _remove(self, path: str) -> None:
         with suppress(FileNotFoundError):
-            self._call('rm_file', path)
+            self._call('rm_file', self._locate(name))
 
     @property
     def _scheme(self) -> str:
@@ -217,7 +206,7 @@ class Store:
         """One sentence of our own: the texts of a store's client may have addresses and keys."""
         code = _code(error)
         if code == 'NoSuchBucket':
-            return self._no_bucket()
+            return StorageError(f'{self.setting}: the bucket of {self} does not exist.')
         if code == 'InvalidRange':  # none is requested beyond the size that was found
             return StorageError(f'{self.setting}: a file in {self} has changed while it was read.')
         if isinstance(error, FileNotFoundError):
@@ -229,42 +218,6 @@ class Store:
             )
         return StorageError(f'{self.setting}: {self} cannot be reached or used ({code}).')
 
-    def _no_bucket(self) -> StorageError:
-        return StorageError(f'{self.setting}: the bucket of {self} does not exist.')
-
-
-class _Reader(io.RawIOBase):
-    """The bytes of one version of an object, as a file that can seek."""
-
-    def __init__(self, store: Store, name: str, found: Found) -> None:
-        self._store, self._name, self._found = store, name, found
-        self._position = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._found.size}[whence]
-        self._position = max(0, base + offset)
-        return self._position
-
-    def readall(self) -> bytes:
-        # Python's own would ask for 8 KB at a time.
-        return b''.join(iter(lambda: self.read(BLOCK) or b'', b''))
-
-    def readinto(self, buffer: Any) -> int:
-        end = min(self._position + len(buffer), self._found.size)
-        if self._position >= end:
-            return 0
-        block = self._store.read(self._name, self._position, end)
-        self._store.require_version(self._name, self._found, len(block) == end - self._position)
-        buffer[: len(block)] = block
-        self._position = end
-        return len(block)
-
 
 def _code(error: BaseException) -> str:
     """What a store or the system calls an error."""
@@ -275,28 +228,22 @@ def _code(error: BaseException) -> str:
     return errno.errorcode.get(number, type(error).__name__)
 
 
-@contextmanager
-def _scratch(name: str) -> Iterator[Path]:
-    """A path for a local file; its ending is that of the name, which tells its type."""
-    with tempfile.TemporaryDirectory(prefix='qdjobs-') as folder:
-        yield Path(folder, f'file{PurePosixPath(name).suffix}')
+def _scratch(name: str) -> 'tempfile._TemporaryFileWrapper[bytes]':
+    """A local file; its ending is that of the name, which tells its type, if it is that short."""
+    ending = PurePosixPath(name).suffix
+    return tempfile.NamedTemporaryFile(prefix='qdjobs-', suffix=ending if len(ending) < 20 else '')
 
 
 def connect(url: str) -> tuple[Any, str]:
     """The file system of a URL, and the path there."""
     bucket = '/'.join(url.split('/')[:3])
-    filesystem = _filesystem(bucket, os.getpid())
+    filesystem = file_system(bucket, os.getpid())
     return filesystem, filesystem._strip_protocol(url).rstrip('/')
 
 
 @lru_cache(maxsize=8)
-def _filesystem(bucket: str, pid: int) -> Any:
+def file_system(bucket: str, pid: int) -> Any:
     """One for each process, for all its threads; fsspec has one for each of them, which is slow."""
     from fsspec.core import url_to_fs
 
     return url_to_fs(bucket, skip_instance_cache=True, use_listings_cache=False)[0]
-
-
-def disconnect() -> None:
-    """Read the settings of the clients again when one is next needed; for tests."""
-    _filesystem.cache_clear()
