@@ -70,10 +70,11 @@ def walk(root: Path) -> Iterator[tuple[int, PurePosixPath, os.stat_result]]:
         while waiting:
             above, path = path, waiting.pop()
             with _leaving_out(root / path):
-                is_near = path.parent == above  # and so in the folder that is open
-                entered = (
-                    _open_folder(folder, path.name, path) if is_near else _open_below(root, path)
-                )
+                if path.parent == above:  # the folder that is open
+                    entered = _open_folder(folder, path.name, path)
+                else:
+                    with folder_of(root, path / '-') as again:
+                        entered = os.dup(again)
                 stack.close()
                 stack.callback(os.close, folder := entered)
                 os.stat('.', dir_fd=folder)  # a folder that can only be listed is one warning
@@ -94,11 +95,6 @@ def _leaving_out(path: Path) -> Iterator[None]:
         return  # it has gone, or is something else now
     except OSError as error:
         log.warning('Cannot look into %s: %s', path, error)
-
-
-def _open_below(root: Path, path: PurePosixPath) -> int:
-    with folder_of(root, path / '-') as folder:
-        return os.dup(folder)
 
 
 def _open_folder(above: int, part: str, path: PurePosixPath) -> int:

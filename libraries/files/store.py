@@ -184,7 +184,7 @@ class Store:
                 return getattr(filesystem, method)(path, *arguments, **more)
             # Not Exception: a job's time-out is raised in this thread too.
             except (OSError, ValueError, NotImplementedError) as error:
-                raise self._translate(error) from None
+                raise self._translate(error, method) from None
         coroutine = getattr(filesystem, f'_{method}')(path, *arguments, **more)
         future = asyncio.run_coroutine_threadsafe(coroutine, filesystem.loop)
         deadline = time.monotonic() + self.patience
@@ -199,17 +199,18 @@ class Store:
             future.cancel()  # nothing goes on without its caller
         failure = future.exception()
         if failure is not None:
-            raise self._translate(failure) from None
+            raise self._translate(failure, method) from None
         return future.result()
 
-    def _translate(self, error: BaseException) -> OSError:
+    def _translate(self, error: BaseException, method: str) -> OSError:
         """One sentence of our own: the texts of a store's client may have addresses and keys."""
         code = _code(error)
-        if code == 'NoSuchBucket':
+        is_missing = isinstance(error, FileNotFoundError)
+        if code == 'NoSuchBucket' or (is_missing and method == 'put_file'):
             return StorageError(f'{self.setting}: the bucket of {self} does not exist.')
         if code == 'InvalidRange':  # none is requested beyond the size that was found
             return StorageError(f'{self.setting}: a file in {self} has changed while it was read.')
-        if isinstance(error, FileNotFoundError):
+        if is_missing:
             return FileNotFoundError(f'There is no such file in {self} ({self.setting}).')
         if isinstance(error, PermissionError) or 'Credentials' in code:
             return StorageError(
