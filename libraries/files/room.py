@@ -1,6 +1,5 @@
 """Check whether OUTPUT_DIR has room for anonymous drawings: fewer bytes than `OUTPUT_MAX_SIZE`."""
 
-import math
 import stat
 import threading
 import time
@@ -43,9 +42,9 @@ def require_room() -> None:
 
 def _size_of(root: Path) -> int:
     """The bytes of all files in a folder, as last measured."""
-    _, again = _measured.get(root, (0, -math.inf))
-    is_first = again == -math.inf  # which has to be waited for
-    if time.monotonic() >= again and _measuring.acquire(blocking=is_first):
+    is_first = root not in _measured  # which has to be waited for
+    is_due = is_first or time.monotonic() >= _measured[root][1]
+    if is_due and _measuring.acquire(blocking=is_first):
         try:
             if not (is_first and root in _measured):  # which another thread has done meanwhile
                 begun = time.monotonic()

@@ -65,6 +65,7 @@ def memory(settings: pytest.MonkeyPatch) -> None:
         ('a%2fb+c', 'a%2fb+c'),
         ('*[x]', '*[x]'),
         ('~', '~'),
+        ('a.' + 'x' * 253, 'a.' + 'x' * 253),
     ],
 )
 def test_a_name_is_the_key_of_one_object(object_store: ObjectStore, name: str, key: str) -> None:
