@@ -4,7 +4,6 @@ import errno
 import math
 import os
 import re
-import stat
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -26,7 +25,13 @@ _LIKE_URL = re.compile(r'[A-Za-z][A-Za-z0-9+.:-]*:')  # also s3:/bucket and simp
 def read_file_settings(env: Mapping[str, str] | None = None) -> None:
     """Check all settings. Raises ValueError, naming the variable, for an invalid value."""
     for setting in DEFAULTS:
-        read_place(setting, env=env)
+        place = read_place(setting, env=env)
+        if isinstance(place, Folder):  # later that is worth another attempt
+            above = next(filter(os.path.exists, (place.path, *place.path.parents)))
+            if not above.is_dir():
+                raise ValueError(
+                    f'{setting} must name a folder: {place} is a file, or lies below one.'
+                )
 
 
 def uploads(patience: float = math.inf) -> Place:
@@ -66,14 +71,10 @@ def read_place(
 
 def _local(setting: str, path: Path) -> Folder:
     try:
-        is_folder = stat.S_ISDIR(path.stat().st_mode)
+        path.stat()
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.ENAMETOOLONG):
             raise ValueError(f'{setting} cannot be a folder: {path}: {error.strerror}.') from None
-        # It is made with the first file, or the doctor says what is wrong with it.
-        is_folder = error.errno != errno.ENOTDIR
-    if not is_folder:
-        raise ValueError(f'{setting} must name a folder: {path} is a file, or lies below one.')
     return Folder(setting, path.resolve(), path)
 
 
