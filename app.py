@@ -5,7 +5,7 @@ from flask import Flask
 from components.artboard.limits import read_urgent
 from components.artboard.main import artboard
 from components.artboard.page import page
-from components.file_check import check_files
+from components.file_check import CHECK_QUEUE, find_faults
 from components.task_names import name_tasks
 from libraries.files import read_file_settings
 from libraries.limits import read_limits
@@ -29,6 +29,6 @@ def create_app() -> Flask:
     app.register_blueprint(health)
     queue = JobQueue(app)
     name_tasks(queue)
-    check_files(queue)
+    queue.doctor_check(queue=CHECK_QUEUE)(find_faults)
     register_problems(app)
     return app

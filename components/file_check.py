@@ -13,19 +13,13 @@ from libraries.job_manager import (
     enqueue_background_job,
     wait_for_job,
 )
-from qdjobs import JobQueue
 
 EXCHANGE = 'workers.check_tasks.exchange_files'
-QUEUE = 'high'
+CHECK_QUEUE = 'high'
 PATIENCE = 10.0  # seconds for a worker to run it
 STORE_PATIENCE = 5.0  # seconds for each answer of an object store
 
 log = logging.getLogger(__name__)
-
-
-def check_files(queue: JobQueue) -> None:
-    """Have the doctor check the folders of this application."""
-    queue.doctor_check(queue=QUEUE)(find_faults)
 
 
 def find_faults() -> Iterator[str]:
@@ -33,7 +27,7 @@ def find_faults() -> Iterator[str]:
     name = f'.doctor-{secrets.token_hex(8)}.txt'
     content = secrets.token_hex(16)
     try:
-        with uploads().create(name, STORE_PATIENCE) as file:
+        with uploads(STORE_PATIENCE).create(name) as file:
             file.write(content.encode())
     except (OSError, ValueError) as error:
         yield f'This process cannot write to UPLOAD_DIR: {_line(error, "UPLOAD_DIR")}.'
@@ -43,13 +37,18 @@ def find_faults() -> Iterator[str]:
     except UnknownTaskError as error:
         yield f'Not checked whether workers share the files: {error}'
     finally:
-        _remove(uploads(), name)
-        _remove(outputs(), name)
+        for place in uploads(STORE_PATIENCE), outputs(STORE_PATIENCE):
+            try:
+                place.remove(name)
+            except OSError as error:
+                log.warning(
+                    'The file %s of the check is left in %s: %s', name, place.setting, error
+                )
 
 
 def _exchange(name: str, content: str) -> Iterator[str]:
     """Have a worker read the file, and write one; yield what is wrong with either."""
-    job = enqueue_background_job(EXCHANGE, name, content, job_queue=QUEUE, job_timeout='10s')
+    job = enqueue_background_job(EXCHANGE, name, content, job_queue=CHECK_QUEUE, job_timeout='10s')
     try:
         status = wait_for_job(job.id, PATIENCE)
     finally:
@@ -78,7 +77,7 @@ def _compare(name: str, content: str, seen: dict[str, Any]) -> Iterator[str]:
         yield f'OUTPUT_DIR of {where} cannot be written: {error}.'
         return
     try:
-        with outputs().open(name, STORE_PATIENCE) as file:
+        with outputs(STORE_PATIENCE).open(name) as file:
             found = file.read() == content.encode()
     except FileNotFoundError:
         found = False
@@ -96,13 +95,6 @@ def _compare(name: str, content: str, seen: dict[str, Any]) -> Iterator[str]:
             f'What {where} writes to OUTPUT_DIR is {seen["result"]} there and {here} for this '
             'process: both must have the folder at the same path, since tasks return paths.'
         )
-
-
-def _remove(place: Place, name: str) -> None:
-    try:
-        place.remove(name, STORE_PATIENCE)
-    except OSError as error:
-        log.warning('The file %s of the check is left in %s: %s', name, place.setting, error)
 
 
 def _line(error: object, setting: str) -> str:

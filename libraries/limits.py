@@ -2,7 +2,6 @@
 
 import os
 import re
-from collections.abc import Mapping
 
 LIMITS = {
     'IMAGE_MAX_PIXELS': 89_478_485,  # read, or written by a `resize`
@@ -19,15 +18,15 @@ LIMITS = {
 }
 
 
-def read_limits(env: Mapping[str, str] | None = None) -> None:
+def read_limits() -> None:
     """Check the settings. Raises ValueError, naming the variable, for an invalid value."""
     for setting in LIMITS:
-        limit(setting, env)
+        limit(setting)
 
 
-def limit(setting: str, env: Mapping[str, str] | None = None) -> int:
+def limit(setting: str) -> int:
     """The bound from the environment, or the default. Raises ValueError as `read_limits` does."""
-    text = (os.environ if env is None else env).get(setting)
+    text = os.environ.get(setting)
     if not text:
         return LIMITS[setting]
     if not re.fullmatch('[1-9][0-9]{0,17}', text):

@@ -6,6 +6,7 @@ clients in one loop, and sends in it; gunicorn runs the processes, renews them a
 
 import contextlib
 import logging
+import math
 import os
 import socket
 import time
@@ -37,6 +38,7 @@ class WebWorker(Worker):  # type: ignore[misc]  # untyped
         logging.getLogger('waitress.queue').setLevel(logging.ERROR)
         self._sockets: dict[int, Any] = {}  # of waitress: listeners, clients, and its own wake-up
         self._next_look = 0.0
+        self._idle_until = math.inf  # when clients without a request are closed
         create_server(
             self._count_and_answer,
             map=self._sockets,
@@ -47,7 +49,7 @@ class WebWorker(Worker):  # type: ignore[misc]  # untyped
             max_request_body_size=LARGEST_BODY,
             inbuf_overflow=IN_MEMORY,
             outbuf_high_watermark=OUT_MEMORY,
-            channel_timeout=ANSWER_TIMEOUT + READ_TIMEOUT,  # _end_late is earlier
+            channel_timeout=ANSWER_TIMEOUT + READ_TIMEOUT,  # end_if_late is earlier
             clear_untrusted_proxy_headers=False,  # as gunicorn: they are the application's affair
             log_socket_errors=False,  # a client that is gone is no error
             ident=None,
@@ -62,12 +64,9 @@ class WebWorker(Worker):  # type: ignore[misc]  # untyped
             # takes the wake-up from the threads that still answer.
             wasyncore.dispatcher.close(listener)
         now = time.monotonic()
-        linger, end = now + LINGER, now + self.cfg.graceful_timeout
-        while self._clients() and time.monotonic() < end:
+        self._idle_until = now + LINGER
+        while self._clients() and time.monotonic() < now + self.cfg.graceful_timeout:
             self._turn()
-            for client in self._clients():
-                if not client.is_busy and time.monotonic() > linger:
-                    client.will_close = True
 
     def _turn(self) -> None:
         """Read and write what clients are ready for, for a second at most."""
@@ -77,7 +76,7 @@ class WebWorker(Worker):  # type: ignore[misc]  # untyped
         if now >= self._next_look:
             self._next_look = now + 1.0
             for client in self._clients():
-                client.end_if_late(now)
+                client.end_if_late(now, self._idle_until)
 
     def _clients(self) -> 'list[_Client]':
         return [each for each in list(self._sockets.values()) if isinstance(each, _Client)]
@@ -102,6 +101,8 @@ class _Client(HTTPChannel):  # type: ignore[misc]  # untyped
 
     def received(self, data: bytes) -> bool:
         """Take bytes of a request; waitress calls it in its loop."""
+        if self.is_answered:
+            return False
         before = self.request
         taken: bool = super().received(data)
         if self.request is not before:  # one begins here, or is complete
@@ -138,21 +139,11 @@ class _Client(HTTPChannel):  # type: ignore[misc]  # untyped
     def readable(self) -> bool:
         return bool(self.is_answered or super().readable())
 
-    def handle_read(self) -> None:
-        """Read what there is; waitress calls it in its loop."""
-        if self.is_answered:
-            self.recv(self.adj.recv_bytes)
-        else:
-            super().handle_read()
-
-    @property
-    def is_busy(self) -> bool:
-        """Whether a request or a response is on its way."""
-        return bool(self.request or self.requests or self.total_outbufs_len)
-
-    def end_if_late(self, now: float) -> None:
-        """Close the connection of a client that is too slow; waitress's loop does it."""
-        limit = ANSWER_TIMEOUT if self.requests or self.total_outbufs_len else READ_TIMEOUT
+    def end_if_late(self, now: float, idle_until: float) -> None:
+        """Close a connection that is too slow, or now idle; waitress's loop does it."""
+        is_served = self.requests or self.total_outbufs_len
+        limit = ANSWER_TIMEOUT if is_served else READ_TIMEOUT
         limit = LINGER if self.is_answered else limit
-        if now - self.since > limit:
+        is_idle = not (is_served or self.request)
+        if now - self.since > limit or (is_idle and now > idle_until):
             self.will_close = True

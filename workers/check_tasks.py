@@ -21,7 +21,7 @@ def exchange_files(name: str, content: str) -> Exchange:
     """Read an uploaded file that has this content, and write an output file of the same name."""
     read_error = write_error = result = None
     try:
-        with uploads().open(name, PATIENCE) as file:
+        with uploads(PATIENCE).open(name) as file:
             if file.read() != content.encode():
                 read_error = 'it has other content'
     except FileNotFoundError:
@@ -29,7 +29,7 @@ def exchange_files(name: str, content: str) -> Exchange:
     except (OSError, ValueError) as error:
         read_error = str(error).rstrip('.')
     try:
-        with outputs().create(name, PATIENCE) as file:
+        with outputs(PATIENCE).create(name) as file:
             file.write(content.encode())
         result = str(outputs().result(name))
     except (OSError, ValueError) as error:

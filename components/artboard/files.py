@@ -23,7 +23,7 @@ def send_output(name: str, mimetype: str, **options: Any) -> Response:
     Raises FileNotFoundError, ValueError for a name that is none in OUTPUT_DIR, and
     ServiceUnavailable if an object store does not answer, or it or the folder refuses.
     """
-    place = outputs()
+    place = outputs(PATIENCE)
     try:
         if isinstance(place, Folder):
             return _send_file(place, name, mimetype=mimetype, **options)
@@ -44,11 +44,11 @@ def _send_file(folder: Folder, name: str, **options: Any) -> Response:
 
 def _send_object(store: Store, name: str, **options: Any) -> Response:
     """Answer with an object in blocks, of which one is in memory at a time."""
-    found = store.look(name, PATIENCE)
+    found = store.look(name)
     # gunicorn's wrapper of files cannot seek: a range would read all that is before it.
     environ = {key: request.environ[key] for key in request.environ if key != 'wsgi.file_wrapper'}
     answer = send_stream(
-        store.reader(name, found, PATIENCE),
+        store.open(name, found),
         environ,
         etag=found.version,
         last_modified=found.modified,

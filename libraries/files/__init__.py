@@ -5,16 +5,17 @@
 `upload_copy` is a local path for libraries that need one. docs/files.md has the rest.
 """
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path, PurePath
 from typing import IO
 
 from libraries.files.folder import Folder
 from libraries.files.names import call_digest
-from libraries.files.refusals import permanent_upload_errors
 from libraries.files.room import NoRoomError, require_room
 from libraries.files.settings import Place, outputs, read_file_settings, uploads
 from libraries.files.store import StorageError, Store
+from qdjobs.errors import PermanentJobError, short_repr
 
 __all__ = [
     'Folder',
@@ -74,17 +75,31 @@ def upload_copy(name: str) -> AbstractContextManager[Path]:
     return uploads().copy(name)
 
 
+@contextmanager
+def permanent_upload_errors(name: str) -> Iterator[None]:
+    """Raise PermanentJobError where an uploaded file is missing, closed to the worker or a link.
+
+    A store that refuses is tried again: its credentials may change.
+    """
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise PermanentJobError(
+            f'{short_repr(name)}: there is no such file in {uploads()} (UPLOAD_DIR).'
+        ) from error
+    except PermissionError as error:
+        raise PermanentJobError(
+            f'{short_repr(name)}: the worker may not read it: fix its permissions.'
+        ) from error
+    except ValueError as error:
+        raise PermanentJobError(str(error)) from error
+
+
 def upload_dir() -> Path:
     """The local folder of uploaded files. Raises ValueError if `UPLOAD_DIR` is none."""
-    return _folder(uploads()).path
+    return uploads().path
 
 
 def output_dir() -> Path:
     """The local folder of the files that tasks write. Raises ValueError if `OUTPUT_DIR` is none."""
-    return _folder(outputs()).path
-
-
-def _folder(place: Place) -> Folder:
-    if not isinstance(place, Folder):
-        raise ValueError(f'{place.setting} is no local folder: use the functions that open a file.')
-    return place
+    return outputs().path

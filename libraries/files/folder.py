@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from libraries.files.beneath import folder_of, look, new_file, open_file
-from libraries.files.names import name_below, parse_name
-from qdjobs.errors import short_repr
+from libraries.files.beneath import folder_of, new_file, open_file
+from libraries.files.names import parse_name
 
 MAX_PATH = os.pathconf('/', 'PC_PATH_MAX') - 1  # bytes
 _MISSING = (FileNotFoundError, NotADirectoryError)  # a file can be where a folder would be
@@ -35,35 +34,20 @@ class Folder:
         """
         path = self._path_of(name)
         with suppress(OSError):  # which opening the file raises, if it is still so
-            look(self.path, path)
+            os.close(open_file(self.path, path))
         return str(path)
 
     def _path_of(self, name: str) -> PurePosixPath:
         """The path of a file below the folder, by its name alone."""
-        path = parse_name(name)
-        for folder in (self.path, self.given):
-            if path.is_relative_to(folder):
-                path = path.relative_to(folder)
-        path = name_below(path, self.setting)
-        if path.is_absolute() or not path.parts:
-            raise ValueError(f'{name!r} lies outside {self.setting}.')
-        if len(os.fsencode(self.path / path)) > MAX_PATH:
-            raise ValueError(
-                f'The file name {short_repr(name)} is too long: with the path of {self.setting} it '
-                f'has more than {MAX_PATH} bytes.'
-            )
-        return path
+        return parse_name(name, self.setting, str(self.path), MAX_PATH, self.path, self.given)
 
     def result(self, name: str) -> Path:
         """What a task returns that has written a file: its absolute path."""
         return self.path / self._path_of(name)
 
     @contextmanager
-    def create(self, name: str, patience: float | None = None) -> Iterator[IO[bytes]]:
-        """Open a new file that appears when the block ends without error, else leaves no trace.
-
-        A disk is not waited for.
-        """
+    def create(self, name: str) -> Iterator[IO[bytes]]:
+        """Open a new file that appears when the block ends without error, else leaves no trace."""
         path = PurePosixPath(self.name_of(name))
         # In the folder of the file: a rename is atomic only within one file system.
         part = f'.{secrets.token_hex(8)}.part'
@@ -93,9 +77,8 @@ class Folder:
             raise ValueError(f'The file name cannot be used: {error}') from None
         return folder, new_file(folder, part)
 
-    @contextmanager
-    def open(self, name: str, patience: float | None = None) -> Iterator[IO[bytes]]:
-        """Open a file for reading; a disk is not waited for. Raises FileNotFoundError."""
+    def open(self, name: str) -> IO[bytes]:
+        """Open a file for reading. Raises FileNotFoundError."""
         try:
             handle = open_file(self.path, self._path_of(name))
         except _MISSING:
@@ -107,8 +90,7 @@ class Folder:
                 f'The file {name!r} in {self} ({self.setting}) may not be read by this process, '
                 f'of user {os.geteuid()}: fix its permissions.'
             ) from error
-        with os.fdopen(handle, 'rb') as file:
-            yield file
+        return os.fdopen(handle, 'rb')
 
     @contextmanager
     def copy(self, name: str) -> Iterator[Path]:
@@ -119,8 +101,8 @@ class Folder:
         with self.open(name) as file:
             yield Path(f'/dev/fd/{file.fileno()}')
 
-    def remove(self, name: str, patience: float | None = None) -> None:
-        """Remove a file, if it is there; a disk is not waited for."""
+    def remove(self, name: str) -> None:
+        """Remove a file, if it is there."""
         path = PurePosixPath(self.name_of(name))
         with suppress(*_MISSING), folder_of(self.path, path) as folder:
             os.unlink(path.name, dir_fd=folder)

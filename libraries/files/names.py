@@ -3,16 +3,20 @@
 import hashlib
 import os
 import pprint
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 from qdjobs.errors import short_repr
 
-WEB_UPLOADS = PurePosixPath('/uploads')  # what web code calls UPLOAD_DIR, wherever that lies
+WEB_UPLOADS = Path('/uploads')  # what web code calls UPLOAD_DIR, wherever that lies
 MAX_NAME = 255  # bytes in one part of a path: the limit of Linux and macOS
 
 
-def parse_name(name: str) -> PurePosixPath:
-    """Return a name as a path. Raises ValueError for one that cannot be a file's or goes up."""
+def parse_name(name: str, setting: str, prefix: str, most: int, *folders: Path) -> PurePosixPath:
+    """Return the path of a file below the place of a setting, whose paths are `folders`.
+
+    `/uploads/a.csv` is a.csv in UPLOAD_DIR. Raises ValueError for a name that cannot be a file's,
+    goes up or lies outside, or has more than `most` bytes with the `prefix` of its place.
+    """
     if not isinstance(name, str) or not name.strip() or not name.isprintable():
         raise ValueError(f'A file name must be printable text, not {short_repr(name)}.')
     path = PurePosixPath(name)
@@ -21,13 +25,17 @@ def parse_name(name: str) -> PurePosixPath:
     too_long = [part for part in path.parts if len(os.fsencode(part)) > MAX_NAME]
     if too_long:
         raise ValueError(f'The file name {too_long[0][:40]}… has more than {MAX_NAME} bytes.')
+    for folder in (*folders, WEB_UPLOADS) if setting == 'UPLOAD_DIR' else folders:
+        if path.is_relative_to(folder):
+            path = path.relative_to(folder)
+    if path.is_absolute() or not path.parts:
+        raise ValueError(f'{name!r} lies outside {setting}.')
+    if len(os.fsencode(f'{prefix}/{path}')) > most:
+        raise ValueError(
+            f'The file name {short_repr(name)} is too long: with the path of {setting} it has more '
+            f'than {most} bytes.'
+        )
     return path
-
-
-def name_below(path: PurePosixPath, setting: str) -> PurePosixPath:
-    """Return the name of a file in the folder of a setting: `/uploads/a.csv` is a.csv."""
-    is_web_name = setting == 'UPLOAD_DIR' and path.is_relative_to(WEB_UPLOADS)
-    return path.relative_to(WEB_UPLOADS) if is_web_name else path
 
 
 def call_digest(*arguments: object) -> str:

@@ -1,7 +1,6 @@
 """Check whether OUTPUT_DIR has room for anonymous drawings: fewer bytes than `OUTPUT_MAX_SIZE`."""
 
-import logging
-import os
+import stat
 import threading
 import time
 from pathlib import Path
@@ -17,8 +16,6 @@ BLOCK = 512  # bytes in one of `st_blocks`, on any file system
 
 _measured: dict[Path, tuple[int, float]] = {}  # bytes; when to measure again
 _measuring = threading.Lock()
-
-log = logging.getLogger(__name__)
 
 
 class NoRoomError(Exception):
@@ -45,12 +42,11 @@ def require_room() -> None:
 
 def _size_of(root: Path) -> int:
     """The bytes of all files in a folder, as last measured."""
-    if root in _measured and not _is_due(root):
-        return _measured[root][0]
-    # Only the first one has to be waited for.
-    if _measuring.acquire(blocking=root not in _measured):
+    is_first = root not in _measured  # which has to be waited for
+    is_due = is_first or time.monotonic() >= _measured[root][1]
+    if is_due and _measuring.acquire(blocking=is_first):
         try:
-            if _is_due(root):
+            if not (is_first and root in _measured):  # which another thread has done meanwhile
                 begun = time.monotonic()
                 size = measure(root)
                 ended = time.monotonic()
@@ -60,23 +56,7 @@ def _size_of(root: Path) -> int:
     return _measured[root][0]
 
 
-def _is_due(root: Path) -> bool:
-    return root not in _measured or time.monotonic() >= _measured[root][1]
-
-
 def measure(root: Path) -> int:
     """The bytes that all files in a folder take on the disk, without what links lead to."""
-    size = 0
-    for _, path, entry in walk(root):
-        try:
-            size += _size_of_file(entry)
-        except FileNotFoundError:  # it has been removed meanwhile
-            continue
-        except OSError as error:
-            log.warning('Cannot measure %s: %s', root / path, error)
-    return size
-
-
-def _size_of_file(entry: 'os.DirEntry[str]') -> int:
-    is_file = entry.is_file(follow_symlinks=False)
-    return entry.stat(follow_symlinks=False).st_blocks * BLOCK if is_file else 0
+    found = (found for _, _, found in walk(root) if stat.S_ISREG(found.st_mode))
+    return sum(each.st_blocks * BLOCK for each in found)

@@ -1,11 +1,10 @@
 """Read UPLOAD_DIR and OUTPUT_DIR: each is a local folder or the URL of a store."""
 
 import errno
+import math
 import os
 import re
-import stat
 from collections.abc import Mapping
-from functools import lru_cache
 from pathlib import Path
 
 from libraries.files.folder import Folder
@@ -26,26 +25,35 @@ _LIKE_URL = re.compile(r'[A-Za-z][A-Za-z0-9+.:-]*:')  # also s3:/bucket and simp
 def read_file_settings(env: Mapping[str, str] | None = None) -> None:
     """Check all settings. Raises ValueError, naming the variable, for an invalid value."""
     for setting in DEFAULTS:
-        place = read_place(setting, env)
-        if isinstance(place, Folder):
-            _require_folder(setting, place.path)
+        place = read_place(setting, env=env)
+        if isinstance(place, Folder):  # later that is worth another attempt
+            above = next(filter(os.path.exists, (place.path, *place.path.parents)))
+            if not above.is_dir():
+                raise ValueError(
+                    f'{setting} must name a folder: {place} is a file, or lies below one.'
+                )
 
 
-def uploads() -> Place:
-    """Where uploaded files are: `UPLOAD_DIR`, or the folder `uploads`."""
-    return read_place('UPLOAD_DIR')
+def uploads(patience: float = math.inf) -> Place:
+    """Where uploaded files are: `UPLOAD_DIR`, or the folder `uploads`.
+
+    A store has `patience` seconds for each answer.
+    """
+    return read_place('UPLOAD_DIR', patience)
 
 
-def outputs() -> Place:
-    """Where tasks write files: `OUTPUT_DIR`, or the folder `output`."""
-    return read_place('OUTPUT_DIR')
+def outputs(patience: float = math.inf) -> Place:
+    """Where tasks write files: `OUTPUT_DIR`, or the folder `output`; `patience` as in uploads."""
+    return read_place('OUTPUT_DIR', patience)
 
 
-def read_place(setting: str, env: Mapping[str, str] | None = None) -> Place:
+def read_place(
+    setting: str, patience: float = math.inf, env: Mapping[str, str] | None = None
+) -> Place:
     """What a setting names. Raises ValueError, naming it, for what is neither folder nor URL."""
     text = (os.environ if env is None else env).get(setting) or DEFAULTS[setting]
     if _LIKE_URL.match(text) is None and '://' not in text:
-        return _local(setting, Path(text))
+        return _local(setting, Path(text).absolute())
     url = _URL.fullmatch(text)
     if url is None or text != text.strip():
         raise ValueError(  # without the text, which may have a password
@@ -54,19 +62,11 @@ def read_place(setting: str, env: Mapping[str, str] | None = None) -> Place:
             'with ./ or /.'
         )
     scheme, rest = url.groups()
-    return _file_url(setting, rest) if scheme == 'file' else _store(setting, scheme, rest)
-
-
-def _require_folder(setting: str, path: Path) -> None:
-    """Raise ValueError if a file is where a folder would be."""
-    try:
-        is_folder = stat.S_ISDIR(path.stat().st_mode)
-    except NotADirectoryError:
-        is_folder = False
-    except OSError:  # it is made with the first file, or the doctor says what is wrong with it
-        return
-    if not is_folder:
-        raise ValueError(f'{setting} must name a folder: {path} is a file, or lies below one.')
+    if scheme != 'file':
+        return Store(setting, _store_url(setting, scheme, rest.rstrip('/')), patience)
+    if not rest.startswith('/') or not rest.strip('/'):
+        raise ValueError(f'{setting} must name a folder of this machine: file:///path/to/folder.')
+    return _local(setting, Path(rest))
 
 
 def _local(setting: str, path: Path) -> Folder:
@@ -75,18 +75,10 @@ def _local(setting: str, path: Path) -> Folder:
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.ENAMETOOLONG):
             raise ValueError(f'{setting} cannot be a folder: {path}: {error.strerror}.') from None
-    return Folder(setting, path.resolve(), path.absolute())
+    return Folder(setting, path.resolve(), path)
 
 
-def _file_url(setting: str, rest: str) -> Folder:
-    if not rest.startswith('/') or not rest.strip('/'):
-        raise ValueError(f'{setting} must name a folder of this machine: file:///path/to/folder.')
-    return _local(setting, Path(rest))
-
-
-@lru_cache(maxsize=8)
-def _store(setting: str, scheme: str, rest: str) -> Store:
-    path = rest.rstrip('/')
+def _store_url(setting: str, scheme: str, path: str) -> str:
     if ':' in path.partition('@')[0] and '@' in path:
         raise ValueError(
             f'{setting} must contain no password: pass credentials as the {scheme} client expects '
@@ -98,29 +90,16 @@ def _store(setting: str, scheme: str, rest: str) -> Store:
         raise ValueError(f'{setting} must be a plain URL: no "..", "?" or "#" in {scheme}://…')
     if path and '' in path.split('/'):
         raise ValueError(f'{setting} has two slashes in a row after {scheme}://.')
-    _require_package(setting, scheme)
-    return Store(setting, f'{scheme}://{path}')
-
-
-def _require_package(setting: str, scheme: str) -> None:
-    package = PACKAGES.get(scheme)
     try:
-        from fsspec import available_protocols, get_filesystem_class
-    except ModuleNotFoundError:
-        raise ValueError(
-            f'{setting} is a URL, for which a package is missing: pip install {package or "fsspec"}'
-        ) from None
-    if scheme not in available_protocols():
+        from fsspec import get_filesystem_class
+
+        get_filesystem_class(scheme)
+    except ImportError as error:  # fsspec, or what it needs for this store
+        advice = f'pip install {PACKAGES[scheme]}' if scheme in PACKAGES else error
+        raise ValueError(f'{setting} is a URL, for which a package is missing: {advice}') from None
+    except ValueError:
         raise ValueError(
             f'{setting} begins with {scheme}://, which is not known: use s3://, gs://, abfs:// or '
             'another scheme of fsspec, or a local folder.'
-        )
-    try:
-        get_filesystem_class(scheme)
-    except ImportError as error:
-        from fsspec.registry import known_implementations
-
-        advice = f'pip install {package}' if package else known_implementations[scheme].get('err')
-        raise ValueError(
-            f'{setting} begins with {scheme}://, for which a package is missing: {advice or error}'
         ) from None
+    return f'{scheme}://{path}'

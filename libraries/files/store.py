@@ -7,33 +7,33 @@ local copy. So tasks and their libraries meet a local file in both directions.
 import asyncio
 import errno
 import hashlib
-import io
 import math
 import os
 import secrets
 import tempfile
 import time
-from collections.abc import Coroutine, Iterator
+from collections.abc import Iterator
 from concurrent.futures import wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import IO, Any, cast
 
-from libraries.files.names import name_below, parse_name
+from libraries.files.names import parse_name
 
 TURN = 0.2  # seconds
 BLOCK = 1 << 20  # bytes that a reader requests at a time
-PART = 8 << 20  # bytes of a large object in one request
+PART = 8 << 20  # bytes of a large object in one request of an upload
 MOST_AT_ONCE = 4  # parts, which are in memory
 MOST_PARTS = 10_000  # of one upload, in S3
 MAX_KEY = 1024  # bytes in the name of an object, its prefix included: the limit of S3
 UNSEEN = ('?versionId=', '://')  # which s3fs, and fsspec, cut out of a name
 
+S3 = {'s3', 's3a'}
 # Where an upload appears as a whole. Elsewhere, as on a server of files, a rename makes it so.
-WHOLE = {'s3', 's3a', 'gs', 'gcs', 'abfs', 'abfss', 'az', 'oss'}
+WHOLE = {'gs', 'gcs', 'abfs', 'abfss', 'az', 'oss'}
 # What identifies the content of an object; each store has some of them.
 MARKS = (
     'size', 'ETag', 'etag', 'md5Hash', 'LastModified', 'last_modified', 'updated', 'mtime',
@@ -60,26 +60,24 @@ class Store:
 
     setting: str
     url: str  # without a slash at its end, and without secrets
+    patience: float = math.inf  # seconds for each answer
 
     def __str__(self) -> str:
         return self.url
+
+    @property
+    def path(self) -> Path:
+        """The local folder that this is not: raises ValueError."""
+        raise ValueError(f'{self.setting} is no local folder: use the functions that open a file.')
 
     def name_of(self, name: str) -> str:
         """The name of an object below the URL, in its plainest form.
 
         Raises ValueError for an absolute name or one that cannot be an object's.
         """
-        path = name_below(parse_name(name), self.setting)
-        if path.is_absolute() or not path.parts:
-            raise ValueError(f'{name!r} lies outside {self.setting}.')
+        path = parse_name(name, self.setting, self.url.partition('://')[2], MAX_KEY)
         if unseen := [text for text in UNSEEN if text in name]:
             raise ValueError(f'The file name {name!r} must not contain "{unseen[0]}".')
-        # Without the scheme and its slashes.
-        if len(os.fsencode(f'{self.url.partition("://")[2]}/{path}')) > MAX_KEY:
-            raise ValueError(
-                f'The file name {name[:40]}… is too long: with the prefix of {self.setting} it '
-                f'has more than {MAX_KEY} bytes.'
-            )
         return str(path)
 
     def result(self, name: str) -> PurePosixPath:
@@ -87,58 +85,45 @@ class Store:
         return PurePosixPath(self.name_of(name))
 
     @contextmanager
-    def create(self, name: str, patience: float | None = None) -> Iterator[IO[bytes]]:
+    def create(self, name: str) -> Iterator[IO[bytes]]:
         """Open a local file that is uploaded when the block ends without error.
 
         The object appears as a whole at the end of the upload. If the block or the upload fails,
-        or the process is killed, an existing object of that name is unchanged. `patience` is
-        seconds for the upload.
+        or the process is killed, an existing object of that name is unchanged.
         """
-        name = self.name_of(name)
-        with _scratch(name) as path:
-            with path.open('x+b') as file:
-                yield file
-                file.flush()
-            self._upload(path, name, patience)
-
-    def _upload(self, path: Path, name: str, patience: float | None) -> None:
         target = self._locate(name)
-        if self._scheme in WHOLE:
+        with _scratch(name) as scratch:
+            yield scratch.file
+            scratch.flush()
+            self._upload(scratch.name, target)
+
+    def _upload(self, path: str, target: str) -> None:
+        if self._scheme in S3:  # which would take 500 MB of memory
+            part = max(PART, os.stat(path).st_size // (MOST_PARTS - 1))
+            self._call('put_file', path, target, chunksize=part, max_concurrency=MOST_AT_ONCE)
+        elif self._scheme in WHOLE:
+            self._call('put_file', path, target)
+        else:
+            folder, _, _ = target.rpartition('/')
+            part_path = f'{folder}/.{secrets.token_hex(8)}.part'
+            self._call('makedirs', folder, exist_ok=True)
             try:
-                bounds = self._bounds(path.stat().st_size)
-                self._call('put_file', str(path), target, patience=patience, **bounds)
-            except FileNotFoundError:
-                raise self._no_bucket() from None
-            return
-        folder, _, _ = target.rpartition('/')
-        part = f'{folder}/.{secrets.token_hex(8)}.part'
-        self._call('makedirs', folder, exist_ok=True, patience=patience)
-        try:
-            self._call('put_file', str(path), part, patience=patience)
-            self._call('mv', part, target, patience=patience)
-        except BaseException:
-            self._remove(part, patience)
-            raise
+                self._call('put_file', path, part_path)
+                self._call('mv', part_path, target)
+            except BaseException:
+                with suppress(FileNotFoundError):
+                    self._call('rm_file', part_path)
+                raise
 
-    def _bounds(self, size: int) -> dict[str, Any]:
-        """Bounds the memory of an upload: s3fs would take 500 MB."""
-        if self._scheme not in ('s3', 's3a'):
-            return {}
-        part = max(PART, size // (MOST_PARTS - 1))
-        return {'chunksize': part, 'max_concurrency': MOST_AT_ONCE}
+    def open(self, name: str, found: Found | None = None) -> IO[bytes]:
+        """Open an object, as it has been found, for reading in blocks. Raises FileNotFoundError."""
+        from fsspec.caching import ReadAheadCache
+        from fsspec.spec import AbstractBufferedFile
 
-    @contextmanager
-    def open(self, name: str, patience: float | None = None) -> Iterator[IO[bytes]]:
-        """Open an object for reading, in blocks. Raises FileNotFoundError.
-
-        `patience` is seconds for the answer to each request.
-        """
-        with self.reader(name, self.look(name, patience), patience) as file:
-            yield file
-
-    def reader(self, name: str, found: Found, patience: float | None = None) -> IO[bytes]:
-        """The object that has been found, as a file. Requests nothing before it is read."""
-        return io.BufferedReader(_Reader(self, name, found, patience), BLOCK)
+        found = found or self.look(name)
+        file = AbstractBufferedFile(None, name, size=found.size)
+        file.cache = ReadAheadCache(BLOCK, partial(self._read, name, found), found.size)
+        return cast(IO[bytes], file)
 
     @contextmanager
     def copy(self, name: str) -> Iterator[Path]:
@@ -147,18 +132,16 @@ class Store:
         Raises FileNotFoundError, and StorageError if the object changes meanwhile.
         """
         found = self.look(name)  # a prefix of other objects is not one
-        with _scratch(name) as path:
-            with path.open('xb') as file:
-                for start in range(0, found.size, MOST_AT_ONCE * PART):
-                    end = min(start + MOST_AT_ONCE * PART, found.size)
-                    file.writelines(self._read_parts(name, start, end))
-                is_whole = file.tell() == found.size
-            self.require_version(name, found, is_whole)
-            yield path
+        # In one request: if one of several fails, s3fs lets the others go on.
+        at_once = {'max_concurrency': 1} if self._scheme in S3 else {}
+        with _scratch(name) as scratch:
+            self._call('get_file', self._locate(name), scratch.name, **at_once)
+            self._require_version(name, found, os.stat(scratch.name).st_size == found.size)
+            yield Path(scratch.name)
 
-    def look(self, name: str, patience: float | None = None) -> Found:
+    def look(self, name: str) -> Found:
         """What the store says of an object. Raises FileNotFoundError."""
-        info = self._call('info', self._locate(name), patience=patience)
+        info = self._call('info', self._locate(name))
         if info.get('type') != 'file':
             raise FileNotFoundError(f'There is no such file in {self} ({self.setting}).')
         marks = [str(info.get(mark)) for mark in MARKS]
@@ -166,43 +149,24 @@ class Store:
         version = hashlib.sha256('\n'.join(marks).encode()).hexdigest()[:32]
         return Found(int(info['size']), version, modified)
 
-    def require_version(
-        self, name: str, found: Found, is_whole: bool, patience: float | None = None
-    ) -> None:
+    def _read(self, name: str, found: Found, start: int, end: int) -> bytes:
+        """The bytes of an object, as it has been found, from `start` to before `end`."""
+        content: bytes = self._call('cat_file', self._locate(name), start=start, end=end)
+        self._require_version(name, found, len(content) == end - start)
+        return content
+
+    def _require_version(self, name: str, found: Found, is_whole: bool) -> None:
         """Raise StorageError if what has been read is not of the version that has been found.
 
         Called after reading: a replacement before or meanwhile is found too.
         """
-        if not is_whole or self.look(name, patience).version != found.version:
+        if not is_whole or self.look(name).version != found.version:
             raise StorageError(f'{name!r} in {self} has changed while it was read.')
 
-    def read(self, name: str, start: int, end: int, patience: float | None = None) -> bytes:
-        """The bytes of an object from `start` to before `end`. Raises FileNotFoundError."""
-        content: bytes = self._call(
-            'cat_file', self._locate(name), start=start, end=end, patience=patience
-        )
-        return content
-
-    def _read_parts(self, name: str, start: int, end: int) -> list[bytes]:
-        """The same in parts, at once if the client can do so."""
-        filesystem, _ = connect(self.url)
-        ranges = [(each, min(each + PART, end)) for each in range(start, end, PART)]
-        if not filesystem.async_impl:
-            return [self.read(name, *each) for each in ranges]
-        path = self._locate(name)
-        parts = [filesystem._cat_file(path, start=first, end=last) for first, last in ranges]
-        read: list[bytes] = self._await(all_or_none(parts), filesystem.loop, None)
-        return read
-
-    def remove(self, name: str, patience: float | None = None) -> None:
+    def remove(self, name: str) -> None:
         """Remove an object, if it is there."""
-        self._remove(self._locate(name), patience)
-
-    def _remove(self, path: str, patience: float | None) -> None:
-        try:
-            self._call('rm_file', path, patience=patience)
-        except FileNotFoundError:
-            return
+        with suppress(FileNotFoundError):
+            self._call('rm_file', self._locate(name))
 
     @property
     def _scheme(self) -> str:
@@ -212,47 +176,41 @@ class Store:
         _, root = connect(self.url)
         return f'{root}/{self.name_of(name)}'
 
-    def _call(
-        self, method: str, path: str, *arguments: Any, patience: float | None = None, **more: Any
-    ) -> Any:
+    def _call(self, method: str, path: str, *arguments: Any, **more: Any) -> Any:
         """Call a method of the file system, and translate its errors."""
         filesystem, _ = connect(self.url)
-        if filesystem.async_impl and hasattr(filesystem, f'_{method}'):
-            coroutine = getattr(filesystem, f'_{method}')(path, *arguments, **more)
-            return self._await(coroutine, filesystem.loop, patience)
-        try:
-            return getattr(filesystem, method)(path, *arguments, **more)
-        # Not Exception: a job's time-out is raised in this thread too.
-        except (OSError, ValueError, NotImplementedError) as error:
-            raise self._translate(error) from None
-
-    def _await(self, coroutine: Any, loop: Any, patience: float | None) -> Any:
-        """Run a coroutine in the thread of fsspec. Raises StorageError after `patience` seconds."""
-        future = asyncio.run_coroutine_threadsafe(coroutine, loop)
-        deadline = math.inf if patience is None else time.monotonic() + patience
+        if not (filesystem.async_impl and hasattr(filesystem, f'_{method}')):
+            try:
+                return getattr(filesystem, method)(path, *arguments, **more)
+            # Not Exception: a job's time-out is raised in this thread too.
+            except (OSError, ValueError, NotImplementedError) as error:
+                raise self._translate(error, method) from None
+        coroutine = getattr(filesystem, f'_{method}')(path, *arguments, **more)
+        future = asyncio.run_coroutine_threadsafe(coroutine, filesystem.loop)
+        deadline = time.monotonic() + self.patience
         try:
             # In turns: a signal, such as a job's time-out, just before a wait does not end it.
             while not wait([future], TURN).done:
                 if time.monotonic() >= deadline:
                     raise StorageError(
-                        f'{self.setting}: {self} has not answered within {patience:g} s.'
+                        f'{self.setting}: {self} has not answered within {self.patience:g} s.'
                     )
-        except BaseException:  # nothing goes on without its caller
-            future.cancel()
-            raise
+        finally:
+            future.cancel()  # nothing goes on without its caller
         failure = future.exception()
         if failure is not None:
-            raise self._translate(failure) from None
+            raise self._translate(failure, method) from None
         return future.result()
 
-    def _translate(self, error: BaseException) -> OSError:
+    def _translate(self, error: BaseException, method: str) -> OSError:
         """One sentence of our own: the texts of a store's client may have addresses and keys."""
         code = _code(error)
-        if code == 'NoSuchBucket':
-            return self._no_bucket()
+        is_missing = isinstance(error, FileNotFoundError)
+        if code == 'NoSuchBucket' or (is_missing and method == 'put_file'):
+            return StorageError(f'{self.setting}: the bucket of {self} does not exist.')
         if code == 'InvalidRange':  # none is requested beyond the size that was found
             return StorageError(f'{self.setting}: a file in {self} has changed while it was read.')
-        if isinstance(error, FileNotFoundError):
+        if is_missing:
             return FileNotFoundError(f'There is no such file in {self} ({self.setting}).')
         if isinstance(error, PermissionError) or 'Credentials' in code:
             return StorageError(
@@ -260,57 +218,6 @@ class Store:
                 'process and what they permit.'
             )
         return StorageError(f'{self.setting}: {self} cannot be reached or used ({code}).')
-
-    def _no_bucket(self) -> StorageError:
-        return StorageError(f'{self.setting}: the bucket of {self} does not exist.')
-
-
-class _Reader(io.RawIOBase):
-    """The bytes of one version of an object, as a file that can seek."""
-
-    def __init__(self, store: Store, name: str, found: Found, patience: float | None) -> None:
-        self._store, self._name, self._found, self._patience = store, name, found, patience
-        self._position = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._position
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._found.size}[whence]
-        self._position = max(0, base + offset)
-        return self._position
-
-    def readall(self) -> bytes:
-        # Python's own would ask for 8 KB at a time.
-        return b''.join(iter(lambda: self.read(BLOCK) or b'', b''))
-
-    def readinto(self, buffer: Any) -> int:
-        end = min(self._position + len(buffer), self._found.size)
-        if self._position >= end:
-            return 0
-        block = self._store.read(self._name, self._position, end, self._patience)
-        is_whole = len(block) == end - self._position
-        self._store.require_version(self._name, self._found, is_whole, self._patience)
-        buffer[: len(block)] = block
-        self._position = end
-        return len(block)
-
-
-async def all_or_none(reads: list[Coroutine[Any, Any, bytes]]) -> list[bytes]:
-    """What all of them read. If one fails, none of the others goes on, as they do in s3fs."""
-    try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(each) for each in reads]
-    except ExceptionGroup as errors:
-        first = errors.exceptions[0]
-        raise first from first.__cause__  # which has the code of the store
-    return [task.result() for task in tasks]
 
 
 def _code(error: BaseException) -> str:
@@ -322,31 +229,22 @@ def _code(error: BaseException) -> str:
     return errno.errorcode.get(number, type(error).__name__)
 
 
-@contextmanager
-def _scratch(name: str) -> Iterator[Path]:
-    """A path for a local file; its ending is that of the name, which tells its type."""
-    with tempfile.TemporaryDirectory(prefix='qdjobs-') as folder:
-        yield Path(folder, f'file{PurePosixPath(name).suffix}')
+def _scratch(name: str) -> 'tempfile._TemporaryFileWrapper[bytes]':
+    """A local file; its ending is that of the name, which tells its type, if it is that short."""
+    ending = PurePosixPath(name).suffix
+    return tempfile.NamedTemporaryFile(prefix='qdjobs-', suffix=ending if len(ending) < 20 else '')
 
 
 def connect(url: str) -> tuple[Any, str]:
     """The file system of a URL, and the path there."""
-    from fsspec import get_filesystem_class
-
-    scheme = url.partition('://')[0]
-    kind = get_filesystem_class(scheme)
-    options = tuple(sorted(kind._get_kwargs_from_urls(url).items()))
-    return _filesystem(scheme, options, os.getpid()), kind._strip_protocol(url).rstrip('/')
+    bucket = '/'.join(url.split('/')[:3])
+    filesystem = file_system(bucket, os.getpid())
+    return filesystem, filesystem._strip_protocol(url).rstrip('/')
 
 
 @lru_cache(maxsize=8)
-def _filesystem(scheme: str, options: tuple[tuple[str, Any], ...], pid: int) -> Any:
+def file_system(bucket: str, pid: int) -> Any:
     """One for each process, for all its threads; fsspec has one for each of them, which is slow."""
-    from fsspec import filesystem
+    from fsspec.core import url_to_fs
 
-    return filesystem(scheme, **dict(options), skip_instance_cache=True, use_listings_cache=False)
-
-
-def disconnect() -> None:
-    """Read the settings of the clients again when one is next needed; for tests."""
-    _filesystem.cache_clear()
+    return url_to_fs(bucket, skip_instance_cache=True, use_listings_cache=False)[0]

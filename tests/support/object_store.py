@@ -10,7 +10,7 @@ from urllib.request import Request, urlopen
 import pytest
 
 from libraries.files import Place, Store
-from libraries.files.store import disconnect
+from libraries.files.store import file_system
 from tests.support.proxy import Proxy, proxy_to
 
 SECRET = 'hush-hush-hush'
@@ -114,11 +114,11 @@ def moved(settings: pytest.MonkeyPatch, address: str) -> Iterator[None]:
     """In the block the store of this test is at another address."""
     with settings.context() as patch:
         patch.setenv('AWS_ENDPOINT_URL_S3', address)
-        disconnect()
+        file_system.cache_clear()
         try:
             yield
         finally:
-            disconnect()
+            file_system.cache_clear()
 
 
 @contextmanager
