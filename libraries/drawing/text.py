@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from numbers import Real
 from typing import Any
+from xml.sax import saxutils
 
 import msgspec
 
@@ -20,22 +21,12 @@ _encode = msgspec.json.Encoder().encode
 # Event handlers and namespaces would let an attribute do more than style its element.
 _ATTRIBUTE_NAME = re.compile(r'(?!on|xmlns)(xml:)?[a-z_][a-z0-9_.-]*', re.IGNORECASE)
 _NOT_XML = '[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]'  # slow to compile
-_ESCAPES = str.maketrans(
-    {
-        '&': '&amp;',
-        '<': '&lt;',
-        '>': '&gt;',
-        '"': '&quot;',
-        '\r': '&#13;',
-        '\n': '&#10;',
-        '\t': '&#9;',
-    }
-)
+_ENTITIES = {'"': '&quot;', '\r': '&#13;', '\n': '&#10;', '\t': '&#9;'}  # beside & < >
 
 
 def escape(text: str) -> str:
     """`text` as XML, in an attribute too; characters that XML does not allow become U+FFFD."""
-    return re.sub(_NOT_XML, '\N{REPLACEMENT CHARACTER}', text).translate(_ESCAPES)
+    return saxutils.escape(re.sub(_NOT_XML, '\N{REPLACEMENT CHARACTER}', text), _ENTITIES)
 
 
 def number(value: Any) -> str:
