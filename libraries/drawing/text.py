@@ -4,7 +4,7 @@ import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from numbers import Real
-from typing import Any
+from typing import Any, NoReturn
 from xml.sax import saxutils
 
 import msgspec
@@ -78,20 +78,17 @@ def points_text(points: Iterable[Point]) -> str:
     except (TypeError, ValueError, OverflowError):
         text = b'null'
     if b'null' in text:
-        raise _bad_point(points)
+        _refuse(points)
     text = text.replace(b'.0,', b',').replace(b'.0]', b']')
     return text[2:-2].replace(b'],[', b' ').decode()
 
 
-def _bad_point(points: Iterable[Point]) -> ValueError:
-    """The error of the first point that is wrong."""
+def _refuse(points: Iterable[Point]) -> NoReturn:
+    """Raise the error of the first point that is wrong."""
     for point in points:
         try:
             x, y = point
         except (TypeError, ValueError):
-            return ValueError(f'{point!r} is not an (x, y) pair')
-        try:
-            number(x), number(y)
-        except ValueError as error:
-            return error
-    return ValueError('a coordinate is too large to draw')
+            raise ValueError(f'{point!r} is not an (x, y) pair') from None
+        number(x), number(y)
+    raise ValueError('a coordinate is too large to draw')
