@@ -13,7 +13,7 @@ Polyline = list[Point]
 
 
 class Area(NamedTuple):
-    """The part of the page that a pattern may use, in millimetres."""
+    """The part of the page that a pattern or a text may use, in millimetres."""
 
     left: float
     top: float
