@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from itertools import pairwise
+from itertools import pairwise, product
 from math import ceil, cos, floor, sin, sqrt, tau
 from random import Random
 
@@ -32,13 +32,9 @@ def contours(area: Area, random: Random) -> list[Polyline]:
     stones = landscape(random, area.short_side * 0.2)
     columns, rows = (max(2, ceil(side / area.pitch / 0.6)) for side in (area.width, area.height))
     dx, dy = area.width / columns, area.height / rows
-    heights = [
-        [
-            hills(column * dx, row * dy) + 0.16 * stones(column * dx, row * dy)
-            for column in range(columns + 1)
-        ]
-        for row in range(rows + 1)
-    ]
+    xs = [column * dx for column in range(columns + 1)]
+    ys = [row * dy for row in range(rows + 1)]
+    heights = [[hills(x, y) + 0.16 * stones(x, y) for x in xs] for y in ys]
     low, high = min(map(min, heights)), max(map(max, heights))
     levels = max(6, round(area.short_side / area.pitch * 0.52))
     # Half a level up, so that no contour level equals the lowest or the highest point.
@@ -106,14 +102,9 @@ def flow_field(area: Area, random: Random) -> list[Polyline]:
 def _lattice(area: Area, spacing: float, random: Random) -> Polyline:
     """Points about `spacing` apart all over the area, in random order."""
     columns, rows = ceil(area.width / spacing), ceil(area.height / spacing)
-    points = [
-        (
-            area.left + (column + 0.5) * area.width / columns,
-            area.top + (row + 0.5) * area.height / rows,
-        )
-        for column in range(columns)
-        for row in range(rows)
-    ]
+    xs = [area.left + (column + 0.5) * area.width / columns for column in range(columns)]
+    ys = [area.top + (row + 0.5) * area.height / rows for row in range(rows)]
+    points = list(product(xs, ys))
     random.shuffle(points)
     return points
 

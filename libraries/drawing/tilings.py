@@ -79,13 +79,8 @@ def phyllotaxis(area: Area, random: Random) -> list[Polyline]:
     breath = landscape(random, area.short_side)
     spacing = area.pitch * 1.35
     count = int((hypot(area.width, area.height) / 2 / spacing) ** 2)
-    seeds = [
-        (
-            cx + spacing * sqrt(n) * cos(start + n * turn),
-            cy + spacing * sqrt(n) * sin(start + n * turn),
-        )
-        for n in range(count)
-    ]
+    polar = [(spacing * sqrt(n), start + n * turn) for n in range(count)]
+    seeds = [(cx + radius * cos(angle), cy + radius * sin(angle)) for radius, angle in polar]
     strokes, strung = [], set()
     for first in range(3, count):
         arm = []
