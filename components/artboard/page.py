@@ -13,6 +13,7 @@ from libraries.drawing.patterns import PATTERNS, PatternName, draw_pattern, sket
 PAPERS = {'A2': (420, 594), 'A3': (297, 420), 'A4': (210, 297), 'A5': (148, 210), 'A6': (105, 148)}
 THUMBNAIL = 30  # millimetres: room for about thirty lines
 DAY = 86_400  # seconds
+draw_once = lru_cache(maxsize=len(PATTERNS))(draw_pattern)
 PATTERN = f'<any({", ".join(PATTERNS)}):pattern>'  # in a route
 DOCS = Path(__file__).parents[2] / 'docs'
 DASHBOARD = 'qdjobs_dashboard'
@@ -55,7 +56,7 @@ def show() -> Response:
 @page.get(f'/artboard/thumbnails/{PATTERN}.svg')
 def show_thumbnail(pattern: PatternName) -> Response:
     """A small drawing of a pattern, always with the same seed."""
-    return _image(_thumbnail(pattern))
+    return _image(draw_once(pattern, THUMBNAIL, THUMBNAIL, seed=3))
 
 
 @page.get(
@@ -82,8 +83,3 @@ def _image(svg: str) -> Response:
     answer.headers.update(IMAGE_HEADERS)
     answer.cache_control.max_age = DAY
     return answer
-
-
-@lru_cache(maxsize=len(PATTERNS))
-def _thumbnail(pattern: PatternName) -> str:
-    return draw_pattern(pattern, THUMBNAIL, THUMBNAIL, seed=3)
