@@ -1,7 +1,7 @@
 """Patterns computed from a random landscape: contour lines and lines along a flow field."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import pairwise, product
 from math import ceil, cos, floor, sin, sqrt, tau
 from random import Random
@@ -122,7 +122,7 @@ def _contour_lines(heights: list[list[float]]) -> list[Polyline]:
 
 def _crossings(
     corners: tuple[float, float, float, float], row: int, column: int, level: int
-) -> Iterator[Polyline]:
+) -> list[Polyline]:
     """The one or two pieces of a contour line through a cell, from edge to edge."""
     a, b, c, d = (height - level for height in corners)
     edges = (  # the levels at both ends, where it begins, and its direction
@@ -139,4 +139,4 @@ def _crossings(
     if len(points) == 4 and (a >= 0) != (a + b + c + d >= 0):
         # A saddle: the middle of the cell is on the same side as the other two corners.
         points = points[-1:] + points[:-1]
-    yield from ([p, q] for p, q in zip(points[::2], points[1::2], strict=True))
+    return [points[:2], points[2:]] if len(points) == 4 else [points]

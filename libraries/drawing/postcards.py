@@ -83,18 +83,14 @@ def _balloon(svg: SVGBuilder, x: float, y: float, size: float, sway: float) -> N
     """A balloon centred on x, y, with a knot and a string down to where all strings meet."""
     foot = y + size * 1.2
     svg.ellipse(x, y, size, size * 1.2)
-    shine = [
+    svg.polyline(
         (x - size * 0.62 * cos(a * pi / 16), y - size * 0.8 * sin(a * pi / 16)) for a in range(1, 6)
-    ]
-    svg.polyline(shine)
+    )
     svg.polyline([(x, foot), (x - 1.2, foot + 2), (x + 1.2, foot + 2), (x, foot)])
-    steps = 24
-    string = []
-    for step in range(steps + 1):
-        done = step / steps
-        swing = sway * sin(done * 2 * pi)
-        string.append((x + (30 - x) * done**3 + swing, foot + 2 + (96 - foot - 2) * done))
-    svg.polyline(string)
+    svg.polyline(
+        (x + (30 - x) * done**3 + sway * sin(done * 2 * pi), foot + 2 + (96 - foot - 2) * done)
+        for done in (step / 24 for step in range(25))
+    )
 
 
 def _confetti(svg: SVGBuilder, random: Random) -> None:
