@@ -147,16 +147,11 @@ def truchet(area: Area, random: Random) -> list[Polyline]:
 
 def _tile(left: float, top: float, side: float, flipped: bool) -> Iterator[Polyline]:
     """Quarter circles: a ribbon of six about each of two opposite corners, one about the others."""
-    for corner in range(4):
+    for corner in range(4):  # clockwise from the upper left
         right, low = corner in (1, 2), corner in (2, 3)
         rings = range(2, 8) if (right == low) == flipped else range(2, 3)
-        for ring in rings:
-            yield _quarter(left + right * side, top + low * side, ring * side / 10, corner)
-
-
-def _quarter(x: float, y: float, radius: float, corner: int) -> Polyline:
-    """The quarter circle about a tile's corner, numbered clockwise from the upper left."""
-    steps = 4 + ceil(radius)
-    start = corner * pi / 2
-    angles = [start + pi / 2 * i / steps for i in range(steps + 1)]
-    return [(x + radius * cos(a), y + radius * sin(a)) for a in angles]
+        x, y, start = left + right * side, top + low * side, corner * pi / 2
+        for radius in (ring * side / 10 for ring in rings):
+            steps = 4 + ceil(radius)
+            angles = [start + pi / 2 * i / steps for i in range(steps + 1)]
+            yield [(x + radius * cos(a), y + radius * sin(a)) for a in angles]
