@@ -60,22 +60,26 @@ def measure(strokes: Sequence[Polyline]) -> PenReport:
 
 def simplify(stroke: Polyline, tolerance: float) -> Polyline:
     """Leave out points, so that the line stays within `tolerance` of each (Douglas-Peucker)."""
-    spans = [stroke[first : first + _SPAN + 1] for first in range(0, len(stroke) - 1, _SPAN)]
-    return stroke[:1] + [point for span in spans for point in _simplify(span, tolerance)]
-
-
-def _simplify(span: Polyline, tolerance: float) -> Polyline:
-    """The points of a short line to keep, but for its first."""
-    (ax, ay), (bx, by) = span[0], span[-1]
-    length = dist(span[0], span[-1])
-    if length > tolerance:
-        away = [abs((x - ax) * (by - ay) - (y - ay) * (bx - ax)) / length for x, y in span]
-    else:  # a loop, or nearly one
-        away = [dist(point, span[0]) for point in span]
-    furthest = max(range(len(span) - 1), key=away.__getitem__)
-    if not furthest or away[furthest] <= tolerance:
-        return span[-1:]
-    return _simplify(span[: furthest + 1], tolerance) + _simplify(span[furthest:], tolerance)
+    last = len(stroke) - 1
+    spans = [(first, min(first + _SPAN, last)) for first in range(0, last, _SPAN)]
+    kept = {0, *(end for _, end in spans)}
+    while spans:
+        first, last = spans.pop()
+        (ax, ay), (bx, by) = stroke[first], stroke[last]
+        length = dist((ax, ay), (bx, by))
+        furthest, middle = tolerance, 0
+        for index in range(first + 1, last):
+            x, y = stroke[index]
+            if length > tolerance:
+                away = abs((x - ax) * (by - ay) - (y - ay) * (bx - ax)) / length
+            else:  # a loop, or nearly one
+                away = dist((x, y), (ax, ay))
+            if away > furthest:
+                furthest, middle = away, index
+        if middle:
+            kept.add(middle)
+            spans += [(first, middle), (middle, last)]
+    return [stroke[index] for index in sorted(kept)]
 
 
 def join_strokes(strokes: Sequence[Polyline]) -> list[Polyline]:
