@@ -86,12 +86,8 @@ def generate_pdf(user_id: UserId) -> str:
     # The id is not looked up: it is the seed of the drawing.
     random = Random(f'user {user_id!r}')
     pattern: PatternName = random.choice(get_args(PatternName))
-    drawing: Drawing = {
-        'width': 174,
-        'height': 174,
-        'pattern_type': pattern,
-        'seed': random.randrange(10**6),
-    }
+    seed = random.randrange(10**6)
+    drawing: Drawing = {'width': 174, 'height': 174, 'pattern_type': pattern, 'seed': seed}
     params: DrawingsParams = {'title': f'A drawing for {user_id}', 'drawings': [drawing]}
     return _write(f'user-{call_digest(user_id)}', params, _drawings(params))
 

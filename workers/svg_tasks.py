@@ -1,13 +1,12 @@
 """Write drawings as SVG files to OUTPUT_DIR."""
 
-import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NotRequired, TypedDict
 
 from libraries.drawing.patterns import Millimetres, PatternName, draw_pattern
 from libraries.drawing.postcards import PostcardTemplate, draw_postcard
-from libraries.files import write_output
+from libraries.files import call_digest, write_output
 from qdjobs.errors import PermanentJobError
 from qdjobs.progress import report_progress, track
 
@@ -52,9 +51,8 @@ def generate_postcard_svg(recipient: str, message: str, template_name: PostcardT
     """
     with _permanent_value_errors():
         card = draw_postcard(recipient, message, template_name)
-    arguments = repr((recipient, message, template_name)).encode()
-    name = f'postcard-{template_name}-{hashlib.sha256(arguments).hexdigest()[:16]}.svg'
-    return str(write_output(name, card))
+    digest = call_digest(recipient, message, template_name)
+    return str(write_output(f'postcard-{template_name}-{digest}.svg', card))
 
 
 def batch_generate_svgs(drawings: list[Drawing]) -> list[str]:
@@ -66,14 +64,13 @@ def batch_generate_svgs(drawings: list[Drawing]) -> list[str]:
     names = [drawing['output_filename'] for drawing in drawings]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise PermanentJobError(f'more than one drawing would be written to {", ".join(twice)}')
-    return [_generate(drawing) for drawing in track(drawings, message='drawing')]
-
-
-def _generate(drawing: Drawing) -> str:
-    pattern, seed = drawing['pattern_type'], drawing.get('seed', 0)
+    paths = []
     with _permanent_value_errors():
-        svg = draw_pattern(pattern, drawing['width'], drawing['height'], seed)
-        return str(write_output(drawing['output_filename'], svg))
+        for drawing in track(drawings, message='drawing'):
+            pattern, seed = drawing['pattern_type'], drawing.get('seed', 0)
+            svg = draw_pattern(pattern, drawing['width'], drawing['height'], seed)
+            paths.append(str(write_output(drawing['output_filename'], svg)))
+    return paths
 
 
 @contextmanager

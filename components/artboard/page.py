@@ -2,7 +2,6 @@
 
 from functools import lru_cache
 from pathlib import Path
-from typing import cast
 
 from flask import Blueprint, Response, current_app, render_template, send_from_directory
 from werkzeug.exceptions import NotFound
@@ -14,6 +13,8 @@ from libraries.drawing.patterns import PATTERNS, PatternName, draw_pattern, sket
 PAPERS = {'A2': (420, 594), 'A3': (297, 420), 'A4': (210, 297), 'A5': (148, 210), 'A6': (105, 148)}
 THUMBNAIL = 30  # millimetres: room for about thirty lines
 DAY = 86_400  # seconds
+draw_once = lru_cache(maxsize=len(PATTERNS))(draw_pattern)
+PATTERN = f'<any({", ".join(PATTERNS)}):pattern>'  # in a route
 DOCS = Path(__file__).parents[2] / 'docs'
 DASHBOARD = 'qdjobs_dashboard'
 
@@ -52,21 +53,21 @@ def show() -> Response:
     return Response(text, headers=HEADERS, mimetype='text/html')
 
 
-@page.get('/artboard/thumbnails/<pattern>.svg')
-def show_thumbnail(pattern: str) -> Response:
+@page.get(f'/artboard/thumbnails/{PATTERN}.svg')
+def show_thumbnail(pattern: PatternName) -> Response:
     """A small drawing of a pattern, always with the same seed."""
-    return _image(_thumbnail(_known(pattern)))
+    return _image(draw_once(pattern, THUMBNAIL, THUMBNAIL, seed=3))
 
 
 @page.get(
     f'/artboard/sketches/<any({", ".join(PAPERS)}):paper>/<any(portrait, landscape):orientation>'
-    '/<pattern>/<int(max=999999999):seed>.svg'
+    f'/{PATTERN}/<int(max=999999999):seed>.svg'
 )
-def show_sketch(paper: str, orientation: str, pattern: str, seed: int) -> Response:
+def show_sketch(paper: str, orientation: str, pattern: PatternName, seed: int) -> Response:
     """What a choice looks like before it is drawn: the drawing itself, at fewer points."""
     short, long = PAPERS[paper]
     sides = (short, long) if orientation == 'portrait' else (long, short)
-    return _image(sketch_pattern(_known(pattern), *sides, seed))
+    return _image(sketch_pattern(pattern, *sides, seed))
 
 
 @page.get('/artboard/docs/<name>.md')
@@ -77,19 +78,8 @@ def show_document(name: str) -> Response:
     return send_from_directory(DOCS, f'{name}.md', mimetype='text/plain')
 
 
-def _known(pattern: str) -> PatternName:
-    if pattern not in PATTERNS:
-        raise NotFound(f'There is no pattern {pattern!r}.')
-    return cast(PatternName, pattern)
-
-
 def _image(svg: str) -> Response:
     answer = Response(svg, mimetype='image/svg+xml')
     answer.headers.update(IMAGE_HEADERS)
     answer.cache_control.max_age = DAY
     return answer
-
-
-@lru_cache(maxsize=len(PATTERNS))
-def _thumbnail(pattern: PatternName) -> str:
-    return draw_pattern(pattern, THUMBNAIL, THUMBNAIL, seed=3)

@@ -4,15 +4,7 @@ from collections.abc import Iterable
 from typing import Self
 
 from libraries.drawing.hershey import DEFAULT_FONT, load_font, text_strokes
-from libraries.drawing.text import (
-    Attrs,
-    Point,
-    attributes,
-    escape,
-    length,
-    number,
-    points_text,
-)
+from libraries.drawing.text import Attrs, Point, attributes, escape, length, number, points_text
 
 DECLARATION = '<?xml version="1.0" encoding="UTF-8" standalone="no"?>'
 SIZES = {'width', 'height', 'r', 'rx', 'ry'}  # which are not negative
@@ -31,13 +23,17 @@ class SVGBuilder:
 
     def __init__(self, width: float, height: float, default_styles: Attrs | None = None) -> None:
         self.width, self.height = width, height
-        self._size_text = length('width', width), length('height', height)
-        if '0' in self._size_text:
+        wide, high = length('width', width), length('height', height)
+        if '0' in (wide, high):
             raise ValueError(f'a drawing needs an area, got {width!r} by {height!r} mm')
         self._defaults = dict(default_styles or {})
         attributes(self._defaults)
-        self.elements: list[str] = []  # top-level ones; a closed group is one
-        self._open_groups: list[tuple[str, list[str]]] = []
+        self.elements: list[str] = []  # outside open groups; a closed group is one
+        root = (
+            f'<svg xmlns="http://www.w3.org/2000/svg" width="{wide}mm" height="{high}mm"'
+            f' viewBox="0 0 {wide} {high}">'
+        )
+        self._open = [(root, self.elements)]  # and the open groups
         self._font = DEFAULT_FONT
 
     def rect(
@@ -62,19 +58,19 @@ class SVGBuilder:
 
     def polyline(self, points: Iterable[Point], attrs: Attrs | None = None) -> Self:
         """Add a line through (x, y) pairs; fast enough for millions of points."""
-        return self._add(f'{self._opening("polyline", {"points": points_text(points)}, attrs)} />')
+        return self._draw('polyline', {'points': points_text(points)}, attrs)
 
     def path(self, d: str, attrs: Attrs | None = None) -> Self:
         """Add a path; `d` is SVG path data, escaped but not checked."""
-        return self._add(f'{self._opening("path", {"d": escape(d)}, attrs)} />')
+        return self._draw('path', {'d': escape(d)}, attrs)
 
     def text(self, x: float, y: float, content: str, attrs: Attrs | None = None) -> Self:
         """Add text in a font of the viewer, its baseline starting at x, y.
 
         A pen plotter cannot draw it: use `hershey_text`.
         """
-        opening = self._opening('text', {'x': number(x), 'y': number(y)}, attrs)
-        return self._add(f'{opening}>{escape(content)}</text>')
+        end = f'>{escape(content)}</text>'
+        return self._draw('text', {'x': number(x), 'y': number(y)}, attrs, end)
 
     def set_hershey_font(self, name: str) -> Self:
         """Set the font of later hershey_text calls.
@@ -96,13 +92,15 @@ class SVGBuilder:
         number(x), number(y), length('scale', scale)
         strokes = text_strokes(x, y, content, scale, self._font)
         d = ' '.join('M' + points_text(stroke) for stroke in strokes)
-        styles = {'fill': 'none'} if self._has_stroke() else {'fill': 'none', 'stroke': 'black'}
+        # Without a stroke colour, of its own or inherited, the letters would be invisible.
+        inherits = 'stroke' in self._defaults or any(' stroke="' in text for text, _ in self._open)
+        styles = {'fill': 'none'} if inherits else {'fill': 'none', 'stroke': 'black'}
         return self.path(d, {**styles, **(attrs or {})})
 
     def title(self, content: str) -> Self:
         """Set the title of the drawing, or of the open group."""
         # SVG 1.1 viewers show a title only if it is the first child.
-        self._current().insert(0, f'<title>{escape(content)}</title>')
+        self._open[-1][1].insert(0, f'<title>{escape(content)}</title>')
         return self
 
     def desc(self, content: str) -> Self:
@@ -111,50 +109,40 @@ class SVGBuilder:
 
     def begin_group(self, attrs: Attrs | None = None) -> Self:
         """Open a group; later elements go into it until `end_group`. Groups nest."""
-        self._open_groups.append((f'<g{attributes(attrs or {})}>', []))
+        self._open.append((f'<g{attributes(attrs or {})}>', []))
         return self
 
     def end_group(self) -> Self:
         """Close the innermost open group; raises ValueError if none is open."""
-        if not self._open_groups:
+        if len(self._open) == 1:
             raise ValueError('end_group() without a begin_group() before it')
-        opening, children = self._open_groups.pop()
+        opening, children = self._open.pop()
         return self._add('\n'.join([opening, *children, '</g>']))
 
     def to_string(self) -> str:
         """Return the whole document; raises ValueError while a group is open."""
-        if self._open_groups:
-            raise ValueError(f'{len(self._open_groups)} group(s) still open: call end_group()')
-        width, height = self._size_text
-        root = (
-            f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}mm" height="{height}mm"'
-            f' viewBox="0 0 {width} {height}">'
-        )
-        return '\n'.join([DECLARATION, root, *self.elements, '</svg>', ''])
+        (root, elements), *groups = self._open
+        if groups:
+            raise ValueError(f'{len(groups)} group(s) still open: call end_group()')
+        return '\n'.join([DECLARATION, root, *elements, '</svg>', ''])
 
     def _shape(self, tag: str, attrs: Attrs | None, **geometry: float) -> Self:
         texts = {
             name: length(name, value) if name in SIZES else number(value)
             for name, value in geometry.items()
         }
-        return self._add(f'{self._opening(tag, texts, attrs)} />')
+        return self._draw(tag, texts, attrs)
 
-    def _opening(self, tag: str, geometry: dict[str, str], attrs: Attrs | None) -> str:
+    def _draw(
+        self, tag: str, geometry: dict[str, str], attrs: Attrs | None, end: str = ' />'
+    ) -> Self:
         styles = {**self._defaults, **(attrs or {})}
         if twice := geometry.keys() & styles.keys():
             raise ValueError(f'{tag} takes {", ".join(sorted(twice))} as arguments, not in attrs')
         # Geometry is escaped already; escaping a million points again takes 25 % longer.
         geometry_text = ''.join([f' {name}="{text}"' for name, text in geometry.items()])
-        return f'<{tag}{geometry_text}{attributes(styles)}'
-
-    def _has_stroke(self) -> bool:
-        """Whether a shape inherits a stroke colour; without one its lines are invisible."""
-        openings = [opening for opening, _ in self._open_groups]
-        return 'stroke' in self._defaults or any(' stroke="' in text for text in openings)
+        return self._add(f'<{tag}{geometry_text}{attributes(styles)}{end}')
 
     def _add(self, element: str) -> Self:
-        self._current().append(element)
+        self._open[-1][1].append(element)
         return self
-
-    def _current(self) -> list[str]:
-        return self._open_groups[-1][1] if self._open_groups else self.elements

@@ -132,16 +132,10 @@ def lissajous(area: Area, random: Random) -> list[Polyline]:
     first = random.uniform(0.2, 0.9)
     drift = random.uniform(0.5, 0.9)
     steps = loops * 110 * max(across, down)
-    line = []
-    for step in range(steps + 1):
-        done = step / steps
-        t = done * loops * tau
-        size = 1 - 0.16 * done
-        phase = first + drift * done
-        line.append(
-            (
-                cx + area.width / 2 * size * sin(across * t + phase),
-                cy + area.height / 2 * size * sin(down * t),
-            )
-        )
-    return [line]
+
+    def place(done: float) -> Point:
+        t, size = done * loops * tau, 1 - 0.16 * done
+        x = cx + area.width / 2 * size * sin(across * t + (first + drift * done))
+        return x, cy + area.height / 2 * size * sin(down * t)
+
+    return [[place(step / steps) for step in range(steps + 1)]]

@@ -53,15 +53,23 @@ def wrap(content: str, width: float, scale: float, font: str = DEFAULT_FONT) -> 
 
     A word that is too wide for a line is split.
     """
+
+    def too_wide(text: str) -> bool:
+        return text_width(text, scale, font) > width
+
     lines = []
     for paragraph in content.splitlines():
         line = ''
-        for word in _split_words(readable(paragraph), width, scale, font):
-            longer = f'{line} {word}' if line else word
-            if line and text_width(longer, scale, font) > width:
-                lines.append(line)
-                longer = word
-            line = longer
+        for word in readable(paragraph).split():
+            if line and not too_wide(f'{line} {word}'):
+                line += f' {word}'
+                continue
+            lines += [line] if line else []
+            while len(word) > 1 and too_wide(word):
+                end = next(end for end in range(1, len(word)) if too_wide(word[: end + 1]))
+                lines.append(word[:end])
+                word = word[end:]
+            line = word
         lines.append(line)
     return lines
 
@@ -82,19 +90,6 @@ def fit(
     raise ValueError(f'{len(content)} characters do not fit on {width:g} by {height:g} mm')
 
 
-def _split_words(text: str, width: float, scale: float, font: str) -> list[str]:
-    """The words of `text`; one too wide for a line is split into pieces that fit."""
-    words = []
-    for word in text.split():
-        start = 0
-        for end in range(1, len(word) + 1):
-            if end - start > 1 and text_width(word[start:end], scale, font) > width:
-                words.append(word[start : end - 1])
-                start = end - 1
-        words.append(word[start:])
-    return words
-
-
 def _ascii(character: str) -> str:
     if ' ' <= character <= '~':
         return character
@@ -109,7 +104,7 @@ def load_font(name: str) -> Any:
     """The Hershey font; raises ValueError, listing all fonts, if there is no such font."""
     from HersheyFonts import HersheyFonts
 
-    font: Any = HersheyFonts()
+    font = HersheyFonts()
     if name not in font.default_font_names:
         known = ', '.join(sorted(font.default_font_names))
         raise ValueError(f'no Hershey font {name!r}: use one of {known}')

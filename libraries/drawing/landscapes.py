@@ -1,14 +1,15 @@
 """Patterns computed from a random landscape: contour lines and lines along a flow field."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator
-from itertools import pairwise
+from collections.abc import Callable
+from itertools import pairwise, product
 from math import ceil, cos, floor, sin, sqrt, tau
 from random import Random
 
 from libraries.drawing.strokes import Area, Point, Polyline, join_strokes, order_strokes
 
 Height = Callable[[float, float], float]
+LAG = 14  # points at the end of a line that do not count yet: they would crowd out the next
 
 
 def landscape(random: Random, length: float) -> Height:
@@ -31,13 +32,9 @@ def contours(area: Area, random: Random) -> list[Polyline]:
     stones = landscape(random, area.short_side * 0.2)
     columns, rows = (max(2, ceil(side / area.pitch / 0.6)) for side in (area.width, area.height))
     dx, dy = area.width / columns, area.height / rows
-    heights = [
-        [
-            hills(column * dx, row * dy) + 0.16 * stones(column * dx, row * dy)
-            for column in range(columns + 1)
-        ]
-        for row in range(rows + 1)
-    ]
+    xs = [column * dx for column in range(columns + 1)]
+    ys = [row * dy for row in range(rows + 1)]
+    heights = [[hills(x, y) + 0.16 * stones(x, y) for x in xs] for y in ys]
     low, high = min(map(min, heights)), max(map(max, heights))
     levels = max(6, round(area.short_side / area.pitch * 0.52))
     # Half a level up, so that no contour level equals the lowest or the highest point.
@@ -55,83 +52,59 @@ def flow_field(area: Area, random: Random) -> list[Polyline]:
     wind = landscape(random, area.short_side * 1.1)
     tone = landscape(random, area.short_side * 0.6)
     heading = random.uniform(0, tau)
+    step, cell = area.pitch / 2, area.pitch * 1.5
+    drawn: defaultdict[tuple[int, int], list[Point]] = defaultdict(list)  # points by cell
 
     def angle(x: float, y: float) -> float:
         return heading + 0.4 * tau * wind(x, y)
 
-    def gap(x: float, y: float) -> float:
-        return area.pitch * min(1.5, max(0.65, 0.95 + 0.4 * tone(x, y)))
-
-    field = _Field(area, angle, gap)
-    for start in _lattice(area, area.pitch, random):
-        field.draw_through(start)
-    return order_strokes(field.lines)
-
-
-class _Field:
-    """The lines drawn so far, with their points indexed by cell to find near ones."""
-
-    def __init__(self, area: Area, angle: Height, gap: Height) -> None:
-        self.lines: list[Polyline] = []
-        self._area, self._angle, self._gap = area, angle, gap
-        self._step = area.pitch / 2
-        self._cell = area.pitch * 1.5
-        # The last points of a line are not indexed yet: they would crowd out the next point.
-        self._lag = 14
-        self._points: defaultdict[tuple[int, int], list[Point]] = defaultdict(list)
-
-    def draw_through(self, start: Point) -> None:
-        """Add the line through `start`, unless it would be crowded or short."""
-        if self._crowded(start, 1.0):
-            return
-        forth, back = self._trace(start, 1), self._trace(start, -1)
-        line = back[:0:-1] + forth
-        if len(line) > self._lag:
-            self._index(forth[-self._lag :] + back[-self._lag :])
-            self.lines.append(line)
-
-    def _trace(self, start: Point, way: int) -> Polyline:
-        line = [start]
-        step = self._step * way
-        while True:
-            x, y = line[-1]
-            half = self._angle(x, y)
-            turned = self._angle(x + step / 2 * cos(half), y + step / 2 * sin(half))
-            point = x + step * cos(turned), y + step * sin(turned)
-            if not self._area.holds(point) or self._crowded(point, 0.6):
-                return line
-            line.append(point)
-            if len(line) > self._lag:
-                self._index([line[-self._lag]])
-
-    def _index(self, points: Polyline) -> None:
-        for x, y in points:
-            self._points[int(x / self._cell), int(y / self._cell)].append((x, y))
-
-    def _crowded(self, point: Point, share: float) -> bool:
-        """Whether an indexed point is nearer than `share` of the gap wanted at `point`."""
+    def crowded(point: Point, share: float) -> bool:
+        """Whether a drawn point is nearer than `share` of the gap wanted at `point`."""
         x, y = point
-        column, row = int(x / self._cell), int(y / self._cell)
-        limit = (share * self._gap(x, y)) ** 2
+        column, row = int(x / cell), int(y / cell)
+        gap = area.pitch * min(1.5, max(0.65, 0.95 + 0.4 * tone(x, y)))
+        limit = (share * gap) ** 2
         return any(
             (x - px) ** 2 + (y - py) ** 2 < limit
             for near_column in (column - 1, column, column + 1)
             for near_row in (row - 1, row, row + 1)
-            for px, py in self._points.get((near_column, near_row), ())
+            for px, py in drawn.get((near_column, near_row), ())
         )
+
+    def index(points: Polyline) -> None:
+        for x, y in points:
+            drawn[int(x / cell), int(y / cell)].append((x, y))
+
+    def trace(start: Point, step: float) -> Polyline:
+        line = [start]
+        while True:
+            x, y = line[-1]
+            half = angle(x, y)
+            turned = angle(x + step / 2 * cos(half), y + step / 2 * sin(half))
+            point = x + step * cos(turned), y + step * sin(turned)
+            if not area.holds(point) or crowded(point, 0.6):
+                return line
+            line.append(point)
+            if len(line) > LAG:
+                index([line[-LAG]])
+
+    lines = []
+    for start in _lattice(area, area.pitch, random):
+        if not crowded(start, 1.0):
+            forth, back = trace(start, step), trace(start, -step)
+            line = back[:0:-1] + forth
+            if len(line) > LAG:
+                index(forth[-LAG:] + back[-LAG:])
+                lines.append(line)
+    return order_strokes(lines)
 
 
 def _lattice(area: Area, spacing: float, random: Random) -> Polyline:
     """Points about `spacing` apart all over the area, in random order."""
     columns, rows = ceil(area.width / spacing), ceil(area.height / spacing)
-    points = [
-        (
-            area.left + (column + 0.5) * area.width / columns,
-            area.top + (row + 0.5) * area.height / rows,
-        )
-        for column in range(columns)
-        for row in range(rows)
-    ]
+    xs = [area.left + (column + 0.5) * area.width / columns for column in range(columns)]
+    ys = [area.top + (row + 0.5) * area.height / rows for row in range(rows)]
+    points = list(product(xs, ys))
     random.shuffle(points)
     return points
 
@@ -149,19 +122,21 @@ def _contour_lines(heights: list[list[float]]) -> list[Polyline]:
 
 def _crossings(
     corners: tuple[float, float, float, float], row: int, column: int, level: int
-) -> Iterator[Polyline]:
+) -> list[Polyline]:
     """The one or two pieces of a contour line through a cell, from edge to edge."""
     a, b, c, d = (height - level for height in corners)
-    points = []
-    if (a >= 0) != (b >= 0):
-        points.append((column + a / (a - b), float(row)))
-    if (b >= 0) != (c >= 0):
-        points.append((column + 1.0, row + b / (b - c)))
-    if (d >= 0) != (c >= 0):
-        points.append((column + d / (d - c), row + 1.0))
-    if (a >= 0) != (d >= 0):
-        points.append((float(column), row + a / (a - d)))
+    edges = (  # the levels at both ends, where it begins, and its direction
+        (a, b, column, row, 1, 0),
+        (b, c, column + 1, row, 0, 1),
+        (d, c, column, row + 1, 1, 0),
+        (a, d, column, row, 0, 1),
+    )
+    points = [
+        (x + dx * p / (p - q), y + dy * p / (p - q))
+        for p, q, x, y, dx, dy in edges
+        if (p >= 0) != (q >= 0)
+    ]
     if len(points) == 4 and (a >= 0) != (a + b + c + d >= 0):
         # A saddle: the middle of the cell is on the same side as the other two corners.
         points = points[-1:] + points[:-1]
-    yield from ([p, q] for p, q in zip(points[::2], points[1::2], strict=True))
+    return [points[:2], points[2:]] if len(points) == 4 else [points]

@@ -7,7 +7,7 @@ millimetres; densities suit a pen of 0.3 to 0.5 mm.
 import logging
 from collections.abc import Callable, Mapping
 from random import Random
-from typing import Annotated, Literal
+from typing import Annotated, Literal, cast
 
 import msgspec
 
@@ -21,14 +21,7 @@ from libraries.drawing.tilings import hilbert, phyllotaxis, truchet
 log = logging.getLogger(__name__)
 
 PatternName = Literal[
-    'spiral',
-    'grid',
-    'hilbert',
-    'phyllotaxis',
-    'flow_field',
-    'truchet',
-    'lissajous',
-    'contours',
+    'spiral', 'grid', 'hilbert', 'phyllotaxis', 'flow_field', 'truchet', 'lissajous', 'contours'
 ]
 SMALLEST, LARGEST = 20, 1200
 Millimetres = Annotated[float, msgspec.Meta(ge=SMALLEST, le=LARGEST)]
@@ -50,15 +43,10 @@ def drawing_area(width: float, height: float) -> Area:
     return Area(margin, margin, width - 2 * margin, height - 2 * margin)
 
 
+# A pattern has the name of its function.
 PATTERNS: Mapping[PatternName, Pattern] = {
-    'spiral': spiral,
-    'grid': grid,
-    'hilbert': hilbert,
-    'phyllotaxis': phyllotaxis,
-    'flow_field': flow_field,
-    'truchet': truchet,
-    'lissajous': lissajous,
-    'contours': contours,
+    cast(PatternName, draw.__name__): draw
+    for draw in (spiral, grid, hilbert, phyllotaxis, flow_field, truchet, lissajous, contours)
 }
 
 

@@ -3,23 +3,15 @@
 from collections.abc import Callable
 from math import cos, pi, sin
 from random import Random
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from libraries.drawing.builder import SVGBuilder
 from libraries.drawing.hershey import LINE_UNITS, fit, text_width, unreadable
 from libraries.drawing.patterns import PEN
+from libraries.drawing.strokes import Area
 
 PostcardTemplate = Literal['plain', 'birthday']
 WIDTH, HEIGHT = 148, 105
-
-
-class Box(NamedTuple):
-    """A box for text, in millimetres."""
-
-    left: float
-    top: float
-    width: float
-    height: float
 
 
 def draw_postcard(recipient: str, message: str, template_name: PostcardTemplate) -> str:
@@ -44,8 +36,8 @@ def _plain(svg: SVGBuilder, recipient: str, message: str) -> None:
     """The back of a card: message, divider, stamp and address."""
     svg.line(83, 10, 83, 95)
     svg.rect(120, 9, 19, 23)
-    _write(svg, message, Box(9, 9, 67, 87), largest=0.17)
-    scale = _write(svg, recipient, Box(90, 50, 49, 44), largest=0.16)
+    _write(svg, message, Area(9, 9, 67, 87), largest=0.17)
+    scale = _write(svg, recipient, Area(90, 50, 49, 44), largest=0.16)
     rows = int(44 / (LINE_UNITS * scale))
     for row in range(min(rows, 6)):
         y = 50 + (row * LINE_UNITS + 28) * scale
@@ -57,9 +49,9 @@ def _birthday(svg: SVGBuilder, recipient: str, message: str) -> None:
     for x, y, size, sway in ((18, 34, 9.5, 1.8), (41, 27, 10.5, -2.2), (30, 53, 9, 1.4)):
         _balloon(svg, x, y, size, sway)
     _confetti(svg, Random(recipient))
-    _write(svg, 'Happy Birthday', Box(56, 9, 84, 22), 0.9, font='scriptc', centred=True)
-    _write(svg, recipient, Box(56, 32, 84, 13), 0.32, font='scripts', centred=True)
-    _write(svg, message, Box(60, 49, 76, 46), largest=0.17, centred=True)
+    _write(svg, 'Happy Birthday', Area(56, 9, 84, 22), 0.9, font='scriptc', centred=True)
+    _write(svg, recipient, Area(56, 32, 84, 13), 0.32, font='scripts', centred=True)
+    _write(svg, message, Area(60, 49, 76, 46), largest=0.17, centred=True)
 
 
 TEMPLATES: dict[PostcardTemplate, Callable[[SVGBuilder, str, str], None]] = {
@@ -71,7 +63,7 @@ TEMPLATES: dict[PostcardTemplate, Callable[[SVGBuilder, str, str], None]] = {
 def _write(
     svg: SVGBuilder,
     content: str,
-    box: Box,
+    box: Area,
     largest: float,
     font: str = 'futural',
     centred: bool = False,
@@ -91,18 +83,14 @@ def _balloon(svg: SVGBuilder, x: float, y: float, size: float, sway: float) -> N
     """A balloon centred on x, y, with a knot and a string down to where all strings meet."""
     foot = y + size * 1.2
     svg.ellipse(x, y, size, size * 1.2)
-    shine = [
+    svg.polyline(
         (x - size * 0.62 * cos(a * pi / 16), y - size * 0.8 * sin(a * pi / 16)) for a in range(1, 6)
-    ]
-    svg.polyline(shine)
+    )
     svg.polyline([(x, foot), (x - 1.2, foot + 2), (x + 1.2, foot + 2), (x, foot)])
-    steps = 24
-    string = []
-    for step in range(steps + 1):
-        done = step / steps
-        swing = sway * sin(done * 2 * pi)
-        string.append((x + (30 - x) * done**3 + swing, foot + 2 + (96 - foot - 2) * done))
-    svg.polyline(string)
+    svg.polyline(
+        (x + (30 - x) * done**3 + sway * sin(done * 2 * pi), foot + 2 + (96 - foot - 2) * done)
+        for done in (step / 24 for step in range(25))
+    )
 
 
 def _confetti(svg: SVGBuilder, random: Random) -> None:

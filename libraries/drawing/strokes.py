@@ -13,7 +13,7 @@ Polyline = list[Point]
 
 
 class Area(NamedTuple):
-    """The part of the page that a pattern may use, in millimetres."""
+    """The part of the page that a pattern or a text may use, in millimetres."""
 
     left: float
     top: float
@@ -86,8 +86,8 @@ def join_strokes(strokes: Sequence[Polyline]) -> list[Polyline]:
     """Join strokes that share an end, to a thousandth of a millimetre, into one."""
     at_point: defaultdict[Point, list[int]] = defaultdict(list)
     for index, stroke in enumerate(strokes):
-        at_point[_key(stroke[0])].append(index)
-        at_point[_key(stroke[-1])].append(index)
+        for end in (stroke[0], stroke[-1]):
+            at_point[_key(end)].append(index)
     # Loose ends first: a line started in its middle would become two lines.
     loose = [touching[0] for touching in at_point.values() if len(touching) % 2]
     used: set[int] = set()
@@ -96,11 +96,14 @@ def join_strokes(strokes: Sequence[Polyline]) -> list[Polyline]:
         if index in used:
             continue
         used.add(index)
-        forward = list(strokes[index])
-        _extend(forward, strokes, at_point, used)
-        forward.reverse()
-        _extend(forward, strokes, at_point, used)
-        joined.append(forward)
+        line = strokes[index][::-1]
+        for _ in range(2):  # on from its end, then from its start
+            line.reverse()
+            while unused := [i for i in at_point[_key(line[-1])] if i not in used]:
+                used.add(unused[0])
+                stroke = strokes[unused[0]]
+                line += stroke[1:] if _key(stroke[0]) == _key(line[-1]) else stroke[-2::-1]
+        joined.append(line)
     return joined
 
 
@@ -128,35 +131,13 @@ def order_strokes(strokes: Sequence[Polyline]) -> list[Polyline]:
         waiting[index] = waiting[-1]
         waiting.pop()
         if start == end:
-            stroke = _rotate_loop(stroke, pen)
+            nearest = min(range(len(stroke)), key=lambda i: dist(_key(stroke[i]), pen))
+            stroke = stroke[nearest:-1] + stroke[: nearest + 1]
         elif dist(pen, end) < dist(pen, start):
             stroke = stroke[::-1]
         ordered.append(stroke)
         pen = _key(stroke[-1])
     return ordered
-
-
-def _extend(
-    line: Polyline,
-    strokes: Sequence[Polyline],
-    at_point: dict[Point, list[int]],
-    used: set[int],
-) -> None:
-    """Append to `line` the unused strokes that continue from its end, one after another."""
-    while True:
-        end = _key(line[-1])
-        following = next((i for i in at_point[end] if i not in used), None)
-        if following is None:
-            return
-        used.add(following)
-        stroke = strokes[following]
-        line += stroke[1:] if _key(stroke[0]) == end else stroke[-2::-1]
-
-
-def _rotate_loop(loop: Polyline, pen: Point) -> Polyline:
-    """The closed stroke, starting at its point nearest to the pen."""
-    nearest = min(range(len(loop)), key=lambda i: dist(_key(loop[i]), pen))
-    return loop[nearest:-1] + loop[: nearest + 1]
 
 
 def _key(point: Point) -> Point:

@@ -4,7 +4,8 @@ import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from numbers import Real
-from typing import Any
+from typing import Any, NoReturn
+from xml.sax import saxutils
 
 import msgspec
 
@@ -20,22 +21,12 @@ _encode = msgspec.json.Encoder().encode
 # Event handlers and namespaces would let an attribute do more than style its element.
 _ATTRIBUTE_NAME = re.compile(r'(?!on|xmlns)(xml:)?[a-z_][a-z0-9_.-]*', re.IGNORECASE)
 _NOT_XML = '[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]'  # slow to compile
-_ESCAPES = str.maketrans(
-    {
-        '&': '&amp;',
-        '<': '&lt;',
-        '>': '&gt;',
-        '"': '&quot;',
-        '\r': '&#13;',
-        '\n': '&#10;',
-        '\t': '&#9;',
-    }
-)
+_ENTITIES = {'"': '&quot;', '\r': '&#13;', '\n': '&#10;', '\t': '&#9;'}  # beside & < >
 
 
 def escape(text: str) -> str:
     """`text` as XML, in an attribute too; characters that XML does not allow become U+FFFD."""
-    return re.sub(_NOT_XML, '\N{REPLACEMENT CHARACTER}', text).translate(_ESCAPES)
+    return saxutils.escape(re.sub(_NOT_XML, '\N{REPLACEMENT CHARACTER}', text), _ENTITIES)
 
 
 def number(value: Any) -> str:
@@ -87,20 +78,17 @@ def points_text(points: Iterable[Point]) -> str:
     except (TypeError, ValueError, OverflowError):
         text = b'null'
     if b'null' in text:
-        raise _bad_point(points)
+        _refuse(points)
     text = text.replace(b'.0,', b',').replace(b'.0]', b']')
     return text[2:-2].replace(b'],[', b' ').decode()
 
 
-def _bad_point(points: Iterable[Point]) -> ValueError:
-    """The error of the first point that is wrong."""
+def _refuse(points: Iterable[Point]) -> NoReturn:
+    """Raise the error of the first point that is wrong."""
     for point in points:
         try:
             x, y = point
         except (TypeError, ValueError):
-            return ValueError(f'{point!r} is not an (x, y) pair')
-        try:
-            number(x), number(y)
-        except ValueError as error:
-            return error
-    return ValueError('a coordinate is too large to draw')
+            raise ValueError(f'{point!r} is not an (x, y) pair') from None
+        number(x), number(y)
+    raise ValueError('a coordinate is too large to draw')

@@ -79,13 +79,8 @@ def phyllotaxis(area: Area, random: Random) -> list[Polyline]:
     breath = landscape(random, area.short_side)
     spacing = area.pitch * 1.35
     count = int((hypot(area.width, area.height) / 2 / spacing) ** 2)
-    seeds = [
-        (
-            cx + spacing * sqrt(n) * cos(start + n * turn),
-            cy + spacing * sqrt(n) * sin(start + n * turn),
-        )
-        for n in range(count)
-    ]
+    polar = [(spacing * sqrt(n), start + n * turn) for n in range(count)]
+    seeds = [(cx + radius * cos(angle), cy + radius * sin(angle)) for radius, angle in polar]
     strokes, strung = [], set()
     for first in range(3, count):
         arm = []
@@ -152,16 +147,11 @@ def truchet(area: Area, random: Random) -> list[Polyline]:
 
 def _tile(left: float, top: float, side: float, flipped: bool) -> Iterator[Polyline]:
     """Quarter circles: a ribbon of six about each of two opposite corners, one about the others."""
-    for corner in range(4):
+    for corner in range(4):  # clockwise from the upper left
         right, low = corner in (1, 2), corner in (2, 3)
         rings = range(2, 8) if (right == low) == flipped else range(2, 3)
-        for ring in rings:
-            yield _quarter(left + right * side, top + low * side, ring * side / 10, corner)
-
-
-def _quarter(x: float, y: float, radius: float, corner: int) -> Polyline:
-    """The quarter circle about a tile's corner, numbered clockwise from the upper left."""
-    steps = 4 + ceil(radius)
-    start = corner * pi / 2
-    angles = [start + pi / 2 * i / steps for i in range(steps + 1)]
-    return [(x + radius * cos(a), y + radius * sin(a)) for a in angles]
+        x, y, start = left + right * side, top + low * side, corner * pi / 2
+        for radius in (ring * side / 10 for ring in rings):
+            steps = 4 + ceil(radius)
+            angles = [start + pi / 2 * i / steps for i in range(steps + 1)]
+            yield [(x + radius * cos(a), y + radius * sin(a)) for a in angles]

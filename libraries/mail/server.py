@@ -4,6 +4,7 @@ import contextlib
 import smtplib
 import ssl
 from base64 import b64encode
+from functools import partial
 
 from libraries.mail.settings import SmtpUrl
 from qdjobs.errors import PermanentJobError
@@ -46,12 +47,8 @@ def deliver(url: SmtpUrl, sender: str, recipient: str, message: bytes) -> None:
 
 def _send(url: SmtpUrl, sender: str, recipient: str, message: bytes) -> None:
     tls = ssl.create_default_context()  # verifies the certificate and its host name
-    smtp: smtplib.SMTP
-    if url.scheme == 'smtps':
-        smtp = smtplib.SMTP_SSL(url.host, url.port, timeout=TIMEOUT, context=tls)
-    else:
-        smtp = smtplib.SMTP(url.host, url.port, timeout=TIMEOUT)
-    with contextlib.closing(smtp):
+    connect = partial(smtplib.SMTP_SSL, context=tls) if url.scheme == 'smtps' else smtplib.SMTP
+    with contextlib.closing(connect(url.host, url.port, timeout=TIMEOUT)) as smtp:
         if url.scheme == 'smtp+starttls':
             smtp.starttls(context=tls)
         smtp.ehlo_or_helo_if_needed()
