@@ -101,7 +101,7 @@ def test_make_up_shows_mails_and_ctrl_c_leaves_no_process_behind(
 
 def answers(url: str) -> bool:
     try:
-        with urllib.request.urlopen(url, timeout=1) as answer:
+        with urllib.request.urlopen(url, timeout=60) as answer:
             return bool(answer.status == 200)
     except OSError:
         return False
@@ -256,6 +256,6 @@ def up(folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
         env=own | {'PATH': path, 'PYTHONPATH': str(ROOT)} | environment,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
         check=False,
     )

@@ -138,7 +138,7 @@ def test_workers_are_counted_by_state(
     assert scrape('jobs_workers', state='idle') == 0
     with own_worker() as worker:
         eventually(lambda: scrape('jobs_workers', state='idle') == 1)
-        job = enqueue_background_job('tests.support.tasks.sleep', 30)
+        job = enqueue_background_job('tests.support.tasks.sleep', 600)
         eventually(lambda: scrape('jobs_workers', state='busy') == 1)
         assert scrape('jobs', queue='default', status='started') == 1
         os.killpg(worker.pid, signal.SIGKILL)
