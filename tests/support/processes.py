@@ -84,8 +84,14 @@ def session_of(leader: int) -> list[int]:
 def horse_of(worker_pid: int) -> int:
     """The process in which a worker runs its jobs."""
     children = Path(f'/proc/{worker_pid}/task/{worker_pid}/children')
-    eventually(lambda: children.read_text().split())
-    return int(children.read_text().split()[0])
+    found: list[str] = []
+
+    def look() -> list[str]:
+        found[:] = children.read_text().split()
+        return found
+
+    eventually(look)
+    return int(found[0])
 
 
 def alive(pid: int) -> bool:
