@@ -58,7 +58,7 @@ TASK_MODULES = (
     'tests.support.fault_tasks',
 )
 
-expect.set_options(timeout=60_000)
+expect.set_options(timeout=120_000)
 # A slow machine is no failure: Redis has long for each answer, but where a test is of just that.
 _IN_PRODUCTION = {
     (redis, '_ANSWER_TIMEOUT'): redis._ANSWER_TIMEOUT,

@@ -73,8 +73,8 @@ def test_make_up_shows_mails_and_ctrl_c_leaves_no_process_behind(
             ['make', 'up'], cwd=ROOT, env=environment, stdout=output, start_new_session=True
         )
     try:
-        eventually(lambda: answers(f'http://127.0.0.1:{web}/readyz'), timeout=60)
-        eventually(lambda: any('rq worker' in line for line in processes_with(mark)), timeout=60)
+        eventually(lambda: answers(f'http://127.0.0.1:{web}/readyz'))
+        eventually(lambda: any('rq worker' in line for line in processes_with(mark)))
         use_redis(settings, f'redis://127.0.0.1:{ports["REDIS_PORT"]}/0')
         job = enqueue_background_job(
             'workers.email_tasks.send_email',

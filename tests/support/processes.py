@@ -108,7 +108,7 @@ def stop(process: subprocess.Popen[bytes]) -> None:
     assert os.WIFSTOPPED(status), 'it has ended'
 
 
-def eventually(condition: Callable[[], object], timeout: float = 60) -> None:
+def eventually(condition: Callable[[], object], timeout: float = 120) -> None:
     """Wait until the condition holds; fail if it never does."""
     deadline = time.monotonic() + timeout
     while not condition():

@@ -354,7 +354,7 @@ def test_a_cancelled_job_never_runs_and_is_kept_for_a_day(
 
 
 def test_a_running_job_is_listed_and_stopped(shared_worker: SharedWorker) -> None:
-    job = enqueue_background_job('tests.support.tasks.sleep', 60.0)
+    job = enqueue_background_job('tests.support.tasks.sleep', 600.0)
     eventually(lambda: [found['id'] for found in list_jobs('started')] == [job.id])
     assert cancel_job(job.id) == 'stopping'
     assert wait_for_job(job.id, 60)['status'] == 'stopped'
