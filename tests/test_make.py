@@ -73,8 +73,8 @@ def test_make_up_shows_mails_and_ctrl_c_leaves_no_process_behind(
             ['make', 'up'], cwd=ROOT, env=environment, stdout=output, start_new_session=True
         )
     try:
-        eventually(lambda: answers(f'http://127.0.0.1:{web}/readyz'), timeout=60)
-        eventually(lambda: any('rq worker' in line for line in processes_with(mark)), timeout=60)
+        eventually(lambda: answers(f'http://127.0.0.1:{web}/readyz'))
+        eventually(lambda: any('rq worker' in line for line in processes_with(mark)))
         use_redis(settings, f'redis://127.0.0.1:{ports["REDIS_PORT"]}/0')
         job = enqueue_background_job(
             'workers.email_tasks.send_email',
@@ -101,7 +101,7 @@ def test_make_up_shows_mails_and_ctrl_c_leaves_no_process_behind(
 
 def answers(url: str) -> bool:
     try:
-        with urllib.request.urlopen(url, timeout=1) as answer:
+        with urllib.request.urlopen(url, timeout=60) as answer:
             return bool(answer.status == 200)
     except OSError:
         return False
@@ -256,6 +256,6 @@ def up(folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
         env=own | {'PATH': path, 'PYTHONPATH': str(ROOT)} | environment,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
         check=False,
     )

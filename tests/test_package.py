@@ -31,7 +31,7 @@ def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp('dist')
     # Without isolation, for which `build` would download the backend: ours is at hand.
     command = [sys.executable, '-m', 'build', '--no-isolation', '--outdir', str(folder), str(ROOT)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stdout + done.stderr
     return folder
 
@@ -65,7 +65,7 @@ def run(python: Path, folder: Path, *command: str, **env: str) -> subprocess.Com
         env=environment | env,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
     )
 
 

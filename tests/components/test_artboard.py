@@ -2,6 +2,8 @@
 
 import json
 import logging
+import os
+import signal
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -23,8 +25,9 @@ from libraries.job_manager import enqueue_background_job, get_job_status
 from qdjobs.config import QUEUES, environment_config
 from qdjobs.server import free_port
 from tests.support.applications import use_redis
+from tests.support.jobs import require_living
 from tests.support.permissions import permissions_count
-from tests.support.processes import eventually
+from tests.support.processes import eventually, horse_of
 from tests.support.shared_worker import SharedWorker
 
 CREATE = '/api/artboard/create'
@@ -212,7 +215,9 @@ def test_a_drawing_that_is_ready_is_not_cancelled(client: FlaskClient, drawn: st
 
 
 def test_a_drawing_that_runs_is_stopped(client: FlaskClient, shared_worker: SharedWorker) -> None:
-    address = create(client, pattern='flow_field', width=1200, height=1200).location
+    require_living(shared_worker)
+    os.kill(horse_of(shared_worker.pid), signal.SIGSTOP)  # so that it never ends
+    address = create(client).location
     eventually(lambda: client.get(address).get_json()['status'] == 'started')
     answer = client.delete(address)
     assert (answer.status_code, answer.get_json()['status']) == (202, 'stopping')

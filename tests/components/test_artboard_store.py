@@ -19,6 +19,12 @@ from tests.support.object_store import ObjectStore, behind_proxy, moved, version
 pytestmark = pytest.mark.slow  # `make test-all` installs the server and its client
 
 
+@pytest.fixture(autouse=True)
+def patience(settings: pytest.MonkeyPatch) -> None:
+    """For a store on a busy machine."""
+    settings.setattr(files, 'PATIENCE', 60.0)
+
+
 def draw(client: FlaskClient) -> str:
     """The address of a drawing that a job has made in this process."""
     answer = client.post('/api/artboard/create', json={'pattern': 'hilbert', 'width': 60})

@@ -26,6 +26,8 @@ TITLE = "Web and workers read each other's files in UPLOAD_DIR and OUTPUT_DIR."
 
 @pytest.fixture(autouse=True)
 def light(settings: pytest.MonkeyPatch) -> None:
+    settings.setattr(file_check, 'PATIENCE', 60.0)  # seconds for a worker on a busy machine
+    settings.setattr(file_check, 'STORE_PATIENCE', 60.0)
     settings.setenv('JOB_TASK_MODULES', 'workers.check_tasks')
     environment_config.cache_clear()
 

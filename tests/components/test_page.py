@@ -4,6 +4,7 @@ import io
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -27,7 +28,8 @@ from qdjobs.config import environment_config
 from qdjobs.server import free_port
 from tests.support.applications import use_redis
 from tests.support.browsers import Chromium, require_chromium
-from tests.support.processes import ROOT
+from tests.support.jobs import require_living
+from tests.support.processes import ROOT, horse_of
 from tests.support.shared_worker import SharedWorker
 from tests.support.svg_references import drawn_strokes
 
@@ -114,6 +116,11 @@ def draw(page: Page, **choices: str) -> None:
     page.get_by_role('button', name='Draw it').click()
 
 
+def hold_pen(page: Page) -> None:
+    """Let no drawing be animated further until it is skipped."""
+    page.evaluate('window.requestAnimationFrame = () => 0')
+
+
 def status(page: Page, text: str) -> None:
     expect(page.get_by_role('status')).to_contain_text(text)
 
@@ -172,6 +179,7 @@ def test_from_click_to_picture(visit: Visit, shared_worker: SharedWorker, tmp_pa
     assert said == []  # nothing failed, nothing was refused by the page's own policy
 
     # Hundreds of strokes can be skipped and watched again.
+    hold_pen(page)
     skip = page.get_by_role('button', name='Skip to the end')
     draw(page, pattern='truchet', paper='A3')
     skip.click()
@@ -206,6 +214,7 @@ def test_each_drawing_is_in_the_list_as_soon_as_it_is_ready(
     visit: Visit, shared_worker: SharedWorker
 ) -> None:
     page = visit('no-preference')
+    hold_pen(page)
     with shared_worker.held():
         draw(page, seed='1')
         expect(entries(page)).to_have_count(1)
@@ -213,7 +222,7 @@ def test_each_drawing_is_in_the_list_as_soon_as_it_is_ready(
         expect(entries(page)).to_have_count(2)
     for drawn in (0, 1):
         expect(entries(page).nth(drawn).locator('img')).to_be_visible()
-    # Long before the pen has ended.
+    # Before the pen has ended.
     expect(page.locator('#bed')).to_have_attribute('data-state', 'plotting')
 
 
@@ -267,9 +276,9 @@ def test_a_drawing_that_waits_can_be_cancelled_on_the_bed_and_in_the_list(
 
 def test_a_drawing_that_is_stopped_is_no_crash(visit: Visit, shared_worker: SharedWorker) -> None:
     page = visit()
-    large = 'option => { option.dataset.short = option.dataset.long = 1200 }'
-    page.locator('[value=A2]').evaluate(large)  # it takes seconds
-    draw(page, pattern='contours', paper='A2')
+    require_living(shared_worker)
+    os.kill(horse_of(shared_worker.pid), signal.SIGSTOP)  # so that it never ends
+    draw(page)
     status(page, 'A worker is drawing it')
     page.get_by_role('button', name='Cancel', exact=True).click()
     expect(page.get_by_role('status')).to_have_text('The drawing was stopped. Draw it again?')
@@ -761,6 +770,7 @@ def test_it_fits_on_a_phone_and_moves_nothing_for_who_wants_no_motion(
 
 def test_a_keyboard_is_enough(visit: Visit, shared_worker: SharedWorker) -> None:
     page = visit('no-preference')
+    hold_pen(page)
     keys = page.keyboard
     keys.press('Tab')
     keys.press('ArrowRight')

@@ -86,7 +86,7 @@ def start(tmp_path: Path, image: Path) -> Start:
 def get(port: str, path: str, host: str = '127.0.0.1') -> int | None:
     """The status of an answer, or None if nobody listens."""
     try:
-        with urllib.request.urlopen(f'http://{host}:{port}{path}', timeout=5) as answer:
+        with urllib.request.urlopen(f'http://{host}:{port}{path}', timeout=60) as answer:
             return int(answer.status)
     except HTTPError as error:
         return error.code
@@ -96,7 +96,7 @@ def get(port: str, path: str, host: str = '127.0.0.1') -> int | None:
 
 def probe(command: list[str], environment: Mapping[str, str]) -> int:
     """The exit code of a probe, as it runs in the container."""
-    return subprocess.run(command, env=environment, timeout=30, check=False).returncode
+    return subprocess.run(command, env=environment, timeout=60, check=False).returncode
 
 
 def worker_probes() -> Iterator[list[str]]:
@@ -122,7 +122,7 @@ def test_the_image_serves_and_finishes_a_request_after_sigterm(
         assert probe(image.health_check, environment) == 0
         body = b'{"pattern": "grid", "complexity": "simple"}'
         client = stack.enter_context(
-            contextlib.closing(HTTPConnection('127.0.0.1', int(port), timeout=30))
+            contextlib.closing(HTTPConnection('127.0.0.1', int(port), timeout=60))
         )
         client.putrequest('POST', '/api/artboard/create')
         for header, value in (
@@ -139,7 +139,7 @@ def test_the_image_serves_and_finishes_a_request_after_sigterm(
         client.send(body)
         answer = client.getresponse()
         assert (answer.status, b'<svg' in answer.read()) == (200, True)
-        assert web.wait(30) == 0
+        assert web.wait(60) == 0
 
 
 def test_redis_that_is_away_fails_readiness_alone(
@@ -214,7 +214,7 @@ def test_a_worker_finishes_or_requeues_its_job_after_sigterm_and_exits_with_0(
     with start(container['args'], environment | {'JOB_SHUTDOWN_GRACE': grace}) as worker:
         eventually(lambda: lines_of(begun))
         worker.terminate()
-        assert worker.wait(30) == 0
+        assert worker.wait(60) == 0
         assert get_job_status(job.id)['status'] == status
         assert get_job_status(job.id)['attempts'] == []
 
@@ -229,7 +229,7 @@ def test_heroku_stops_all_processes_at_once_and_the_job_is_requeued_in_time(
         eventually(lambda: lines_of(begun))
         for pid in session_of(worker.pid):
             os.kill(pid, signal.SIGTERM)
-        worker.wait(30)
+        worker.wait(60)
         assert get_job_status(job.id)['status'] == 'queued'
         assert session_of(worker.pid) == []
 
@@ -262,7 +262,7 @@ def test_a_unit_notifies_systemd_once_it_is_ready(
         with start(unit_command(name), notified) as process:
             assert systemd.recv(100).startswith(b'READY=1')
             process.terminate()
-            assert process.wait(30) == 0
+            assert process.wait(60) == 0
 
 
 # Valkey
@@ -276,7 +276,7 @@ def test_the_valkey_of_compose_keeps_its_data_and_evicts_nothing(
     port = free_port()
     command = [str(get_binary_path()), *options, '--port', str(port), '--dir', str(tmp_path)]
     with start(command, environment):
-        wait_for_port(port, timeout=30)
+        wait_for_port(port, timeout=60)
         connection = Redis(port=port)
         eventually(connection.ping)
         assert connection.config_get('appendonly') == {'appendonly': 'yes'}

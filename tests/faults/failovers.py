@@ -104,10 +104,9 @@ def run_failovers(
             with enqueuing(folder, f'{number}', environment) as accepted_now:
                 eventually(lambda: len(accepted_now()) > 20)
                 seconds.append(_fail_over(service, fault, accepted_now, is_hurried))
-            storm.replace_the_dead()
             ids = accepted_now()
             accepted += ids
-            lost[fault.__name__] += len(_lost(ids))
+            lost[fault.__name__] += len(_lost(ids, storm))
         refused = _lines(sorted(folder.glob(f'*{REFUSED}')))
         doubled = sum(status is not None for status in read_statuses(refused))
     return Losses(len(accepted), lost, doubled, seconds)
@@ -148,10 +147,11 @@ def _lines(files: Sequence[Path]) -> list[str]:
     return [line for file in files if file.exists() for line in file.read_text().splitlines()]
 
 
-def _lost(ids: Sequence[str]) -> list[str]:
+def _lost(ids: Sequence[str], storm: Storm) -> list[str]:
     """The jobs that Redis does not know, once all others have finished."""
     deadline = time.monotonic() + PATIENCE
     while True:
+        storm.replace_the_dead()  # a worker gives up a former primary some seconds later
         time.sleep(0.5)
         try:
             found = dict(zip(ids, read_statuses(ids), strict=True))

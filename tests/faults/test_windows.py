@@ -172,14 +172,15 @@ def test_a_sigterm_right_after_the_claim_puts_the_job_back_as_it_was(
 def test_a_worker_that_was_stopped_meanwhile_records_nothing(
     own_worker: Worker, shared_worker: SharedWorker, tmp_path: Path
 ) -> None:
-    begun, log = tmp_path / 'begun', tmp_path / 'worker.log'
+    begun, gate, log = (tmp_path / name for name in ('begun', 'gate', 'worker.log'))
     with own_worker() as stopped:
         with shared_worker.held():
-            job = enqueue_background_job(SLEEP, str(begun), 1.0)
+            job = enqueue_background_job(WAIT, str(begun), str(gate))
             eventually(begun.exists)
             horse = horse_of(stopped.pid)
             stop(stopped)
             os.kill(horse, signal.SIGSTOP)
+            gate.touch()
         status = done(job)
         assert status['status'] == 'finished'
         os.kill(horse, signal.SIGCONT)
@@ -297,7 +298,7 @@ def test_an_answer_that_is_lost_claims_and_records_a_job_once(
         assert (status['status'], status['attempts']) == ('finished', [])
         assert lines_of(lines) == ['ran']
         # The same for an outcome, which has the result.
-        proxy.max_cuts, proxy.cut_after = 2, b64encode(PlainSerializer.dumps(3))
+        proxy.cut_after, proxy.max_cuts = b64encode(PlainSerializer.dumps(3)), 2
         job = enqueue_background_job(ADD, 1)
         status = done(job)
         assert proxy.cuts == 2

@@ -35,17 +35,17 @@ def test_a_running_job_tells_how_far_it_is(tmp_path: Path) -> None:
     job = enqueue_background_job('tests.support.progress_tasks.stop_half_way', str(gate))
     eventually(lambda: get_job_status(job.id)['progress'] == HALF_WAY)
     gate.touch()
-    status = wait_for_job(job.id, 20)
+    status = wait_for_job(job.id, 60)
     assert status['status'] == 'finished'
     assert status['progress'] == {'done': 4, 'total': 4, 'message': 'half-way'}
 
 
 @with_a_worker
 def test_many_rows_are_few_writes(connection: Redis) -> None:
-    wait_for_job(enqueue_background_job('tests.support.tasks.add', 1).id, 20)
+    wait_for_job(enqueue_background_job('tests.support.tasks.add', 1).id, 60)
     connection.config_resetstat()
     job = enqueue_background_job('tests.support.progress_tasks.count', 100_000)
-    status = wait_for_job(job.id, 30)
+    status = wait_for_job(job.id, 60)
     assert status['result'] == 100_000
     assert status['progress'] == {'done': 100_000, 'total': 100_000, 'message': ''}
     assert connection.info('commandstats')['cmdstat_hset']['calls'] < 100
@@ -56,14 +56,14 @@ def test_a_task_knows_its_id_and_its_attempt() -> None:
     job = enqueue_background_job(
         'tests.support.progress_tasks.third_time_lucky', job_max_retries=3, job_retry_delay=0
     )
-    assert wait_for_job(job.id, 20)['result'] == [job.id, 3]
+    assert wait_for_job(job.id, 60)['result'] == [job.id, 3]
 
 
 @with_a_worker
 @pytest.mark.parametrize('total', [None, 2])
 def test_progress_and_failed_attempts_stand_side_by_side(total: int | None) -> None:
     job = enqueue_background_job('tests.support.progress_tasks.fail_half_way', total)
-    status = wait_for_job(job.id, 20)
+    status = wait_for_job(job.id, 60)
     assert status['progress'] == {'done': 0, 'total': 2, 'message': ''}
     assert [attempt['error'] for attempt in status['attempts']] == ['ValueError: half-way']
 
@@ -80,7 +80,7 @@ def test_a_batch_of_drawings_tells_its_progress() -> None:
         for number in range(3)
     ]
     job = enqueue_background_job('workers.svg_tasks.batch_generate_svgs', drawings)
-    status = wait_for_job(job.id, 30)
+    status = wait_for_job(job.id, 60)
     assert status['error'] is None
     assert status['progress'] == {'done': 3, 'total': 3, 'message': 'drawing'}
 
@@ -93,5 +93,5 @@ def test_a_record_that_is_gone_does_not_come_back(connection: Redis, tmp_path: P
     connection.delete(job.key)
     gate.touch()
     follower = enqueue_background_job('tests.support.tasks.add', 1)
-    assert wait_for_job(follower.id, 20)['result'] == 3
+    assert wait_for_job(follower.id, 60)['result'] == 3
     assert connection.exists(job.key) == 0

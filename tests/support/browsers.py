@@ -12,6 +12,7 @@ from playwright.sync_api import Browser, BrowserContext, Error, sync_playwright
 from tests.support.missing import report, require
 
 CHROMIUM = shutil.which('chromium') or shutil.which('chromium-browser')
+PATIENCE = 120_000  # milliseconds, for a busy machine
 ARGUMENTS = [
     '--no-sandbox',  # which root cannot have; the pages are our own
     '--disable-gpu',
@@ -42,6 +43,7 @@ class Chromium:
             context = free.pop()
         else:
             context = self._browser.new_context(**options)
+            context.set_default_timeout(PATIENCE)
             context.new_page()
         try:
             yield context
@@ -76,6 +78,6 @@ def report_missing(path: str | None, reporter: pytest.TerminalReporter) -> None:
 @contextmanager
 def running_chromium(path: str) -> Iterator[Chromium]:
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
+        browser = playwright.chromium.launch(executable_path=path, args=ARGUMENTS, timeout=PATIENCE)
         yield Chromium(browser)
         browser.close()

@@ -11,7 +11,7 @@ from libraries.job_manager import enqueue_background_job, wait_for_job
 from qdjobs.client.status import Status
 
 ENDED = ('finished', 'failed', 'stopped', 'canceled')
-PATIENCE = 60  # seconds
+PATIENCE = 120  # seconds, on a busy machine
 
 
 class Process(Protocol):

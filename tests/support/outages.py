@@ -6,6 +6,7 @@ import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from redis import Redis
 
@@ -53,6 +54,13 @@ def is_leased(connection: Redis) -> bool:
 def deaths_of(job_id: str) -> int:
     """How many workers are said to have died under the job."""
     return int(get_connection().hget(f'rq:job:{job_id}', 'worker_deaths') or 0)
+
+
+def has_said_that_it_stops(connection: Redis) -> bool:
+    """Whether the worker of the running job has noted that it stops: its death counts no more."""
+    members: Any = connection.zrange('rq:leases', 0, -1)
+    notes = [connection.hget(f'rq:execution:{each.decode()}', 'stopping') for each in members]
+    return notes == [b'1']
 
 
 def await_runs(path: Path, count: int) -> None:

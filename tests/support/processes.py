@@ -84,8 +84,14 @@ def session_of(leader: int) -> list[int]:
 def horse_of(worker_pid: int) -> int:
     """The process in which a worker runs its jobs."""
     children = Path(f'/proc/{worker_pid}/task/{worker_pid}/children')
-    eventually(lambda: children.read_text().split())
-    return int(children.read_text().split()[0])
+    found: list[str] = []
+
+    def look() -> list[str]:
+        found[:] = children.read_text().split()
+        return found
+
+    eventually(look)
+    return int(found[0])
 
 
 def alive(pid: int) -> bool:
@@ -102,7 +108,7 @@ def stop(process: subprocess.Popen[bytes]) -> None:
     assert os.WIFSTOPPED(status), 'it has ended'
 
 
-def eventually(condition: Callable[[], object], timeout: float = 60) -> None:
+def eventually(condition: Callable[[], object], timeout: float = 120) -> None:
     """Wait until the condition holds; fail if it never does."""
     deadline = time.monotonic() + timeout
     while not condition():

@@ -20,7 +20,9 @@ from tests.support.links import Link
 from tests.support.processes import eventually
 
 SERVICE = 'jobs'
-DOWN_AFTER = 500  # milliseconds without an answer after which a Sentinel takes a server for dead
+# Milliseconds without an answer after which a Sentinel takes a server for dead. With the fewer, one
+# that is merely busy is replaced while it lives, and a job that one replica has can be lost.
+DOWN_AFTER, PATIENT = 500, 2000
 
 _SERVER = {
     'appendonly': 'yes',
@@ -34,7 +36,7 @@ port {{port}}
 bind 127.0.0.1
 dir {{folder}}
 sentinel monitor {SERVICE} 127.0.0.1 {{primary}} 2
-sentinel down-after-milliseconds {SERVICE} {DOWN_AFTER}
+sentinel down-after-milliseconds {SERVICE} {{down_after}}
 sentinel failover-timeout {SERVICE} 3000
 sentinel parallel-syncs {SERVICE} 2
 """
@@ -112,9 +114,11 @@ class Service:
         settings: dict[str, str],
         passwords: tuple[str, str] = ('', ''),
         tls: ssl.SSLContext | None = None,
+        down_after: int = DOWN_AFTER,
     ) -> None:
         """`passwords` are those of the servers and of the Sentinels; with `tls` both have it."""
         self._folder = folder
+        self._down_after = down_after
         self._server_password, self._sentinel_password = passwords
         self._scheme = 'rediss+sentinel' if tls else 'redis+sentinel'
         self.members = [
@@ -145,7 +149,9 @@ class Service:
     def _start_sentinel(self, number: int, port: int, primary: int) -> 'subprocess.Popen[bytes]':
         folder = self._folder / f'sentinel-{number}'
         folder.mkdir()
-        text = _SENTINEL.format(port=port, folder=folder, primary=primary)
+        text = _SENTINEL.format(
+            port=port, folder=folder, primary=primary, down_after=self._down_after
+        )
         if self._sentinel_password:
             text += _SENTINEL_LOGIN.format(
                 sentinel=self._sentinel_password, server=self._server_password
@@ -221,8 +227,9 @@ def running_service(
     settings: dict[str, str] | None = None,
     passwords: tuple[str, str] = ('', ''),
     tls: ssl.SSLContext | None = None,
+    down_after: int = DOWN_AFTER,
 ) -> Iterator[Service]:
-    service = Service(folder, settings or {}, passwords, tls)
+    service = Service(folder, settings or {}, passwords, tls, down_after)
     try:
         service.start()
         yield service

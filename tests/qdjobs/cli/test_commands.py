@@ -235,7 +235,7 @@ def test_cancel_says_what_will_become_of_the_job(shared_worker: SharedWorker) ->
     done = enqueue_background_job(ADD, 1).id
     wait_for_job(done, 60)
     assert run('cancel', done).stdout == f'{done} had ended before: finished.\n'
-    running = enqueue_background_job('tests.support.tasks.sleep', 60).id
+    running = enqueue_background_job('tests.support.tasks.sleep', 600).id
     eventually(lambda: get_job_status(running)['status'] == 'started')
     assert run('cancel', running).stdout == f'{running} is being stopped by its worker.\n'
     assert wait_for_job(running, 60)['status'] == 'stopped'

@@ -35,7 +35,7 @@ def test_a_shell_completes_the_id_of_a_job(shell: str) -> None:
         env=os.environ | {'_FLASK_COMPLETE': f'{shell}_source'},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
         check=True,
     )
     assert f'_FLASK_COMPLETE={shell}_complete' in script.stdout
@@ -47,7 +47,7 @@ def test_a_shell_completes_the_id_of_a_job(shell: str) -> None:
         env=os.environ | words | {'_FLASK_COMPLETE': f'{shell}_complete'},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
         check=True,
     )
     assert 'order-7' in done.stdout

@@ -27,7 +27,7 @@ def test_a_job_waits_for_all_the_others(shared_worker: SharedWorker) -> None:
         others = enqueue_background_jobs(ADD, [{'a': number} for number in range(3)])
         summary = enqueue_background_job(ADD, 1, job_after=others, job_queue='high')
         assert get_job_status(summary.id)['status'] == summary.get_status().value == 'deferred'
-    assert wait_for_job(summary.id, 20)['status'] == 'finished'
+    assert wait_for_job(summary.id, 60)['status'] == 'finished'
     ended = [get_job_status(job.id)['ended_at'] for job in others]
     started = get_job_status(summary.id)['started_at']
     assert started is not None

@@ -273,7 +273,7 @@ def test_an_outcome_is_told_once_the_job_has_ended(
     (attempt,) = status['attempts']
     assert attempt['error'] == status['error']
     assert status['ended_at'] is not None
-    assert abs(attempt['at'] - status['ended_at']) < timedelta(seconds=5)
+    assert abs(attempt['at'] - status['ended_at']) < timedelta(minutes=1)
 
     for job in unplain:
         status = get_job_status(job.id)
@@ -354,7 +354,7 @@ def test_a_cancelled_job_never_runs_and_is_kept_for_a_day(
 
 
 def test_a_running_job_is_listed_and_stopped(shared_worker: SharedWorker) -> None:
-    job = enqueue_background_job('tests.support.tasks.sleep', 60.0)
+    job = enqueue_background_job('tests.support.tasks.sleep', 600.0)
     eventually(lambda: [found['id'] for found in list_jobs('started')] == [job.id])
     assert cancel_job(job.id) == 'stopping'
     assert wait_for_job(job.id, 60)['status'] == 'stopped'
@@ -394,7 +394,7 @@ def test_delayed_jobs_wait_in_the_scheduled_registry(connection: Redis) -> None:
         assert get_job_status(job.id)['status'] == 'scheduled'
         score = connection.zscore('rq:scheduled:default', job.id)
         assert isinstance(score, float)
-        assert 0 <= score - moment.timestamp() < 10
+        assert 0 <= score - moment.timestamp() < 60
     assert queue(connection).count == 0
 
 

@@ -80,18 +80,21 @@ def test_a_server_that_is_not_there(settings: pytest.MonkeyPatch, call: Callable
     assert 'secret' not in str(error)
 
 
+@pytest.mark.usefixtures('impatient')
 @pytest.mark.parametrize('call', CALLS.values(), ids=CALLS.keys())
 def test_a_server_that_hangs(proxy: Proxy, call: Callable[[], Any]) -> None:
     proxy.hang = True
     refused(call)
 
 
+@pytest.mark.usefixtures('impatient')
 def test_what_a_call_waits_for_adds_up_to_what_is_promised() -> None:
     options = get_connection().connection_pool.connection_kwargs
     assert 0 < options['socket_connect_timeout'] + options['socket_timeout'] < PROMISED
     assert options['retry'].get_retries() == 0
 
 
+@pytest.mark.usefixtures('impatient')
 def test_a_server_that_starts_to_hang_under_an_open_connection(proxy: Proxy) -> None:
     enqueue_background_job(ADD, 1)
     proxy.hang = True
@@ -111,6 +114,7 @@ def test_a_network_that_swallows_everything(settings: pytest.MonkeyPatch) -> Non
             connection.close()
 
 
+@pytest.mark.usefixtures('impatient')
 def test_a_lost_answer_names_the_id_under_which_the_job_may_have_been_accepted(
     proxy: Proxy,
 ) -> None:

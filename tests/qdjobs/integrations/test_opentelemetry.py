@@ -51,7 +51,7 @@ def request(**environment: str) -> str:
         env=os.environ | environment,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -97,7 +97,7 @@ def test_the_trace_of_a_request_goes_on_in_its_jobs(own_worker: Worker) -> None:
     for job, job_id in zip(jobs, ids, strict=True):
         assert job['kind'] == 'SpanKind.CONSUMER'
         assert job['status'] == {'status_code': 'UNSET'}
-        assert 0 < job['attributes'].pop('qdjobs.queue_latency') < 60
+        assert 0 < job['attributes'].pop('qdjobs.queue_latency') < 600
         assert job['attributes'] == shared | {
             'messaging.operation.name': 'process',
             'messaging.operation.type': 'process',
@@ -153,7 +153,7 @@ def test_each_death_of_a_horse_is_a_failed_span(
     enqueue_background_job(
         ROW,
         what,
-        job_timeout=1,
+        job_timeout=1 if what == 'hang' else None,
         job_max_retries=len(outcomes) - 1,
         job_retry_delay=0,
         job_meta=TRACED,
@@ -170,7 +170,7 @@ def test_a_lost_worker_is_a_failed_span(own_worker: Worker) -> None:
     with own_worker(**APP) as worker:
         eventually(lambda: get_job_status(job.id)['status'] == 'started')
         os.kill(worker.pid, signal.SIGKILL)
-        worker.wait(30)
+        worker.wait(60)
     with own_worker('--max-jobs', '1', **APP) as other:
         eventually(lambda: named('process default'))
         kill_group(other.pid)
@@ -181,7 +181,7 @@ def test_a_lost_worker_is_a_failed_span(own_worker: Worker) -> None:
 
 @pytest.mark.parametrize('what', ['', 'time out'])
 def test_a_horse_that_ends_loses_no_span(own_worker: Worker, what: str) -> None:
-    enqueue_background_job(ROW, what, job_timeout=1)
+    enqueue_background_job(ROW, what, job_timeout=1 if what else None)
     with own_worker('--burst', **CALM, SPAN_DELAY='600000') as worker:
         assert worker.wait(60) == 0
     assert {span['name'] for span in read_spans()} == {'stroke', 'process default'}

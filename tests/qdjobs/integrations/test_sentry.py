@@ -25,8 +25,10 @@ CALM = APP | {'JOB_LEASE': '10'}
 TRACE = '0123456789abcdef0123456789abcdef'
 TRACED = {'_sentry': {'sentry-trace': f'{TRACE}-0123456789abcdef-1'}}  # as a request leaves it
 REQUEST = """
+import sentry_sdk
 from tests.support.sentry import create_app
 print(create_app().test_client().get('/sell').text)
+sentry_sdk.flush(60)  # at its exit a process waits for two seconds only
 """
 
 
@@ -61,7 +63,7 @@ def run_until(worker: Worker, arrived: Callable[[], bool], **environment: str) -
 
 def test_the_trace_of_a_request_goes_on_in_its_job(sentry: Received, own_worker: Worker) -> None:
     asked = subprocess.run(
-        [sys.executable, '-c', REQUEST], cwd=ROOT, capture_output=True, text=True, timeout=60
+        [sys.executable, '-c', REQUEST], cwd=ROOT, capture_output=True, text=True, timeout=240
     )
     assert asked.returncode == 0, asked.stderr
     job_id = asked.stdout.strip()
@@ -80,7 +82,7 @@ def test_the_trace_of_a_request_goes_on_in_its_job(sentry: Received, own_worker:
     assert data['messaging.message.id'] == job_id
     assert data['messaging.destination.name'] == 'default'
     assert data['messaging.message.retry.count'] == 0
-    assert 0 < data['messaging.message.receive.latency'] < 60_000
+    assert 0 < data['messaging.message.receive.latency'] < 600_000
     assert tags(job) == {'job_id': job_id, 'task': SELL, 'queue': 'default', 'attempt': '1'}
 
 
@@ -139,7 +141,7 @@ def test_each_death_of_a_horse_arrives(
     job = enqueue_background_job(
         SELL,
         what,
-        job_timeout=1,
+        job_timeout=1 if what == 'hang' else None,
         job_max_retries=retries,
         job_retry_delay=0,
         job_meta=TRACED,
@@ -174,7 +176,7 @@ def test_a_lost_worker_arrives(sentry: Received, own_worker: Worker) -> None:
     with own_worker(**APP) as worker:
         eventually(lambda: get_job_status(job.id)['status'] == 'started')
         os.kill(worker.pid, signal.SIGKILL)
-        worker.wait(30)
+        worker.wait(60)
     with own_worker('--max-jobs', '1', **APP) as other:
         eventually(lambda: sentry.events)
         kill_group(other.pid)

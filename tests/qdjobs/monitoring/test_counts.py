@@ -91,7 +91,7 @@ def test_a_cancelled_job_that_is_retried_is_enqueued_again() -> None:
 
 @pytest.mark.slow
 def test_a_lost_run_and_a_stopped_job_are_no_failures(own_worker: Worker) -> None:
-    job = enqueue_background_job(SLEEP, 30)
+    job = enqueue_background_job(SLEEP, 600)
     with own_worker() as worker:
         eventually(lambda: get_job_status(job.id)['status'] == 'started')
         kill_group(worker.pid)
@@ -104,7 +104,7 @@ def test_a_lost_run_and_a_stopped_job_are_no_failures(own_worker: Worker) -> Non
 
 
 def test_a_released_run_is_not_counted(own_worker: Worker) -> None:
-    job = enqueue_background_job(SLEEP, 30)
+    job = enqueue_background_job(SLEEP, 600)
     with own_worker(JOB_SHUTDOWN_GRACE='1') as worker:
         eventually(lambda: get_job_status(job.id)['status'] == 'started')
         worker.send_signal(signal.SIGTERM)

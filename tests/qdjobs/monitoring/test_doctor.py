@@ -94,7 +94,7 @@ def has_worker(connection: Redis) -> bool:
 
 
 def paste(
-    command: str, bin_folder: Path | None = None, timeout: float = 60
+    command: str, bin_folder: Path | None = None, timeout: float = 240
 ) -> subprocess.CompletedProcess[str]:
     """Run a command in a shell that has the environment of this process."""
     folders = [str(folder) for folder in (bin_folder, BIN) if folder]
@@ -281,8 +281,8 @@ def test_without_a_schedule_there_is_nothing_to_say() -> None:
 @pytest.mark.slow
 @pytest.mark.usefixtures('allow_test_tasks')
 def test_a_job_whose_worker_was_killed(own_worker: Worker, connection: Redis) -> None:
-    job = enqueue_background_job('tests.support.tasks.sleep', 60)
-    with own_worker() as worker:
+    job = enqueue_background_job('tests.support.tasks.sleep', 600)
+    with own_worker(JOB_LEASE='3') as worker:
         eventually(lambda: get_job_status(job.id)['status'] == 'started')
         assert Report().marks('No job is orphaned') == '✓'
         kill(worker)
@@ -291,7 +291,7 @@ def test_a_job_whose_worker_was_killed(own_worker: Worker, connection: Redis) ->
         [key] = connection.smembers('rq:workers')
         connection.hset(key, 'last_heartbeat', LONG_AGO)
         assert Report().marks('1 running job lost', 'Start one: flask jobs worker') == '✗'
-    with own_worker(JOB_SHUTDOWN_GRACE='1'):
+    with own_worker(JOB_LEASE='3', JOB_SHUTDOWN_GRACE='1'):
         eventually(lambda: connection.zcount('rq:leases', '-inf', time.time()) == 0)
         assert Report().marks('No job is orphaned') == '✓'
 
@@ -304,7 +304,7 @@ def wait_for_lost_lease(connection: Redis) -> None:
 @pytest.mark.slow
 @pytest.mark.usefixtures('allow_test_tasks')
 def test_a_job_whose_stock_worker_was_killed(rq_worker: Worker, connection: Redis) -> None:
-    job = enqueue_background_job('tests.support.tasks.sleep', 60)
+    job = enqueue_background_job('tests.support.tasks.sleep', 600)
     with rq_worker() as worker:
         eventually(lambda: get_job_status(job.id)['status'] == 'started')
         assert Report().marks('No job is orphaned') == '✓'
@@ -421,7 +421,7 @@ def test_a_bad_setting_is_one_line() -> None:
         env=os.environ | {'JOB_LEASE': 'soon'},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
         check=False,
     )
     assert (result.returncode, result.stdout) == (1, '')

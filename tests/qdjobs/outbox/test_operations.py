@@ -201,7 +201,7 @@ def test_a_database_that_hangs_does_not_hang_the_metrics(
             start = time.monotonic()
             found = read_metrics(host)
             assert (found['jobs_outbox_up', ''], found['jobs_redis_up', '']) == (0, 1)
-            assert time.monotonic() - start < 10
+            assert time.monotonic() - start < 60
     outbox.read_waiting()
 
 

@@ -164,10 +164,11 @@ def test_a_request_that_uses_the_whole_pool_can_read_a_status(
 def test_no_more_than_a_few_connections_are_beside_the_pool(
     outbox: JobOutbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connections, 'PATIENCE', 0.1)
     with ExitStack() as stack:
         for _ in range(connections.MOST):
             stack.enter_context(outbox._own.begin())
+        impatient = stack.enter_context(monkeypatch.context())
+        impatient.setattr(connections, 'PATIENCE', 0.1)
         with pytest.raises(QueueUnavailableError, match='was free within'):
             get_job_status('nobody')
     with pytest.raises(JobNotFoundError):
@@ -181,13 +182,13 @@ def test_a_job_that_cannot_be_cancelled_because_of_a_lock_still_runs(
     queued: Queued,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(connections, 'PATIENCE', 0.1)
     with sessions.begin() as session:
         job = outbox.enqueue(session, ADD, 1)
     arguments = {'timeout': 0.1} if outbox.engine.dialect.name == 'sqlite' else {}
     impatient = create_engine(database_url, connect_args=arguments)
-    with sessions() as session:
+    with sessions() as session, monkeypatch.context() as patch:
         session.execute(update(outbox.table).values(task='other'))
+        patch.setattr(connections, 'PATIENCE', 0.1)
         with pytest.raises(QueueUnavailableError):
             JobOutbox(impatient).cancel(job.id)
         session.rollback()

@@ -602,7 +602,7 @@ def test_a_running_job_is_told_to_stop(
     client: FlaskClient, shared_worker: SharedWorker, tmp_path: Path
 ) -> None:
     begun = tmp_path / 'begun'
-    params = {'path': str(begun), 'seconds': 30}
+    params = {'path': str(begun), 'seconds': 600}
     address = post(client, task='touch_and_sleep', params=params).location
     eventually(begun.exists)
     answer = client.delete(address)
@@ -633,6 +633,7 @@ def test_an_ended_job_is_tried_again_unless_it_has_finished(
 # When things go wrong
 
 
+@pytest.mark.usefixtures('impatient')
 def test_a_lost_answer_names_the_job_to_repeat(
     client: FlaskClient, settings: pytest.MonkeyPatch, proxy: Proxy
 ) -> None:

@@ -676,7 +676,7 @@ def test_a_worker_is_shown_with_its_host_its_process_and_its_job(
     eventually(
         lambda: rows_of(read(client, 'workers'), 'worker')
     )  # its next heartbeat registers it
-    job = enqueue_background_job('tests.support.tasks.sleep', 30)
+    job = enqueue_background_job('tests.support.tasks.sleep', 600)
     eventually(lambda: get_job_status(job.id)['status'] == 'started')
     page = read(client, 'workers')
     assert rows_of(page, 'worker') == [shared_worker.name]
@@ -685,7 +685,7 @@ def test_a_worker_is_shown_with_its_host_its_process_and_its_job(
         rf'<th scope="row">{re.escape(host)}\s*<small>{shared_worker.name}</small>', page
     )
     assert 'high, default, low' in page
-    assert f'/rq/job/{job.id}">tests.support.tasks.sleep(30)</a>' in page
+    assert f'/rq/job/{job.id}">tests.support.tasks.sleep(600)</a>' in page
     cancel_job(job.id)
     eventually(lambda: job.id not in read(client, 'workers'))
 
@@ -808,7 +808,7 @@ def test_deleting_forgets_only_what_has_ended(
     client: FlaskClient, connection: Redis, shared_worker: SharedWorker, tmp_path: Path
 ) -> None:
     begun = tmp_path / 'begun'
-    slow = enqueue_background_job('tests.support.tasks.touch_and_sleep', str(begun), 60)
+    slow = enqueue_background_job('tests.support.tasks.touch_and_sleep', str(begun), 600)
     eventually(begun.exists)  # the worker claims no job ahead of its end any more
     waiting = enqueue_background_job('tests.support.tasks.add', 1)
     for job, status in ((waiting, 'queued'), (slow, 'started')):
@@ -847,7 +847,7 @@ def test_what_others_wait_for_is_not_forgotten(connection: Redis) -> None:
 def test_the_control_upstream_deletes_what_runs(
     bare: FlaskClient, shared_worker: SharedWorker
 ) -> None:
-    slow = enqueue_background_job('tests.support.tasks.sleep', 60)
+    slow = enqueue_background_job('tests.support.tasks.sleep', 600)
     eventually(lambda: get_job_status(slow.id)['status'] == 'started')
     bare.post(f'/rq/job/{slow.id}/delete')
     with pytest.raises(JobNotFoundError):

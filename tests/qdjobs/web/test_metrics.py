@@ -138,7 +138,7 @@ def test_workers_are_counted_by_state(
     assert scrape('jobs_workers', state='idle') == 0
     with own_worker() as worker:
         eventually(lambda: scrape('jobs_workers', state='idle') == 1)
-        job = enqueue_background_job('tests.support.tasks.sleep', 30)
+        job = enqueue_background_job('tests.support.tasks.sleep', 600)
         eventually(lambda: scrape('jobs_workers', state='busy') == 1)
         assert scrape('jobs', queue='default', status='started') == 1
         os.killpg(worker.pid, signal.SIGKILL)
@@ -173,12 +173,12 @@ def test_a_poison_pill_is_a_failure_and_a_stopped_job_is_none(
     scrape: Scrape, own_worker: Worker
 ) -> None:
     with own_worker(JOB_MAX_WORKER_DEATHS='1') as worker:
-        job = enqueue_background_job('tests.support.tasks.sleep', 30)
+        job = enqueue_background_job('tests.support.tasks.sleep', 600)
         eventually(lambda: get_job_status(job.id)['status'] == 'started')
         kill_group(worker.pid)
     with own_worker(JOB_MAX_WORKER_DEATHS='1'):
         assert wait_for_job(job.id, 60)['status'] == 'failed'
-        stopped = enqueue_background_job('tests.support.tasks.sleep', 30)
+        stopped = enqueue_background_job('tests.support.tasks.sleep', 600)
         eventually(lambda: get_job_status(stopped.id)['status'] == 'started')
         cancel_job(stopped.id)
         assert wait_for_job(stopped.id, 60)['status'] == 'stopped'

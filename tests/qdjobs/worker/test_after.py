@@ -69,11 +69,11 @@ def test_another_worker_goes_on_where_one_has_died(
 def test_a_parent_that_has_failed_expires_with_what_waits_for_it(
     connection: Redis, own_worker: Worker
 ) -> None:
+    parent = enqueue_background_job(FAIL, job_result_ttl=1)
+    connection.hset(parent.key, 'failure_ttl', 1)  # the client's setting is a week
+    child = enqueue_background_job(ADD, 1, job_after=parent)
+    last = enqueue_background_job(ADD, 1, job_after=child, job_after_failure='cancel')
     with own_worker(JOB_FAILURE_TTL='1'):
-        parent = enqueue_background_job(FAIL, job_result_ttl=1)
-        connection.hset(parent.key, 'failure_ttl', 1)  # the client's setting is a week
-        child = enqueue_background_job(ADD, 1, job_after=parent)
-        last = enqueue_background_job(ADD, 1, job_after=child, job_after_failure='cancel')
         status = done(child)
         assert (status['status'], parent.id in str(status['error'])) == ('canceled', True)
         assert done(last)['status'] == 'canceled'
@@ -148,7 +148,7 @@ def test_an_end_while_what_follows_the_last_one_runs_is_followed_too(own_worker:
 @pytest.mark.slow
 def test_a_fan_out_has_one_summary(own_worker: Worker, tmp_path: Path) -> None:
     lines = tmp_path / 'lines'
-    with own_worker(), own_worker():
+    with own_worker(JOB_LEASE='10'), own_worker(JOB_LEASE='10'):
         files = enqueue_background_jobs(ADD, [{'a': number} for number in range(1000)])
         summary = enqueue_background_job(WRITE, str(lines), 'ran', job_after=files)
         assert done(summary)['status'] == 'finished'

@@ -1,5 +1,6 @@
 """How a job ends when something else wants to end it too: a stop, another run, a lost answer."""
 
+import signal
 import time
 from pathlib import Path
 
@@ -17,8 +18,8 @@ from libraries.job_manager import (
     retry_job,
 )
 from tests.support.jobs import done, lines_of, require_living
-from tests.support.outages import await_runs, deaths_of
-from tests.support.processes import Worker, eventually
+from tests.support.outages import await_runs, deaths_of, has_said_that_it_stops
+from tests.support.processes import Worker, eventually, stop
 from tests.support.proxy import Proxy
 from tests.support.shared_worker import SharedWorker
 
@@ -60,16 +61,19 @@ def test_a_job_that_was_ended_meanwhile_is_not_put_back(
     connection: Redis, own_worker: Worker, begun: Path, action: str
 ) -> None:
     """By a deploy, before the worker has heard of it."""
-    with own_worker(JOB_SHUTDOWN_GRACE='1', **CALM) as worker:
+    with own_worker(JOB_SHUTDOWN_GRACE='2', **CALM) as worker:
         job = enqueue_background_job(BEGIN, str(begun), 600.0)
         await_runs(begun, 1)
         worker.terminate()
+        eventually(lambda: has_said_that_it_stops(connection))
+        stop(worker)
         if action == 'stop':
             connection.hset(job.key, 'stop_requested', 1)
         elif action == 'cancel':
             Job.fetch(job.id, connection).cancel()
         else:
             Job.fetch(job.id, connection).delete()
+        worker.send_signal(signal.SIGCONT)
         assert worker.wait(60) == 0
     assert connection.lrange('rq:queue:default', 0, -1) == []
     assert connection.zcard('rq:leases') == 0
@@ -189,9 +193,9 @@ def test_a_job_that_returned_in_time_has_finished_however_late_it_is_recorded(
     with own_worker(REDIS_URL=proxy.url, **long) as worker:  # which asks Redis nothing meanwhile
         require_living(worker)
         proxy.hang_when = begun.exists
-        job = enqueue_background_job(BEGIN, str(begun), 0.0, job_timeout=1)
+        job = enqueue_background_job(BEGIN, str(begun), 0.0, job_timeout=2)
         eventually(lambda: proxy.hang)
-        time.sleep(4)  # the time-out, and what the worker grants beyond it
+        time.sleep(5)  # the time-out, and what the worker grants beyond it
         proxy.hang_when, proxy.hang = None, False
         status = done(job)
         assert (status['status'], status['attempts']) == ('finished', [])

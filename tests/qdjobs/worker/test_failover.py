@@ -23,11 +23,11 @@ def test_a_worker_of_a_demoted_primary_ends(own_server: ValkeyServer, own_worker
 def test_the_control_a_primary_that_is_back_at_once(
     own_server: ValkeyServer, own_worker: Worker
 ) -> None:
-    with own_worker() as worker:
+    with own_worker(JOB_LEASE='3') as worker:  # it waits twice as long for a primary
         require_living(worker)
         get_connection().replicaof(HOST, free_port())
         outlast(0.2)  # in which it may notice
         get_connection().replicaof('NO', 'ONE')
         require_living(worker)
-        outlast(3)  # in which it may end
+        outlast(7)  # in which it may end
         require_living(worker)

@@ -347,6 +347,7 @@ def test_commands_that_are_none_end_nothing(
 ) -> None:
     require_living(shared_worker)
     channel = f'rq:pubsub:{shared_worker.name}'
+    eventually(lambda: connection.pubsub_numsub(channel)[0][1] == 1)
     for message in ('not json', 'null', '[]', '{}', '{"command": "stop-job", "job_id": []}'):
         assert connection.publish(channel, message) == 1
     begun = tmp_path / 'begun'

@@ -47,7 +47,7 @@ def lose_a_worker(log: Path, own_worker: Worker) -> Job:
     with own_worker(**CALM | {'JOB_LEASE': '1'}) as worker:
         eventually(lambda: lines(log))
         os.kill(worker.pid, signal.SIGKILL)
-        worker.wait(30)
+        worker.wait(60)
     return job
 
 
@@ -119,7 +119,7 @@ def test_a_horse_lives_inside_its_hook(
     log: Path, own_worker: Worker, what: list[str], lives: list[str]
 ) -> None:
     for each in what:
-        enqueue_background_job(ACT, each, job_timeout=1)
+        enqueue_background_job(ACT, each, job_timeout=1 if each == 'time out' else None)
     with own_worker('--burst', **CALM) as worker:
         assert worker.wait(60) == 0
     seen = Path(f'{log}.horses').read_text().splitlines()
@@ -150,7 +150,10 @@ def test_a_job_that_is_refused_is_reported(log: Path, own_worker: Worker) -> Non
 def test_a_death_of_the_horse_is_reported_by_the_next_one(
     log: Path, own_worker: Worker, what: str, retries: int, error: str
 ) -> None:
-    enqueue_background_job(ACT, what, job_timeout=1, job_max_retries=retries, job_retry_delay=0)
+    timeout = 1 if what == 'hang' else None
+    enqueue_background_job(
+        ACT, what, job_timeout=timeout, job_max_retries=retries, job_retry_delay=0
+    )
     with own_worker('--burst', **CALM) as worker:
         assert worker.wait(60) == 0
     deaths = [line for line in lines(log) if line[0] == 'failure']
@@ -201,5 +204,5 @@ def test_without_its_application_a_job_runs_without_hooks(log: Path, own_worker:
     job = enqueue_background_job(ACT)
     with own_worker('--burst', **CALM | {'JOB_APP': ''}) as worker:
         assert worker.wait(60) == 0
-    assert wait_for_job(job.id, 20)['result'] == {}
+    assert wait_for_job(job.id, 60)['result'] == {}
     assert lines(log) == []

@@ -93,7 +93,7 @@ def test_a_queue_class_with_keys_of_its_own_is_refused(own_worker: Worker, tmp_p
 
 def test_a_new_worker_cuts_no_connection_that_a_thread_uses(connection: Redis) -> None:
     with ThreadPoolExecutor() as pool:
-        waiting = pool.submit(connection.blpop, 'nothing', 10)
+        waiting = pool.submit(connection.blpop, 'nothing', 50)
         eventually(lambda: any('b' in each['flags'] for each in connection.client_list()))
         JobWorker('default', connection=connection)
         connection.rpush('nothing', 'sent')

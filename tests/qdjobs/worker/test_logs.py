@@ -75,13 +75,13 @@ def require_life_of_jobs(log: list[dict[str, Any]]) -> None:
     """The records of `speak` and of `fail` are there, once, and each knows its job."""
     *said, ended = messages(log, 'speak')
     assert said == [STARTED, *SPOKEN]
-    assert re.fullmatch(r'Job speak finished in \d\.\d{3} s', ended)
+    assert re.fullmatch(r'Job speak finished in \d+\.\d{3} s', ended)
     started, spoken, raised, ended = messages(log, 'fail')
     assert started == 'Job fail started: tests.support.log_tasks.fail()'
     assert spoken == 'the task speaks'
     assert RAISED in raised
     assert raised.rstrip().endswith('ValueError: it failed')
-    assert re.fullmatch(r'Job fail failed in \d\.\d{3} s: ValueError: it failed', ended)
+    assert re.fullmatch(r'Job fail failed in \d+\.\d{3} s: ValueError: it failed', ended)
     for each in log:
         if each['job_id']:
             about = f'{TASKS}.{each["job_id"]}', 1, 'default'
@@ -98,12 +98,12 @@ def test_by_default_info_of_everybody_is_shown_once_with_the_job() -> None:
     found = [match.groups() for line in lines if (match := re.fullmatch(in_job, line))]
     assert [message for _, _, message in found[:-1]] == [STARTED, *SPOKEN]
     assert {name for _, name, _ in found} == {'qdjobs.worker.runner', TASKS, 'log_library'}
-    assert re.fullmatch(r'Job speak finished in \d\.\d{3} s', found[-1][2])
+    assert re.fullmatch(r'Job speak finished in \d+\.\d{3} s', found[-1][2])
     text = '\n'.join(lines)
     assert text.count('[speak]') == 5
     assert text.count('ERROR rq.worker [fail]: ') == 1
     assert text.count('\nValueError: it failed') == 1
-    assert re.search(r'Job fail failed in \d\.\d{3} s: ValueError: it failed', text)
+    assert re.search(r'Job fail failed in \d+\.\d{3} s: ValueError: it failed', text)
     assert len(re.findall(r' INFO rq\.worker: Worker \w+: started with PID', text)) == 1
     for repeated in ('Job OK', 'is kept', 'DEBUG'):
         assert repeated not in text
@@ -114,7 +114,7 @@ def test_a_line_says_that_a_job_is_tried_again() -> None:
     enqueue('fail', job_max_retries=1, job_retry_delay=0.1)
     lines = log_of('--max-jobs', '2')
     (again,) = [line for line in lines if 'is tried again' in line]
-    expected = r'failed in \d\.\d{3} s, is tried again after 0\.\d s: ValueError: it failed'
+    expected = r'failed in \d+\.\d{3} s, is tried again after 0\.\d s: ValueError: it failed'
     assert re.search(expected, again)
     assert len([line for line in lines if 'Job fail started' in line]) == 2
 
@@ -160,7 +160,7 @@ def test_as_json_each_line_is_an_object_with_all_fields() -> None:
         ('fail', 'job_started', None),
         ('fail', 'job_ended', 'failed'),
     ]
-    assert all(0 < each['duration'] < 60 for each in events if each['event'] == 'job_ended')
+    assert all(0 < each['duration'] < 600 for each in events if each['event'] == 'job_ended')
     (own,) = [each for each in log if each['job_id'] == 'mine']
     assert (own['task'], own['colour'], own['queue']) == ('a task of my own', 'red', 'default')
     assert (own['level'], own['level_']) == ('INFO', 7)

@@ -53,7 +53,7 @@ def pool(tmp_path: Path, connection: Redis) -> Pool:
                 start_new_session=True,
             )
         try:
-            eventually(lambda: count_waiting(connection) == workers)
+            eventually(lambda: count_waiting(connection) == workers, timeout=240)
             yield process
         finally:
             kill_group(process.pid)

@@ -16,7 +16,7 @@ from app import create_app
 from libraries.job_manager import enqueue_background_job
 from qdjobs.client.redis import get_connection
 from qdjobs.config import environment_config
-from tests.support.jobs import done, lines_of
+from tests.support.jobs import PATIENCE, done, lines_of
 from tests.support.outages import standing
 from tests.support.processes import Worker, eventually, horse_of, kill_group, stop
 
@@ -35,7 +35,7 @@ def systemd(tmp_path: Path) -> Iterator[socket.socket]:
     """The socket by which systemd hears of a service, at `notify`."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
         receiver.bind(str(tmp_path / 'notify'))
-        receiver.settimeout(30)
+        receiver.settimeout(PATIENCE)
         yield receiver
 
 
@@ -67,7 +67,7 @@ def drain(receiver: socket.socket) -> int:
     with contextlib.suppress(BlockingIOError):
         while receiver.recv(100):
             count += 1
-    receiver.settimeout(30)
+    receiver.settimeout(PATIENCE)
     return count
 
 

@@ -8,7 +8,9 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sized
 from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
+from statistics import median
 
 import msgspec
 import pytest
@@ -112,8 +114,8 @@ def test_of_four_workers_one_enqueues_each_tick(tmp_path: Path, notes: Path) -> 
         await_more(ticks)
     found = ticks()
     assert enqueued() == len(found)
-    # A busy machine may let all of them wait for a second, but hardly for long.
-    assert found[-1] - found[0] < 2 * len(found)
+    # A busy machine may let all of them wait for some seconds, but not again and again.
+    assert median(later - former for former, later in pairwise(found)) < 2
 
 
 @pytest.mark.slow
@@ -222,7 +224,7 @@ def test_an_idle_worker_that_waits_for_long_is_on_time(own_worker: Worker) -> No
     with own_worker(**APP | slow):
         eventually(lambda: len(ticks()) >= 2)
     first, second = ticks()[:2]
-    assert second - first < 10
+    assert second - first < 18
 
 
 # What a worker sends
