@@ -85,18 +85,15 @@ class CsvTable:
         rows = self._read(text)
         if self._is_right(text, rows):
             return rows
-        records = list(_split(text))
-        if len(records) > 1:
-            for record in records:
-                self._parse_one(line, record)
-                line += record.count(b'\n')
-            raise TableError(f'line {line} or above: the rows read are not those counted.')
-        return self._parse_one(line, text)
+        for record in _split(text):
+            self._require_right(line, record)
+            line += record.count(b'\n')
+        raise TableError(f'line {line} or above: the rows read are not those counted.')
 
-    def _parse_one(self, line: int, record: bytes) -> list[list[str]]:
+    def _require_right(self, line: int, record: bytes) -> None:
         rows = self._read(record)
         if self._is_right(record, rows):
-            return rows
+            return
         outside = _outside_quotes(record).decode()
         fields = outside.count(self._delimiter) + 1
         if not record.strip(b'\r\n'):

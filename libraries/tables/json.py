@@ -79,8 +79,7 @@ class JsonTable:
             try:
                 yield encode_columns(columns, delimiter)
             except TypeError:  # not all values are text
-                texts = map(self._as_text, names, columns)
-                yield encode_columns(texts, delimiter)
+                yield encode_columns(map(self._as_text, names, columns), delimiter)
             self.rows += len(columns[0])
             require_within('TABLE_MAX_CELLS', self.rows * len(names), 'cells')
 
@@ -99,17 +98,13 @@ class JsonTable:
     def _columns(self, names: list[str]) -> Iterator[list[Sequence[Any]]]:
         """The values by column, in batches; None for a missing key."""
         row_type = object_type(names)
-        decode = self._decoder(row_type) if row_type else self._decode_rows
+        decode = self._decoder(row_type) if row_type else lambda text: []
         step = max(1, CELLS // len(names))
         for line, text in self._pieces():
             objects = []
             with suppress(msgspec.DecodeError, RecursionError):  # other keys, or something wrong
                 objects = decode(text)
-            if (
-                row_type
-                and objects
-                and self._is_whole(text, len(objects), len(objects) * len(names))
-            ):
+            if objects and self._is_whole(text, len(objects), len(objects) * len(names)):
                 yield list(zip(*map(msgspec.structs.astuple, objects), strict=True))
                 continue
             rows = self._read(line, text)
@@ -175,7 +170,7 @@ class JsonTable:
     def _read_exactly(self, text: bytes) -> list[Row]:
         rows: list[Row] = self._decode_rows(text)
         if not self._is_whole(text, len(rows), sum(map(len, rows))):
-            if self._one_a_line and not _has_lines(text, len(rows)):
+            if self._one_a_line and len(_lines(text)) != len(rows):
                 raise TableError('there must be one whole object in each line')
             rows = json.loads(
                 b'[' + b','.join(self._decode_texts(text)) + b']',
@@ -186,30 +181,26 @@ class JsonTable:
         return rows
 
     def _is_whole(self, text: bytes, rows: int, keys: int) -> bool:
-        """Whether the text has so many lines, objects and keys, and no -0."""
-        return (
-            (not self._one_a_line or _has_lines(text, rows))
-            and not _MINUS_ZERO.search(text)
-            # Where strings have none of these signs, this count is quick.
-            and (
-                (text.count(b'{'), text.count(b':')) == (rows, keys)
-                or _counts(text) == (rows, keys)
-            )
-        )
+        """Whether the text has so many rows and keys, and no -0."""
+        if _MINUS_ZERO.search(text):
+            return False
+        end = b'\n' if self._one_a_line else b'{'
+        if (text.count(end), text.count(b':')) == (rows, keys):
+            return True  # without any in strings, which need not be found then
+        structure = _structure(text)
+        found = len(_lines(text)) if self._one_a_line else structure.count(b'{')
+        return (found, structure.count(b':')) == (rows, keys)
 
     def _split(self, text: bytes) -> list[bytes]:
         if self._one_a_line:
-            return [line for line in text.split(b'\n') if line.strip()]
+            return _lines(text)
         with suppress(msgspec.DecodeError, RecursionError):
             return list(map(bytes, self._decode_texts(text)))
         return []
 
 
-def _has_lines(text: bytes, number: int) -> bool:
-    """Whether there are so many lines that are not blank."""
-    return text.count(b'\n') + (text[-1:] != b'\n') == number or number == sum(
-        map(bool, map(bytes.strip, text.split(b'\n')))
-    )
+def _lines(text: bytes) -> list[bytes]:
+    return [line for line in text.split(b'\n') if line.strip()]
 
 
 def _require_unique(pairs: list[tuple[str, Any]]) -> Row:
@@ -218,11 +209,6 @@ def _require_unique(pairs: list[tuple[str, Any]]) -> Row:
         twice = next(key for key, times in Counter(key for key, _ in pairs).items() if times > 1)
         raise TableError(f'an object has the key {shown(twice)} more than once')
     return row
-
-
-def _counts(text: bytes) -> tuple[int, int]:
-    structure = _structure(text)
-    return structure.count(b'{'), structure.count(b':')
 
 
 def _structure(text: bytes) -> bytes:
@@ -257,9 +243,10 @@ def _as_array(piece: bytes) -> bytes:
 
 def _likely_row_end(text: bytes) -> int:
     """The position after what looks like the last object that another one follows, or 0."""
-    for sign in _signs_backwards(text):
-        if _BETWEEN_ROWS.match(text, sign.start()):
-            return sign.end()
+    end = len(text)
+    while (end := text.rfind(b'}', 0, end)) > 0:
+        if _BETWEEN_ROWS.match(text, end):
+            return end + 1
     return 0
 
 

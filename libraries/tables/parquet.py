@@ -70,7 +70,7 @@ def write_parquet(text: IO[bytes], names: list[str], output: IO[bytes]) -> int:
     With names the text is CSV without a header, and its fields stay text. Without them it is
     NDJSON, whose columns have the types that the engine finds.
     """
-    text.flush()
+    text.seek(0)
     return _write(Path(f'/dev/fd/{text.fileno()}'), names, output)[1]
 
 
@@ -179,10 +179,11 @@ def _convert(source: str, format: str, target: str, names: list[str] | None) -> 
         file = polars.scan_ndjson(source, infer_schema_length=None)
         for name in file.select(selectors.by_dtype(polars.Int128)).collect_schema():
             raise TableError(f'{shown(name)} needs more than 64 bits. Write such numbers as text.')
-    columns, rows = file.collect_schema(), _count(file)
+    columns = file.collect_schema()
     if not columns:
         raise TableError('the file has no columns.')
     require_within('TABLE_MAX_COLUMNS', len(columns), 'columns')
+    rows = _count(file)
     require_within('TABLE_MAX_CELLS', len(columns) * rows, 'cells')
     # Polars reads 24:00 as null.
     found = selectors.time().is_null().any()
@@ -198,7 +199,9 @@ def _convert(source: str, format: str, target: str, names: list[str] | None) -> 
     elif '' in columns:
         raise TableError('a column has no name.')
     else:
-        file = _as_text(file).with_columns(selectors.string().replace('', None))
+        # The method `replace` would load all values.
+        texts = selectors.string()
+        file = _as_text(file).with_columns(polars.when(texts != '').then(texts))
         file.sink_csv(target, separator=format, null_value='' if len(columns) > 1 else '""')
 
 

@@ -53,13 +53,15 @@ def read_text(file: IO[bytes], encoding: str | None) -> Iterator[bytes]:
         ''.encode(name)  # raises LookupError for a codec that is not for text
     except (LookupError, ValueError) as error:  # ValueError: a name with NUL
         raise TableError(f"encoding {name!r} is not known; use a name such as 'cp1252'.") from error
-    line, mark, block = 1, '\ufeff', b' '
+    whole, mark, block = 0, '\ufeff', b' '
     while block:
         block = file.read(BLOCK)
         try:
             text = decoder.decode(block, final=not block)
-            data = text.removeprefix(mark).encode()
+            is_same = name == 'utf-8' and text.isascii() and len(text) == len(block)
+            data = block if is_same else text.removeprefix(mark).encode()
         except UnicodeDecodeError as error:
+            line = _count_lines(file, name, whole)
             line += error.object[: error.start].decode(error.encoding, 'ignore').count('\n')
             raise TableError(
                 f'line {line}: the byte 0x{error.object[error.start]:02x} is not {name} there. If '
@@ -67,13 +69,21 @@ def read_text(file: IO[bytes], encoding: str | None) -> Iterator[bytes]:
                 'only a part is, fix the file.'
             ) from error
         except UnicodeError as error:  # half of a surrogate pair, which some encodings can hold
+            line = _count_lines(file, name, whole)
             raise TableError(f'line {line} or below: this is not {name}: {error}.') from error
         if b'\0' in data:
-            line += data.count(b'\n', 0, data.index(b'\0'))
+            line = _count_lines(file, name, whole) + data.count(b'\n', 0, data.index(b'\0'))
             raise TableError(f'line {line} has a NUL: remove it, or name the encoding of the file.')
-        line += data.count(b'\n')
+        whole += 1
         mark = '' if text else mark
         yield data
+
+
+def _count_lines(file: IO[bytes], name: str, blocks: int) -> int:
+    """The number of the line in which the block after so many valid ones begins."""
+    file.seek(0)
+    decoder = codecs.getincrementaldecoder(name)()
+    return 1 + sum(decoder.decode(file.read(BLOCK)).count('\n') for _ in range(blocks))
 
 
 def cut(blocks: Iterator[bytes], find_end: Callable[[bytes], int]) -> Iterator[tuple[int, bytes]]:

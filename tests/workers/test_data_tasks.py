@@ -397,8 +397,9 @@ def test_json_to_ndjson_and_back_keeps_everything(upload: Upload, text: str) -> 
 def test_an_array_of_many_blocks_is_cut_between_its_objects(upload: Upload, inner: str) -> None:
     item = f'{{"a": {inner}, "n": {inner}}}'
     text = '[' + ',\n'.join([item] * 1_000) + ']'
-    rows = read_ndjson(process_file(upload('a.json', text), 'ndjson'))
-    assert rows == [json.loads(item)] * 1_000
+    file = upload('a.json', text)
+    assert read_ndjson(process_file(file, 'ndjson')) == [json.loads(item)] * 1_000
+    assert read_parquet(process_file(file, 'parquet')) == [json.loads(item)] * 1_000
 
 
 def test_parquet_has_the_types_of_json(upload: Upload) -> None:
