@@ -125,9 +125,9 @@ def _engine(
 
 
 def main(source: str, format: str, target: str) -> None:
+    _bound()
     import polars
 
-    _bound()
     status = _REFUSED
     try:
         _convert(source, format, target, json.load(sys.stdin))
@@ -147,7 +147,8 @@ def main(source: str, format: str, target: str) -> None:
 
 
 def _bound() -> None:
-    """Bound this process, and let it end with its parent."""
+    """Bound this process, and let it end with its parent. Call it before Polars is imported."""
+    os.environ['POLARS_ROW_GROUP_PREFETCH_SIZE'] = '1'  # it reads ahead as many as it can
     if sys.platform == 'linux':
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     for what, most in (
