@@ -7,7 +7,7 @@ the engine. If the counts differ, no file is written.
 import gc
 import os
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing
 from itertools import islice
 from pathlib import Path, PurePath
 from tempfile import TemporaryFile
@@ -61,7 +61,11 @@ def convert_upload(
                 # JSON may be read twice, and Parquet in any order, from one version.
                 source = stack.enter_context(upload_copy(name))
             output = _open_target(stack, target)
-            stack.enter_context(_no_collector())
+            if (
+                gc.isenabled()
+            ):  # rows are many objects without cycles: looking takes half of the time
+                gc.disable()
+                stack.callback(gc.enable)
             file = stack.enter_context(source.open('rb'))
             table = _open_table(name, source, file, delimiter, encoding, on_progress)
             written = _write(table, output, format)
@@ -79,18 +83,6 @@ def _open_target(stack: ExitStack, target: str) -> IO[bytes]:
         raise TableError(
             f'{error} If the result of another file is in the way, rename one of the two.'
         ) from error
-
-
-@contextmanager
-def _no_collector() -> Iterator[None]:
-    """Rows are many objects without cycles: looking for cycles takes half of the time."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 def _open_table(

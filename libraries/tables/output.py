@@ -38,12 +38,14 @@ def encode_columns(columns: Iterable[Sequence[str]], delimiter: str) -> bytes:
 
 def _quote(fields: Sequence[str], mark: str) -> Sequence[str]:
     text = '\0'.join(fields)
-    bom = '\ufeff'  # would be lost at the beginning of a file
-    if not any(sign in text for sign in (mark, '"', '\n', '\r', bom)):
+    # A byte order mark would be lost at the beginning of a file.
+    signs = [sign for sign in (mark, '\n', '\r', '\ufeff', '"') if sign in text]
+    if not signs:
         return fields
+    one, other, more = signs[0], signs[-1], signs[1:-1]  # there are seldom more than two
     return [
         '"' + field.replace('"', '""') + '"'
-        if mark in field or '"' in field or '\n' in field or '\r' in field or bom in field
+        if one in field or other in field or (more and any(sign in field for sign in more))
         else field
         for field in fields
     ]

@@ -57,9 +57,11 @@ def read_text(file: IO[bytes], encoding: str | None) -> Iterator[bytes]:
     while block:
         block = file.read(BLOCK)
         try:
+            before = decoder.getstate()[0]  # the beginning of a character
             text = decoder.decode(block, final=not block)
-            is_same = name == 'utf-8' and text.isascii() and len(text) == len(block)
-            data = block if is_same else text.removeprefix(mark).encode()
+            is_whole = not (before or decoder.getstate()[0])
+            same = name == 'utf-8' and is_whole and not mark
+            data = block if same else text.removeprefix(mark).encode()
         except UnicodeDecodeError as error:
             line = _count_lines(file, name, whole)
             line += error.object[: error.start].decode(error.encoding, 'ignore').count('\n')
