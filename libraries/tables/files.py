@@ -126,6 +126,7 @@ def _write(table: Table, output: IO[bytes], format: TableFormat) -> int:
             if isinstance(table, CsvTable):
                 write_csv(text, islice(table.records(','), 1, None))  # without the header
             else:
+                table.find_names()  # the engine is slow to refuse many
                 write_json(text, table.objects(), as_array=False)
             return write_parquet(text, table.names, output)
     except ReadAgainError:

@@ -9,7 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import suppress
-from itertools import chain, islice
+from itertools import islice
 from types import NoneType
 from typing import Any
 
@@ -47,6 +47,7 @@ class JsonTable:
         """`open_blocks` is called once per pass and reads the file from its beginning."""
         self.rows = 0
         self.names: list[str] = []  # of the columns; unknown until `records`
+        self._has_all_names = False
         self._open_blocks = open_blocks
         self._one_a_line = one_a_line
         self._is_nested = False  # or what looks like the end of a row may be in a row or a string
@@ -70,7 +71,7 @@ class JsonTable:
 
         Raises ReadAgainError as `objects` does, and if there is a key that is not in the beginning.
         """
-        names = self.names = self.names or self._find_names(pieces=1) or self._find_names()
+        names = self.names = self.names or self.find_names(pieces=1) or self.find_names()
         if '' in names:
             raise TableError('a column has no name.')
         yield encode_columns([[name] for name in names], delimiter)
@@ -83,16 +84,21 @@ class JsonTable:
             self.rows += len(columns[0])
             require_within('TABLE_MAX_CELLS', self.rows * len(names), 'cells')
 
-    def _find_names(self, pieces: int | None = None) -> list[str]:
-        """The keys in the first pieces, or in all, in order of appearance."""
+    def find_names(self, pieces: int | None = None) -> list[str]:
+        """The keys in the first pieces, or in all, in order of appearance.
+
+        Raises TableError if there are none in all, or more than TABLE_MAX_COLUMNS.
+        """
         names: dict[str, None] = {}
         for line, text in islice(self._pieces(), pieces):
             for row in self._read(line, text):
                 if not names.keys() >= row.keys():
                     names.update(dict.fromkeys(row))
                     require_within('TABLE_MAX_COLUMNS', len(names), 'different keys')
-        if not names and pieces is None:
-            raise TableError('there is no row with a key, so the columns are not known.')
+        if pieces is None:
+            self._has_all_names = True
+            if not names:
+                raise TableError('there is no row with a key, so the columns are not known.')
         return list(names)
 
     def _columns(self, names: list[str]) -> Iterator[list[Sequence[Any]]]:
@@ -108,9 +114,9 @@ class JsonTable:
                 yield list(zip(*map(msgspec.structs.astuple, objects), strict=True))
                 continue
             rows = self._read(line, text)
-            if not set(names).issuperset(chain.from_iterable(rows)):
-                self.names = self._find_names()
-                raise ReadAgainError
+            if not self._has_all_names:  # find them before there are large rows of few values
+                self.names = self.find_names()
+                raise ReadAgainError  # the file is at its end now
             for start in range(0, len(rows), step):
                 part = rows[start : start + step]
                 yield [[row.get(name) for row in part] for name in names]

@@ -457,7 +457,7 @@ def test_parquet_has_one_type_for_values_of_several(
         ),
         ('', 'csv', 'there is no row with a key'),
         ('{}\n', 'csv', 'there is no row with a key'),
-        ('{}\n', 'parquet', 'the file has no columns'),
+        ('{}\n', 'parquet', 'there is no row with a key'),
     ],
 )
 def test_what_would_not_be_the_same_is_refused(

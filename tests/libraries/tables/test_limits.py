@@ -45,7 +45,7 @@ def repeated(text: str, rows: int) -> pyarrow.DictionaryArray:
 def test_too_many_different_keys_are_refused(uploads: Path, format: TableFormat) -> None:
     lines = (f'{{"k{number}":1}}\n' for number in range(20_000))
     (uploads / 'a.ndjson').write_text(''.join(lines))
-    refused('a.ndjson', r'\d+ .* are more than 10000, .*TABLE_MAX_COLUMNS', format)
+    refused('a.ndjson', r'10001 different keys .*TABLE_MAX_COLUMNS', format)
 
 
 @pytest.mark.parametrize('name', ['a.csv', 'a.parquet'])
