@@ -61,9 +61,8 @@ def convert_upload(
                 # JSON may be read twice, and Parquet in any order, from one version.
                 source = stack.enter_context(upload_copy(name))
             output = _open_target(stack, target)
-            if (
-                gc.isenabled()
-            ):  # rows are many objects without cycles: looking takes half of the time
+            # Rows are many objects without cycles: looking for some takes half of the time.
+            if gc.isenabled():
                 gc.disable()
                 stack.callback(gc.enable)
             file = stack.enter_context(source.open('rb'))

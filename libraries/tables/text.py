@@ -53,17 +53,17 @@ def read_text(file: IO[bytes], encoding: str | None) -> Iterator[bytes]:
         ''.encode(name)  # raises LookupError for a codec that is not for text
     except (LookupError, ValueError) as error:  # ValueError: a name with NUL
         raise TableError(f"encoding {name!r} is not known; use a name such as 'cp1252'.") from error
-    whole, mark, block = 0, '\ufeff', b' '
+    valid, mark, block = 0, '\ufeff', b' '
     while block:
         block = file.read(BLOCK)
         try:
-            before = decoder.getstate()[0]  # the beginning of a character
+            parts, _ = decoder.getstate()  # of a character that the last block has cut
             text = decoder.decode(block, final=not block)
-            is_whole = not (before or decoder.getstate()[0])
-            same = name == 'utf-8' and is_whole and not mark
-            data = block if same else text.removeprefix(mark).encode()
+            parts += decoder.getstate()[0]
+            is_same = name == 'utf-8' and not parts and not mark
+            data = block if is_same else text.removeprefix(mark).encode()
         except UnicodeDecodeError as error:
-            line = _count_lines(file, name, whole)
+            line = _count_lines(file, name, valid)
             line += error.object[: error.start].decode(error.encoding, 'ignore').count('\n')
             raise TableError(
                 f'line {line}: the byte 0x{error.object[error.start]:02x} is not {name} there. If '
@@ -71,12 +71,12 @@ def read_text(file: IO[bytes], encoding: str | None) -> Iterator[bytes]:
                 'only a part is, fix the file.'
             ) from error
         except UnicodeError as error:  # half of a surrogate pair, which some encodings can hold
-            line = _count_lines(file, name, whole)
+            line = _count_lines(file, name, valid)
             raise TableError(f'line {line} or below: this is not {name}: {error}.') from error
         if b'\0' in data:
-            line = _count_lines(file, name, whole) + data.count(b'\n', 0, data.index(b'\0'))
+            line = _count_lines(file, name, valid) + data.count(b'\n', 0, data.index(b'\0'))
             raise TableError(f'line {line} has a NUL: remove it, or name the encoding of the file.')
-        whole += 1
+        valid += 1
         mark = '' if text else mark
         yield data
 
