@@ -135,7 +135,7 @@ def test_an_operator_finds_a_failed_job_and_requeues_it(
     page.get_by_role('button', name='Requeue').click()
     expect(page.locator('#job')).to_contain_text('finished')
     expect(page.locator('#done')).to_have_text('Requeued.')
-    assert page.url == f'{address}rq/job/{job.id}'
+    expect(page).to_have_url(f'{address}rq/job/{job.id}')
     assert lines.read_text() == 'at last\n'
     assert said == []
 
@@ -215,7 +215,7 @@ def test_without_scripts_all_jobs_of_a_registry_are_changed_after_a_question_onl
     page.get_by_role('button', name='Cancel all').click()
     expect(page.locator('h1')).to_have_text('Cancel all 1 job?')
     page.get_by_role('link', name='No, back').click()
-    assert page.url == f'{address}rq/queue/default/queued?page=1&order=newest&size=50'
+    expect(page).to_have_url(f'{address}rq/queue/default/queued?page=1&order=newest&size=50')
     assert get_job_status(job.id)['status'] == 'queued'
     page.get_by_role('button', name='Cancel all').click()
     page.get_by_role('button', name='Yes').click()
@@ -235,7 +235,7 @@ def test_a_stale_page_deletes_no_job_that_runs_again(
         retry_job(job.id)
         page.get_by_role('button', name='Delete', exact=True).click()
         expect(page.locator('#done')).to_contain_text('nothing was changed')
-        assert page.url == f'{address}rq/job/{job.id}'
+        expect(page).to_have_url(f'{address}rq/job/{job.id}')
         expect(page.locator('#job .state')).to_have_text('queued')
         assert get_job_status(job.id)['status'] == 'queued'
 
@@ -371,7 +371,7 @@ def test_a_button_that_redis_did_not_answer_leads_back_by_itself(
             expect(page.locator('#problem')).to_contain_text('leads back by itself')
             proxy.cut_after = None
             expect(page.locator('#job .state')).to_be_visible()
-            assert page.url == f'{address}rq/job/{job.id}'
+            expect(page).to_have_url(f'{address}rq/job/{job.id}')
 
 
 def test_an_answer_that_does_not_come_is_missed(visit: Visit, address: str) -> None:
