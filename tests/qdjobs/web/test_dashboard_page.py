@@ -90,10 +90,6 @@ def visit(browser: Chromium, said: list[str]) -> Iterator[Visit]:
         yield open_page
 
 
-def wait_until(job_id: str, status: str) -> None:
-    eventually(lambda: get_job_status(job_id)['status'] == status)
-
-
 def calls(page: Page) -> int:
     return int(page.evaluate('window.calls'))
 
@@ -155,6 +151,12 @@ def answer_questions(page: Page, yes: bool = True) -> list[str]:
     return asked
 
 
+def expect_done(page: Page, text: str) -> None:
+    """Wait until a page says what was done, and can ask the next question."""
+    expect(page.locator('#done')).to_have_text(text)
+    expect(page.get_by_label('Live')).to_be_visible()  # its script has run
+
+
 @pytest.mark.slow
 def test_requeueing_and_deleting_from_the_list(
     visit: Visit, address: str, said: list[str], shared_worker: SharedWorker
@@ -168,14 +170,15 @@ def test_requeueing_and_deleting_from_the_list(
         table = page.locator('tbody tr')
         expect(table).to_have_count(4)
         table.filter(has_text=jobs[0].id).get_by_role('button', name='Requeue').click()
-        wait_until(jobs[0].id, 'queued')
+        expect_done(page, 'Requeued.')
+        assert get_job_status(jobs[0].id)['status'] == 'queued'
         assert asked == []
         table.filter(has_text=jobs[1].id).get_by_role('button', name='Delete').click()
+        expect_done(page, 'Deleted.')
         expect(table.filter(has_text=jobs[1].id)).to_have_count(0)
         page.get_by_role('button', name='Requeue all').click()
-        for job in jobs[2:]:
-            wait_until(job.id, 'queued')
-        expect(page.locator('#done')).to_have_text('Requeued 2 jobs.')
+        expect_done(page, 'Requeued 2 jobs.')
+        assert {get_job_status(job.id)['status'] for job in jobs[2:]} == {'queued'}
         page.goto(f'{address}rq/queue/default/queued')
         expect(table).to_have_count(3)
         page.get_by_role('button', name='Cancel all').click()
