@@ -1,4 +1,7 @@
-"""Send mails through the server at `SMTP_URL`, from `MAIL_FROM`."""
+"""Send mails through the server at `SMTP_URL`, from `MAIL_FROM`.
+
+What cannot be sent by any server, such as a mail to `zoe`, is refused when the job is enqueued.
+"""
 
 from functools import cache
 from pathlib import Path
@@ -33,17 +36,26 @@ def _fill_in(recipient: str, subject: str, template: str, **context: object) -> 
     return text, _render(f'{template}.html', values) if has_html else None
 
 
-@checked_by(_fill_in)
+def _check_notification(recipient: str, subject: str, template: str, **context: object) -> None:
+    _check(recipient, subject, *_fill_in(recipient, subject, template, **context))
+
+
+@checked_by(_check_notification)
 def send_notification(recipient: str, subject: str, template: str, **context: object) -> Sent:
     """Send a mail from `templates/email/<template>.txt` and, if it exists, the `.html` beside it.
 
-    The templates get the context, `recipient` and `subject`. Whether they can be filled in is known
-    when the job is enqueued. Returns and raises what send_email does; raises PermanentJobError also
-    for an unknown template and a missing variable.
+    The templates get the context, `recipient` and `subject`. Returns and raises what send_email
+    does; raises PermanentJobError also for an unknown template and a missing variable.
     """
     return _send(recipient, subject, *_fill_in(recipient, subject, template, **context))
 
 
+def _check(to: str, subject: str, text: str, html: str | None = None) -> None:
+    """Raise ValueError for a mail that cannot be written, whoever sends it."""
+    write_message(('', 'noreply@localhost'), plain_address(to), subject, text, html, None)
+
+
+@checked_by(lambda to, subject, body: _check(to, subject, body))
 def send_email(to: str, subject: str, body: str) -> Sent:
     """Send a plain-text mail to one address; return its `message_id` and `to`.
 
@@ -53,6 +65,7 @@ def send_email(to: str, subject: str, body: str) -> Sent:
     return _send(to, subject, body)
 
 
+@checked_by(lambda email, subject, body: _check(email, subject, body))
 def email_notification(email: str, subject: str, body: str) -> Sent:
     """The same as send_email, with the address as `email`."""
     return _send(email, subject, body)

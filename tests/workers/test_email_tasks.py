@@ -365,6 +365,29 @@ def test_a_notification_is_checked_when_it_is_queued() -> None:
         enqueue_background_job(NOTIFY, **good, name=object())
 
 
+@pytest.mark.parametrize(
+    ('mail', 'told'),
+    [
+        (('zoe', 'Hello', 'Hi'), "'zoe' is not one plain address, such as zoe@example.com: "),
+        (('zoe@example.com', '', 'Hi'), 'The subject must not be empty.'),
+        (('zoe@example.com', 'Hello', 'Hi\0'), 'The body must not contain the character'),
+    ],
+)
+def test_a_mail_that_nobody_can_send_is_not_queued(
+    connection: Redis, mail: tuple[str, str, str], told: str
+) -> None:
+    to, subject, body = mail
+    calls: list[tuple[str, dict[str, Any]]] = [
+        (EMAIL, {'to': to, 'subject': subject, 'body': body}),
+        ('workers.email_tasks.email_notification', {'email': to, 'subject': subject, 'body': body}),
+        (NOTIFY, {'recipient': to, 'subject': subject, 'template': 'welcome', 'name': body}),
+    ]
+    for task, arguments in calls:
+        with pytest.raises(InvalidJobError, match=re.escape(told)):
+            enqueue_background_job(task, **arguments)
+    assert connection.dbsize() == 0
+
+
 def test_a_retried_mail_has_the_id_that_it_had(mailbox: Mailbox, own_worker: Worker) -> None:
     mailbox.drops = 1  # after it has got the message
     with own_worker():
