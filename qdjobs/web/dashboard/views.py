@@ -11,6 +11,7 @@ from werkzeug.wrappers import Response as Redirection
 from qdjobs.client.control import (
     cancel_job,
     cancel_job_in,
+    cancel_waiting_job,
     delete_ended_job,
     retry_job,
     retry_job_in,
@@ -45,6 +46,7 @@ NOTES = {
     'stopping': 'Its worker stops it',
     'deleted': 'Deleted',
     'running': 'It runs or waits again, or other jobs wait for it: nothing was changed',
+    'started': 'It has started since: nothing was changed',
     **dict.fromkeys(('finished', 'failed', 'stopped'), 'Had ended before'),
 }
 # The same of all jobs of a registry, with what a button calls it.
@@ -190,6 +192,14 @@ def requeue(job_id: str) -> Redirection:
 
 @dashboard.post('/job/<job_id>/cancel')
 def cancel(job_id: str) -> Redirection:
+    if not wants_page():
+        return _answer(cancel_job(job_id))
+    state = cancel_waiting_job(job_id)  # as it was when the button was shown
+    return _show(job_id, state) if state == 'started' else _answer(state)
+
+
+@dashboard.post('/job/<job_id>/stop')
+def stop(job_id: str) -> Redirection:
     return _answer(cancel_job(job_id))
 
 
@@ -200,8 +210,12 @@ def delete(job_id: str) -> Redirection:
     except InvalidJobError:
         if not wants_page():
             raise
-        return redirect(url_for('.show_job', job_id=job_id, done='running'), 303)
+        return _show(job_id, 'running')
     return _answer('deleted')
+
+
+def _show(job_id: str, done: str) -> Redirection:
+    return redirect(url_for('.show_job', job_id=job_id, done=done), 303)
 
 
 @dashboard.post('/requeue/<path:queue>')
@@ -274,7 +288,7 @@ def _back() -> str:
 # The same addresses by GET, as when the answer to a button is loaded again
 
 
-@dashboard.get('/job/<job_id>/<any(requeue, cancel, delete):button>')
+@dashboard.get('/job/<job_id>/<any(requeue, cancel, stop, delete):button>')
 def forward_button(job_id: str, button: str) -> Redirection:
     return redirect(url_for('.show_job', job_id=job_id))
 

@@ -331,7 +331,7 @@ def test_every_answer_is_hardened(app: Flask, client: FlaskClient) -> None:
 
 def is_button(path: str) -> bool:
     return path.startswith('/rq/requeue/') or path.endswith(
-        ('/requeue', '/cancel', '/delete', '/empty')
+        ('/requeue', '/cancel', '/stop', '/delete', '/empty')
     )
 
 
@@ -820,7 +820,12 @@ def test_deleting_forgets_only_what_has_ended(
         assert 'nothing was changed.</p>' in client.get(sent.headers['Location']).text
         assert connection.hget(f'rq:job:{job.id}', 'stop_requested') != b'1'
         assert get_job_status(job.id)['status'] == status
-        post(client, f'job/{job.id}/cancel')
+    shown = press(client, f'job/{slow.id}/cancel', '/rq/queue/default/queued')  # it waited there
+    assert shown == f'/rq/job/{slow.id}?done=started'
+    assert 'nothing was changed.</p>' in client.get(shown).text
+    assert connection.hget(f'rq:job:{slow.id}', 'stop_requested') != b'1'
+    assert press(client, f'job/{slow.id}/stop', shown).endswith('?done=stopping')
+    post(client, f'job/{waiting.id}/cancel')
     eventually(lambda: get_job_status(slow.id)['status'] == 'stopped')
     for job in (waiting, slow):
         post(client, f'job/{job.id}/delete')
