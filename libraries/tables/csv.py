@@ -13,7 +13,7 @@ from itertools import chain, starmap
 import msgspec
 
 from libraries.tables.output import encode_columns, object_type
-from libraries.tables.text import TableError, cut, require_within, shown
+from libraries.tables.text import Blocks, TableError, cut, require_within, shown
 
 DETECTED = ',;\t|'
 BATCH = 16 << 20  # about the most bytes encoded at a time as JSON, where each row has the header
@@ -25,7 +25,7 @@ _encode_lines = msgspec.json.Encoder().encode_lines
 class CsvTable:
     """A CSV file; `rows` is the number of rows read so far."""
 
-    def __init__(self, blocks: Iterator[bytes], delimiter: str | None, prefer_tabs: bool) -> None:
+    def __init__(self, blocks: Blocks, delimiter: str | None, prefer_tabs: bool) -> None:
         self.rows = 0
         texts = cut(blocks, _last_record_end)
         first = next(texts, (1, b''))

@@ -6,7 +6,7 @@ the engine. If the counts differ, no file is written.
 
 import gc
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack, closing
 from itertools import islice
 from pathlib import Path, PurePath
@@ -24,7 +24,7 @@ from libraries.tables.csv import CsvTable
 from libraries.tables.json import JsonTable, ReadAgainError
 from libraries.tables.output import DELIMITERS, write_csv, write_json
 from libraries.tables.parquet import ParquetTable, write_parquet
-from libraries.tables.text import TableError, read_text
+from libraries.tables.text import Blocks, TableError, read_text
 from qdjobs.errors import PermanentJobError, short_repr
 
 TableFormat = Literal['csv', 'tsv', 'json', 'ndjson', 'parquet']
@@ -96,7 +96,7 @@ def _open_table(
     size = os.fstat(file.fileno()).st_size
     progress = on_progress or (lambda done, size: None)
 
-    def blocks() -> Iterator[bytes]:
+    def blocks() -> Blocks:
         for block in read_text(file, encoding):
             yield block
             progress(file.tell(), size)
@@ -127,7 +127,8 @@ def _write(table: Table, output: IO[bytes], format: TableFormat) -> int:
             else:
                 table.find_names()  # the engine is slow to refuse many
                 write_json(text, table.objects(), as_array=False)
-            return write_parquet(text, table.names, output)
+            text.seek(0)
+            return write_parquet(Path(f'/dev/fd/{text.fileno()}'), table.names, output)[1]
     except ReadAgainError:
         output.seek(0)
         output.truncate()

@@ -16,13 +16,13 @@ from typing import Any
 import msgspec
 
 from libraries.tables.output import encode_columns, object_type
-from libraries.tables.text import TableError, cut, require_within, shown
+from libraries.tables.text import Blocks, TableError, cut, require_within, shown
 
 Row = dict[str, Any]
 
 CELLS = 4_000_000  # most values in one batch: objects with few of many keys are small
 _WORDS = {None: '', True: 'true', False: 'false'}
-_BETWEEN_ROWS = re.compile(rb'\}\s*,\s*\{')
+_LIKELY_END = re.compile(rb'.*\}(?=\s*,\s*\{)', re.DOTALL)
 _BEFORE_ROW = re.compile(r'\s*[\[,]\s*(?=\{)')
 _NOT_STRUCTURE = bytes(set(range(256)) - set(b'"{:'))
 _MINUS_ZERO = re.compile(rb'-0(?<![\w.-]-0)(?![\d.eE])')  # msgspec decodes it as 0
@@ -43,7 +43,7 @@ class ReadAgainError(Exception):
 class JsonTable:
     """A JSON file of objects; `rows` is the number of rows read so far."""
 
-    def __init__(self, open_blocks: Callable[[], Iterator[bytes]], one_a_line: bool) -> None:
+    def __init__(self, open_blocks: Callable[[], Blocks], one_a_line: bool) -> None:
         """`open_blocks` is called once per pass and reads the file from its beginning."""
         self.rows = 0
         self.names: list[str] = []  # of the columns; unknown until `records`
@@ -140,7 +140,7 @@ class JsonTable:
             _WORDS[value] if type(value) in (bool, NoneType) else str(value) for value in values
         ]
 
-    def _pieces(self) -> Iterator[tuple[int, bytes]]:
+    def _pieces(self) -> Blocks:
         if self._one_a_line:
             return cut(self._open_blocks(), lambda text: text.rfind(b'\n') + 1)
         find_end = _last_row_end if self._is_nested else _likely_row_end
@@ -182,7 +182,7 @@ class JsonTable:
                 b'[' + b','.join(self._decode_texts(text)) + b']',
                 object_pairs_hook=_require_unique,
                 parse_float=Number,
-                parse_int=lambda digits: Number(digits) if digits == '-0' else int(digits),
+                parse_int=Number,
             )
         return rows
 
@@ -223,31 +223,22 @@ def _structure(text: bytes) -> bytes:
     return b''.join(signs.replace(b'""', b'').split(b'"')[::2])
 
 
-def _as_arrays(pieces: Iterator[tuple[int, bytes]]) -> Iterator[tuple[int, bytes]]:
+def _as_arrays(pieces: Blocks) -> Blocks:
     """Make an array of each piece of an array."""
     piece = b''
     for line, text in pieces:
         if not piece and not text.lstrip().startswith(b'['):
             raise TableError("the file must be an array: '[' first.")
-        piece = text
-        yield line, _as_array(piece)
+        piece = text.replace(b',', b'[', 1) if text.lstrip().startswith(b',') else text
+        yield line, piece + b']' * piece.rstrip().endswith(b'}')
     if not piece.rstrip().endswith(b']'):
         raise TableError('the file ends before its array does: the last character must be ].')
 
 
-def _as_array(piece: bytes) -> bytes:
-    if piece.lstrip().startswith(b','):
-        piece = piece.replace(b',', b'[', 1)
-    return piece + b']' * piece.rstrip().endswith(b'}')
-
-
 def _likely_row_end(text: bytes) -> int:
     """The position after what looks like the last object that another one follows, or 0."""
-    end = len(text)
-    while (end := text.rfind(b'}', 0, end)) > 0:
-        if _BETWEEN_ROWS.match(text, end):
-            return end + 1
-    return 0
+    found = _LIKELY_END.match(text)
+    return found.end() if found else 0
 
 
 def _last_row_end(text: bytes) -> int:

@@ -11,6 +11,8 @@ from libraries.limits import limit
 BLOCK = 64 << 10  # bytes read at a time: the values of a block fit in a processor cache
 MAX_RECORD = 32 << 20  # most bytes in one record: bounds the memory for any file
 
+Blocks = Iterator[tuple[int, bytes]]  # the number of a line, and text
+
 _MARKS = {  # byte order marks; that of UTF-32 begins as that of UTF-16
     codecs.BOM_UTF32_LE: 'utf-32',
     codecs.BOM_UTF32_BE: 'utf-32',
@@ -38,11 +40,11 @@ def require_room(output: IO[bytes]) -> None:
         raise TableError(f'the result is larger than {most} MB, the limit (TABLE_MAX_OUTPUT).')
 
 
-def read_text(file: IO[bytes], encoding: str | None) -> Iterator[bytes]:
+def read_text(file: IO[bytes], encoding: str | None) -> Blocks:
     """Read a file from its beginning, in blocks of valid UTF-8 without a byte order mark or NUL.
 
-    `encoding` None means UTF-8, or the encoding of the byte order mark. Raises TableError, naming
-    the line, for bytes that are invalid.
+    Each comes with the number of the line in which it ends. `encoding` None means UTF-8, or the
+    encoding of the byte order mark. Raises TableError, naming the line, for bytes that are invalid.
     """
     file.seek(0)
     head = file.read(4)
@@ -53,7 +55,7 @@ def read_text(file: IO[bytes], encoding: str | None) -> Iterator[bytes]:
         ''.encode(name)  # raises LookupError for a codec that is not for text
     except (LookupError, ValueError) as error:  # ValueError: a name with NUL
         raise TableError(f"encoding {name!r} is not known; use a name such as 'cp1252'.") from error
-    valid, mark, block = 0, '\ufeff', b' '
+    line, mark, block = 1, '\ufeff', b' '
     while block:
         block = file.read(BLOCK)
         try:
@@ -63,7 +65,6 @@ def read_text(file: IO[bytes], encoding: str | None) -> Iterator[bytes]:
             is_same = name == 'utf-8' and not parts and not mark
             data = block if is_same else text.removeprefix(mark).encode()
         except UnicodeDecodeError as error:
-            line = _count_lines(file, name, valid)
             line += error.object[: error.start].decode(error.encoding, 'ignore').count('\n')
             raise TableError(
                 f'line {line}: the byte 0x{error.object[error.start]:02x} is not {name} there. If '
@@ -71,40 +72,32 @@ def read_text(file: IO[bytes], encoding: str | None) -> Iterator[bytes]:
                 'only a part is, fix the file.'
             ) from error
         except UnicodeError as error:  # half of a surrogate pair, which some encodings can hold
-            line = _count_lines(file, name, valid)
             raise TableError(f'line {line} or below: this is not {name}: {error}.') from error
         if b'\0' in data:
-            line = _count_lines(file, name, valid) + data.count(b'\n', 0, data.index(b'\0'))
+            line += data.count(b'\n', 0, data.index(b'\0'))
             raise TableError(f'line {line} has a NUL: remove it, or name the encoding of the file.')
-        valid += 1
+        line += data.count(b'\n')
         mark = '' if text else mark
-        yield data
+        yield line, data
 
 
-def _count_lines(file: IO[bytes], name: str, blocks: int) -> int:
-    """The number of the line in which the block after so many valid ones begins."""
-    file.seek(0)
-    decoder = codecs.getincrementaldecoder(name)()
-    return 1 + sum(decoder.decode(file.read(BLOCK)).count('\n') for _ in range(blocks))
-
-
-def cut(blocks: Iterator[bytes], find_end: Callable[[bytes], int]) -> Iterator[tuple[int, bytes]]:
+def cut(blocks: Blocks, find_end: Callable[[bytes], int]) -> Blocks:
     """Cut text where `find_end` says, which returns 0 for nowhere; yield line numbers and texts."""
-    line, rest, least = 1, b'', 0
-    for block in blocks:
+    begin, rest, least = 1, b'', 0
+    for line, block in blocks:
         rest += block
         if len(rest) < least:  # a long record is not searched again for each block
             continue
         if end := find_end(rest):
-            yield line, rest[:end]
-            line += rest.count(b'\n', 0, end)
+            yield begin, rest[:end]
             rest, least = rest[end:], 0
+            begin = line - rest.count(b'\n')
         elif len(rest) > MAX_RECORD:
             raise TableError(
-                f'line {line}: the record that begins there has more than {MAX_RECORD >> 20} MB: '
+                f'line {begin}: the record that begins there has more than {MAX_RECORD >> 20} MB: '
                 'is a quote or a bracket never closed?'
             )
         else:
             least = min(2 * len(rest), MAX_RECORD)
     if rest:
-        yield line, rest
+        yield begin, rest
