@@ -111,6 +111,7 @@ def test_two_doctors_at_once_do_not_disturb_each_other(
 ELSEWHERE = 'mount --bind "$OUTPUT_DIR" {path} && OUTPUT_DIR={path} exec {flask} jobs doctor'
 
 
+@pytest.mark.slow
 def test_one_folder_at_two_paths_is_found(
     connection: Redis, shared_worker: SharedWorker, tmp_path: Path
 ) -> None:

@@ -210,6 +210,7 @@ def test_every_pattern_can_be_chosen_and_is_sketched(visit: Visit) -> None:
         expect(page.locator('#preview')).to_be_visible()
 
 
+@pytest.mark.slow
 def test_each_drawing_is_in_the_list_as_soon_as_it_is_ready(
     visit: Visit, shared_worker: SharedWorker
 ) -> None:
@@ -226,6 +227,7 @@ def test_each_drawing_is_in_the_list_as_soon_as_it_is_ready(
     expect(page.locator('#bed')).to_have_attribute('data-state', 'plotting')
 
 
+@pytest.mark.slow
 def test_the_sketch_is_the_drawing_at_fewer_points(visit: Visit, client: FlaskClient) -> None:
     page = visit()
     choose(page, pattern='hilbert', paper='A6', seed='5')
@@ -274,6 +276,7 @@ def test_a_drawing_that_waits_can_be_cancelled_on_the_bed_and_in_the_list(
     expect(entries(page)).to_have_count(1)
 
 
+@pytest.mark.slow
 def test_a_drawing_that_is_stopped_is_no_crash(visit: Visit, shared_worker: SharedWorker) -> None:
     page = visit()
     require_living(shared_worker)
@@ -289,6 +292,7 @@ def test_a_drawing_that_is_stopped_is_no_crash(visit: Visit, shared_worker: Shar
     )
 
 
+@pytest.mark.slow
 def test_a_cancel_while_the_queue_is_away_is_done_when_it_is_back(
     visit: Visit, outage: Outage, shared_worker: SharedWorker
 ) -> None:
@@ -310,6 +314,7 @@ def test_a_cancel_while_the_queue_is_away_is_done_when_it_is_back(
         assert [job['status'] for job in list_jobs()] == ['canceled']
 
 
+@pytest.mark.slow
 def test_the_cancel_of_another_drawing_leaves_the_one_that_is_shown_alone(
     visit: Visit, outage: Outage, shared_worker: SharedWorker
 ) -> None:
@@ -331,10 +336,12 @@ def test_the_cancel_of_another_drawing_leaves_the_one_that_is_shown_alone(
         status(page, 'Ready: ')
 
 
+@pytest.mark.slow
 def test_a_long_wait_is_shown_without_the_affairs_of_the_operator(visit: Visit) -> None:
     assert wait_long(visit()) == 'Still waiting …'
 
 
+@pytest.mark.slow
 def test_a_long_wait_in_development_names_the_command_that_starts_a_worker(
     visit: Visit, development: None
 ) -> None:
@@ -353,6 +360,7 @@ def wait_long(page: Page) -> str:
 # The life of the job
 
 
+@pytest.mark.slow
 def test_the_strip_shows_the_life_of_the_job_that_is_shown(
     visit: Visit, shared_worker: SharedWorker
 ) -> None:
@@ -370,6 +378,7 @@ def test_the_strip_shows_the_life_of_the_job_that_is_shown(
     expect(life).to_contain_text('finished in')
 
 
+@pytest.mark.slow
 def test_in_development_it_names_the_worker_and_links_to_the_queue_and_the_docs(
     visit: Visit, shared_worker: SharedWorker, development: None
 ) -> None:
@@ -433,6 +442,7 @@ def test_the_docs_are_served_in_development_only(client: FlaskClient, app: Flask
 # Urgent drawings, and too many
 
 
+@pytest.mark.slow
 def test_urgent_is_offered_where_it_works(
     visit: Visit, settings: pytest.MonkeyPatch, connection: Redis
 ) -> None:
@@ -448,6 +458,7 @@ def test_urgent_is_not_offered_where_it_is_refused(client: FlaskClient) -> None:
     assert 'name="urgent"' not in client.get('/').text
 
 
+@pytest.mark.slow
 def test_too_many_waiting_drawings_are_a_sentence(
     visit: Visit, settings: pytest.MonkeyPatch
 ) -> None:
@@ -503,6 +514,7 @@ def test_drawings_are_kept_in_one_browser_newest_first_and_can_be_forgotten(visi
     expect(stranger.get_by_text('Your drawings')).to_be_hidden()
 
 
+@pytest.mark.slow
 def test_a_second_tab_learns_the_end_of_a_drawing_when_the_first_is_closed(
     visit: Visit, shared_worker: SharedWorker
 ) -> None:
@@ -518,6 +530,7 @@ def test_a_second_tab_learns_the_end_of_a_drawing_when_the_first_is_closed(
     expect(entries(tab).locator('img')).to_be_visible()
 
 
+@pytest.mark.slow
 def test_two_tabs_that_show_one_drawing_both_show_its_end(
     visit: Visit, shared_worker: SharedWorker
 ) -> None:
@@ -535,6 +548,7 @@ def test_two_tabs_that_show_one_drawing_both_show_its_end(
     picture_is_shown(tab)
 
 
+@pytest.mark.slow
 def test_a_drawing_that_is_shown_is_followed_when_it_has_left_the_list(
     visit: Visit, shared_worker: SharedWorker
 ) -> None:
@@ -547,6 +561,7 @@ def test_a_drawing_that_is_shown_is_followed_when_it_has_left_the_list(
     picture_is_shown(page)
 
 
+@pytest.mark.slow
 def test_a_full_list_keeps_the_drawings_that_wait(visit: Visit) -> None:
     page = visit()
     ended = ['finished', 'failed', 'finished', *['canceled'] * 6]
@@ -596,6 +611,7 @@ def test_a_queue_or_a_network_that_is_away_is_told_and_waited_for(
     expect(page.locator('#problem')).to_be_empty()
 
 
+@pytest.mark.slow
 def test_what_is_wrong_is_told_at_its_field_or_in_the_server_s_words(
     visit: Visit, connection: Redis
 ) -> None:
@@ -614,6 +630,7 @@ def test_what_is_wrong_is_told_at_its_field_or_in_the_server_s_words(
     problem(page, '>= 20')
 
 
+@pytest.mark.slow
 def test_what_the_browser_remembers_need_not_make_sense(visit: Visit) -> None:
     page = visit()
     entry: dict[str, Any] = {'id': 'x', 'state': 'canceled', 'choices': CHOICES}
@@ -662,6 +679,7 @@ def keep(page: Page, text: str) -> None:
 # From a phone to a wide screen, in every light
 
 
+@pytest.mark.slow
 def test_it_fits_on_every_screen(visit: Visit) -> None:
     page = visit()
     for width in WIDTHS:
@@ -682,6 +700,7 @@ CLIPPED = """[...document.querySelectorAll('label span, legend, button')]
   .map(each => each.textContent)"""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('width', [320, 390])
 def test_no_shadow_of_the_sheet_is_beside_the_bed(visit: Visit, width: int) -> None:
     page = visit(viewport={'width': width, 'height': 640})
@@ -692,6 +711,7 @@ def test_no_shadow_of_the_sheet_is_beside_the_bed(visit: Visit, width: int) -> N
     assert len(shot.getcolors() or []) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('scheme', ['light', 'dark'])
 def test_every_text_can_be_read(visit: Visit, scheme: str, shared_worker: SharedWorker) -> None:
     page = visit(color_scheme=scheme)
@@ -744,6 +764,7 @@ FAINT = """() => {
 }"""
 
 
+@pytest.mark.slow
 def test_without_javascript_the_first_screen_says_so(visit: Visit) -> None:
     page = visit(viewport={'width': 320, 'height': 640}, java_script_enabled=False)
     expect(page.locator('noscript p')).to_be_in_viewport(ratio=1)
@@ -752,6 +773,7 @@ def test_without_javascript_the_first_screen_says_so(visit: Visit) -> None:
 # A phone, a keyboard
 
 
+@pytest.mark.slow
 def test_it_fits_on_a_phone_and_moves_nothing_for_who_wants_no_motion(
     visit: Visit, shared_worker: SharedWorker
 ) -> None:
@@ -768,6 +790,7 @@ def test_it_fits_on_a_phone_and_moves_nothing_for_who_wants_no_motion(
     assert width_of(page) == WIDTH
 
 
+@pytest.mark.slow
 def test_a_keyboard_is_enough(visit: Visit, shared_worker: SharedWorker) -> None:
     page = visit('no-preference')
     hold_pen(page)
@@ -821,6 +844,7 @@ HOSTILE = """<svg xmlns="http://www.w3.org/2000/svg" onload="console.log('it ran
 <script>console.log('it ran')</script><rect width="9" height="9" fill="red"/></svg>"""
 
 
+@pytest.mark.slow
 def test_a_drawing_runs_no_script_and_one_that_is_gone_is_told(
     visit: Visit, shared_worker: SharedWorker
 ) -> None:

@@ -55,6 +55,7 @@ def strike_for(storm: Storm, seconds: float, victims: tuple[str, ...]) -> list[F
     return families
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('seconds', [0, pytest.param(SECONDS, marks=pytest.mark.slow)])
 def test_each_child_runs_waits_or_is_cancelled(tmp_path: Path, seconds: float) -> None:
     with Storm(JOB_WORKER, tmp_path, WEATHER, size=2) as storm:
@@ -77,6 +78,7 @@ def states(ids: list[str]) -> set[str]:
     return {status['status'] for status in get_job_statuses(ids)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('worker_class', 'states_after'),
     [

@@ -113,6 +113,7 @@ def test_killed_between_the_yes_of_redis_and_the_delete(
 # Redis is away
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     'count', [100, pytest.param(1000, marks=pytest.mark.slow)], ids=['some', 'many']
 )
@@ -206,6 +207,7 @@ STORMS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('committing', 'relaying', 'pause', 'rows'), STORMS)
 def test_each_committed_row_is_one_job_in_a_storm(
     own_server: ValkeyServer,

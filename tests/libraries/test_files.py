@@ -339,6 +339,7 @@ with open_output('a') as file:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('before', [None, 'old'])
 def test_a_process_killed_half_way_leaves_the_name_as_it_was(
     output: Path, before: str | None

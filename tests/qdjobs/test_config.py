@@ -204,6 +204,7 @@ def test_a_bad_url_does_not_tell_its_password() -> None:
     assert 'secret' not in str(refusal.value)
 
 
+@pytest.mark.slow
 @given(st.text(st.characters(exclude_characters='\0', exclude_categories=['Cs']), min_size=1))
 def test_any_text_is_taken_or_refused_by_name(text: str) -> None:
     for name in ('REDIS_URL', 'JOB_TASK_MODULES', 'JOB_RESULT_TTL', 'JOB_QUEUES'):
@@ -359,6 +360,7 @@ def import_watched(*modules: str, path: Path = ROOT) -> dict[str, list[str]]:
     return acts
 
 
+@pytest.mark.slow
 def test_importing_any_module_acts_on_nothing() -> None:
     assert {name.partition('.')[0] for name in MODULES} == {'app', *PACKAGES}
     assert import_watched(*(name for name in MODULES if name != SENTRY)) == {}
@@ -390,6 +392,7 @@ NO_ACTS = {
 }
 
 
+@pytest.mark.slow
 def test_the_watch_sees_acts_and_nothing_else(tmp_path: Path) -> None:
     for name, source in (ACTS | NO_ACTS).items():
         folder = tmp_path / f'acts_{name}'
@@ -400,6 +403,7 @@ def test_the_watch_sees_acts_and_nothing_else(tmp_path: Path) -> None:
     assert set(acts) == {'acts_import.socket', *(f'acts_{name}' for name in ACTS)}
 
 
+@pytest.mark.slow
 def test_importing_the_tasks_waits_for_no_engine() -> None:
     tasks = ', '.join(name for name in MODULES if name.startswith('workers.'))
     done = run(f'import {tasks}, sys; print(*(name.partition(".")[0] for name in sys.modules))')
@@ -408,11 +412,13 @@ def test_importing_the_tasks_waits_for_no_engine() -> None:
     assert loaded.isdisjoint({'polars', 'PIL', 'reportlab', 'email_validator'})
 
 
+@pytest.mark.slow
 def test_an_application_is_made_without_a_socket() -> None:
     done = run('from app import create_app; create_app(); print(opened)')
     assert (done.returncode, done.stdout) == (0, '[]\n'), done.stderr
 
 
+@pytest.mark.slow
 def test_an_application_is_not_made_with_a_bad_setting() -> None:
     done = run('from app import create_app; create_app()', SMTP_URL='!')
     assert done.returncode == 1

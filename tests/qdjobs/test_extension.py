@@ -187,6 +187,7 @@ def test_a_function_that_no_worker_finds_is_refused(module: ModuleType, kind: st
         JobQueue().task('task')(module.task)
 
 
+@pytest.mark.slow
 def test_a_function_of_the_script_itself_is_refused() -> None:
     script = (
         'from qdjobs.extension import JobQueue\n'

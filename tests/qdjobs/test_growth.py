@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 from uuid import uuid4
 
+import pytest
 from redis import Redis
 
 from libraries.job_manager import (
@@ -84,6 +85,7 @@ def costs(connection: Redis, jobs: int) -> dict[str, int]:
     }
 
 
+@pytest.mark.slow
 def test_an_operation_costs_the_same_among_few_jobs_and_many(connection: Redis) -> None:
     few, many = costs(connection, FEW), costs(connection, MANY)
     # The list of wake-ups is cut once nobody waits for so many.

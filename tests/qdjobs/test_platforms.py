@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 from tests.support.processes import ROOT
 
 # What Python lacks on Windows, of what a worker needs.
@@ -17,6 +19,7 @@ for name in ('resource', 'fcntl', 'pwd', 'termios'):
 """
 
 
+@pytest.mark.slow
 def test_windows_is_one_sentence_that_says_what_to_do() -> None:
     code = f'{WINDOWS}\nfrom qdjobs import JobWorker'
     done = subprocess.run(

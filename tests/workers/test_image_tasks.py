@@ -632,6 +632,7 @@ def corrupted(whole: bytes, holes: list[tuple[float, int]]) -> bytes:
     return bytes(content)
 
 
+@pytest.mark.slow
 @given(damaged, st.sampled_from([['optimize'], ['resize:9x9'], ['grayscale', 'thumbnail:5x5']]))
 @hypothesis_settings(
     max_examples=300,

@@ -46,6 +46,7 @@ def test_what_fits_fits(text: str) -> None:
     assert all(text_width(line, scale) <= 100 for line in lines)
 
 
+@pytest.mark.slow
 def test_what_cannot_be_read_is_refused() -> None:
     with pytest.raises(ValueError, match='5000 characters do not fit on 60 by 40 mm'):
         fit('x' * 5000, 60, 40, largest=0.3)

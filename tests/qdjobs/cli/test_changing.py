@@ -188,6 +188,7 @@ def test_without_a_terminal_all_needs_yes() -> None:
     assert states('a') == ['queued']
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('answer', 'code', 'state'), [('y', 0, 'canceled'), ('n', 1, 'queued')])
 def test_on_a_terminal_all_asks(answer: str, code: int, state: str) -> None:
     enqueue_background_job(ADD, 1, job_id='a')
@@ -237,6 +238,7 @@ def test_all_jobs_of_a_status_are_deleted(shared_worker: SharedWorker) -> None:
         assert run('delete', 'waiting').stdout == 'waiting is deleted.\n'
 
 
+@pytest.mark.slow
 def test_ctrl_c_says_how_far_it_has_come_and_the_rest_can_follow(
     settings: pytest.MonkeyPatch, proxy: Proxy, redis_url: str
 ) -> None:
@@ -305,6 +307,7 @@ def test_a_pause_is_of_the_workers_of_one_prefix(connection: Redis) -> None:
     assert not connection.exists('rq:suspended')
 
 
+@pytest.mark.slow
 def test_help_says_every_exit_code() -> None:
     group = flask('--help').stdout
     for command in (

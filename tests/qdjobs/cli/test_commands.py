@@ -282,6 +282,7 @@ def test_nothing_of_a_task_steers_the_terminal(shared_worker: SharedWorker) -> N
 # wait, and the real command
 
 
+@pytest.mark.slow
 def test_from_one_end_to_the_other(shared_worker: SharedWorker) -> None:
     job_id = flask('enqueue', ADD, 'a=40').stdout.strip()
     waited = flask('wait', job_id)
@@ -310,6 +311,7 @@ def test_wait_tells_by_its_exit_code(shared_worker: SharedWorker) -> None:
     assert late.stderr.startswith('The time is over; the job goes on. To end it: flask jobs cancel')
 
 
+@pytest.mark.slow
 def test_on_a_terminal_a_bar_shows_how_far_it_is(
     shared_worker: SharedWorker, tmp_path: Path
 ) -> None:

@@ -45,6 +45,7 @@ def shown(*arguments: str) -> Any:
 # list
 
 
+@pytest.mark.slow
 def test_the_hint_for_the_next_page_is_a_command_that_shows_it() -> None:
     enqueue_background_jobs(ADD, [{'a': 1}] * 5, job_id='a', job_queue='low')
     first = run('list', '--limit', '2', '--queue', 'low', '--task', 'add', '--oldest')

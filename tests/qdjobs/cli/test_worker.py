@@ -48,6 +48,7 @@ def run_worker(*arguments: str, app: str = SHOP, **env: str) -> subprocess.Compl
     )
 
 
+@pytest.mark.slow
 def test_it_serves_the_application_s_queues_in_its_context_whatever_the_environment(
     shop: Flask,
 ) -> None:

@@ -383,6 +383,7 @@ def test_whole_chains_are_settled(run: Callable[[], Any]) -> None:
         )
 
 
+@pytest.mark.slow
 def test_a_long_chain_can_be_cancelled_in_a_test() -> None:
     with recorded_jobs():
         job = first = enqueue_background_job(FINISH)

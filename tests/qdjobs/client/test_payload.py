@@ -124,6 +124,7 @@ def test_plain_data_comes_back_as_it_was(value: Any) -> None:
     assert shape(PlainSerializer.loads(PlainSerializer.dumps(value))) == shape(value)
 
 
+@pytest.mark.slow
 @given(plain)
 def test_a_stock_unpickler_reads_what_we_write(value: Any) -> None:
     assert shape(pickle.loads(PlainSerializer.dumps(value))) == shape(value)
@@ -486,6 +487,7 @@ def test_random_bytes_are_read_as_plain_data_or_refused(payload: bytes) -> None:
     check_plain(value)
 
 
+@pytest.mark.slow
 @given(plain, st.data())
 def test_a_payload_with_one_wrong_byte_is_read_as_plain_data_or_refused(
     value: Any, data: st.DataObject
@@ -542,6 +544,7 @@ def test_what_would_not_be_written_is_not_read(value: Any) -> None:
         PlainSerializer.loads(pickle.dumps(value, 5))
 
 
+@pytest.mark.slow
 def test_deep_nesting_from_elsewhere_does_not_end_the_process() -> None:
     payload = b'\x80\x04' + b']' * 100_000 + b'a' * 99_999 + b'.'
     try:
@@ -730,6 +733,7 @@ def test_a_bomb_is_refused_without_being_unpacked() -> None:
 # to_json
 
 
+@pytest.mark.slow
 @given(plain)
 def test_json_is_valid_for_all_plain_data(value: Any) -> None:
     json.loads(to_json(value), parse_constant=pytest.fail)

@@ -243,6 +243,7 @@ def test_a_job_of_stock_rq_is_counted_under_its_queue(
     assert counted('other', 'low') == {'finished': 1}
 
 
+@pytest.mark.slow
 def test_the_number_of_labels_is_bounded(connection: Redis) -> None:
     enqueue_background_job(ADD, 1)
     run_next(connection)

@@ -413,6 +413,7 @@ def test_a_task_module_that_there_is_not(settings: pytest.MonkeyPatch) -> None:
     assert Report().marks("no module 'no_such_module'", 'JOB_TASK_MODULES') == '✗'
 
 
+@pytest.mark.slow
 def test_a_bad_setting_is_one_line() -> None:
     flask = str(Path(sys.executable).with_name('flask'))
     result = subprocess.run(
@@ -534,6 +535,7 @@ def test_it_changes_nothing(connection: Redis, dump: Callable[[], dict[bytes, An
     assert dump() == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('jobs', [3_000, pytest.param(50_000, marks=pytest.mark.slow)])
 def test_it_costs_the_same_however_many_jobs_there_are(connection: Redis, jobs: int) -> None:
     Report()  # from now on the server knows the script

@@ -383,7 +383,13 @@ def plant_anywhere(connection: Redis, place: str, canary: Path) -> str:
     return job_id
 
 
-@pytest.mark.parametrize('place', [*PLACES, *ELSEWHERE])
+@pytest.mark.parametrize(
+    'place',
+    [
+        PLACES[0],
+        *(pytest.param(place, marks=pytest.mark.slow) for place in [*PLACES[1:], *ELSEWHERE]),
+    ],
+)
 def test_a_hostile_pickle_runs_on_no_route(
     app: Flask, client: FlaskClient, connection: Redis, tmp_path: Path, place: str
 ) -> None:

@@ -268,6 +268,7 @@ def test_a_running_job_is_shown_with_its_progress(
 # What the page does by itself
 
 
+@pytest.mark.slow
 def test_a_page_stays_as_its_reader_left_it(
     visit: Visit, address: str, shared_worker: SharedWorker
 ) -> None:
@@ -360,6 +361,7 @@ def test_an_outage_of_redis_is_shown_and_ends_by_itself(
             expect(page).to_have_title('Queues · Background jobs')
 
 
+@pytest.mark.slow
 def test_a_button_that_redis_did_not_answer_leads_back_by_itself(
     visit: Visit, settings: pytest.MonkeyPatch, redis_url: str
 ) -> None:
@@ -377,6 +379,7 @@ def test_a_button_that_redis_did_not_answer_leads_back_by_itself(
             expect(page).to_have_url(f'{address}rq/job/{job.id}')
 
 
+@pytest.mark.slow
 def test_an_answer_that_does_not_come_is_missed(visit: Visit, address: str) -> None:
     page = visit(f'{address}rq/')
     held: list[Route] = []
@@ -399,6 +402,7 @@ def test_an_outage_of_the_application_is_shown_and_ends_by_itself(
 # What is seen
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('width', [1440, pytest.param(768, marks=pytest.mark.slow), 390])
 def test_all_of_it_is_inside_the_frame(
     visit: Visit, address: str, hostile: dict[str, str], connection: Redis, width: int
@@ -422,6 +426,7 @@ def test_all_of_it_is_inside_the_frame(
             assert above['bottom'] <= below['top'], name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('width', [320, 390, pytest.param(768, marks=pytest.mark.slow)])
 def test_each_count_is_one_line_inside_its_card(visit: Visit, address: str, width: int) -> None:
     page = visit('about:blank', viewport={'width': width, 'height': 900})
@@ -530,6 +535,7 @@ TEMPLATES = ('queues', 'workers', 'failed', 'result and metadata', 'exception')
 PAGES = (*TEMPLATES, 'finished', 'queue')
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('pages', [TEMPLATES, pytest.param(PAGES, marks=pytest.mark.slow)], ids=len)
 def test_markup_is_text_without_any_policy(
     visit: Visit, address: str, hostile: dict[str, str], said: list[str], pages: tuple[str, ...]
@@ -546,6 +552,7 @@ def test_markup_is_text_without_any_policy(
     assert said == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     'active', [('exception',), pytest.param(ACTIVE, marks=pytest.mark.slow)], ids=len
 )
@@ -633,6 +640,7 @@ def attack(
     return answers
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('host', ['127.0.0.1', 'localhost'])
 def test_no_other_site_can_requeue(
     visit: Visit, hostile: dict[str, str], connection: Redis, host: str

@@ -43,6 +43,7 @@ def end_as_a_worker_that_dies(connection: Redis, status: str) -> None:
     assert (ended.state, ended.has_dependents) == (status, True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('end', 'rule', 'expected'),
     [
@@ -95,6 +96,7 @@ def test_what_follows_a_job_survives_the_deaths_of_its_workers(
     assert 'killed by SIGKILL' in result[3]
 
 
+@pytest.mark.slow
 def test_a_job_that_is_stopped_is_followed_by_none(
     connection: Redis, own_worker: Worker, begun: Path, gate: Path
 ) -> None:
@@ -122,6 +124,7 @@ def test_an_end_whose_answer_is_lost_is_followed_once(
     assert connection.xlen('rq:results:the-parent-on-success') == 1
 
 
+@pytest.mark.slow
 def test_a_full_redis_loses_neither_what_waits_nor_what_follows(
     connection: Redis, own_worker: Worker, begun: Path, gate: Path
 ) -> None:
@@ -136,6 +139,7 @@ def test_a_full_redis_loses_neither_what_waits_nor_what_follows(
         eventually(lambda: get_job_status(f'{job.id}-on-success')['status'] == 'finished')
 
 
+@pytest.mark.slow
 def test_an_end_while_what_follows_the_last_one_runs_is_followed_too(own_worker: Worker) -> None:
     tell = 'tests.support.after_tasks.tell_late'
     with own_worker(JOB_LEASE='10'), own_worker(JOB_LEASE='10'):

@@ -78,6 +78,7 @@ def test_a_wrong_setting_is_one_line(
     assert says in line
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('name', 'value'),
     [('JOB_APP', 'tests.support.apps:missing'), ('JOB_LEASE', 'long')],
@@ -93,6 +94,7 @@ def test_a_worker_that_cannot_run_jobs_writes_that_line_and_ends_with_1(
     assert get_job_status(job.id)['status'] == 'queued'
 
 
+@pytest.mark.slow
 def test_a_worker_without_any_task_module_claims_nothing() -> None:
     job = enqueue_background_job(APP_NAME)
     ended = run_worker(JOB_TASK_MODULES='shop.tasks')
@@ -113,6 +115,7 @@ def test_a_name_that_a_living_worker_has_is_one_line(own_worker: Worker, connect
     assert 'Traceback' not in ended.stderr
 
 
+@pytest.mark.slow
 def test_what_the_application_itself_raises_is_shown_with_its_cause() -> None:
     job = enqueue_background_job(APP_NAME)
     ended = run_worker(JOB_APP='tests.support.apps:create_broken')

@@ -196,6 +196,7 @@ def test_an_odd_id_fails_once_and_runs_nothing(
     assert connection.zrange('rq:leases', 0, -1) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     'fields',
     [{'data': data_of(ADD, None, (1, 2, 3), {})}, {'worker_deaths': '3'}],
@@ -213,6 +214,7 @@ def test_a_lethal_failure_callback_of_a_job_that_is_not_run(
     assert connection.hget(key, 'status') == b'failed'
 
 
+@pytest.mark.slow
 def test_a_module_that_is_lethal_when_the_horse_imports_it(
     connection: Redis, own_worker: Worker, tmp_path: Path
 ) -> None:
@@ -245,6 +247,7 @@ def test_a_key_that_is_no_record_is_passed_over(
     eventually(lambda: connection.zcard('rq:scheduled:default') == 0)
 
 
+@pytest.mark.slow
 def test_a_key_of_another_type_beside_the_record(connection: Redis, own_worker: Worker) -> None:
     kinds = ('executions', 'results', 'execution')
     records = {kind: plant(connection, job_id=kind) for kind in kinds}
@@ -260,6 +263,7 @@ def test_a_key_of_another_type_beside_the_record(connection: Redis, own_worker: 
             require_registered(connection, kind)
 
 
+@pytest.mark.slow
 def test_a_record_that_becomes_another_key_while_its_job_runs(
     connection: Redis, own_worker: Worker, tmp_path: Path
 ) -> None:
@@ -273,6 +277,7 @@ def test_a_record_that_becomes_another_key_while_its_job_runs(
     assert connection.zrange('rq:leases', 0, -1) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('member', [b'no-colon', b'\xff', b'text:execution'])
 def test_a_lease_that_cannot_be_recovered_is_passed_over(
     connection: Redis, own_worker: Worker, tmp_path: Path, member: bytes

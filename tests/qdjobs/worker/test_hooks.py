@@ -62,6 +62,7 @@ def test_a_job_runs_inside_the_hooks_of_its_application(log: Path, own_worker: W
     assert lines(log) == [['begin', job.id, 1, meta], ['end', job.id]]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures('app')
 def test_each_failed_attempt_is_reported_and_none_becomes_a_success(
     log: Path, own_worker: Worker
@@ -94,6 +95,7 @@ def test_an_error_of_a_hook_is_an_error_of_its_job(
     assert get_job_status(whole.id)['status'] == 'finished'
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures('app')
 def test_an_error_of_a_report_is_logged_and_others_are_made(
     log: Path, own_worker: Worker, tmp_path: Path
@@ -106,6 +108,7 @@ def test_an_error_of_a_report_is_logged_and_others_are_made(
     assert lines(log)[-1][:2] == ['failure', job.id]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures('app')
 @pytest.mark.parametrize(
     ('what', 'lives'),

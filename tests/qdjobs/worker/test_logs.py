@@ -146,6 +146,7 @@ def test_an_unknown_level_is_one_line() -> None:
 # -- JSON ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_as_json_each_line_is_an_object_with_all_fields() -> None:
     enqueue('speak', 'fail', 'speak_with_fields')
     log = objects(log_of(JOB_LOG_FORMAT='json'))
@@ -198,6 +199,7 @@ def test_as_json_a_stop_is_an_end_too(own_worker: Worker, tmp_path: Path) -> Non
     assert (end['job_id'], end['task'], end['outcome']) == ('sleep', f'{TASKS}.sleep', 'stopped')
 
 
+@pytest.mark.slow
 @given(
     st.recursive(
         st.none() | st.integers() | st.floats() | st.text(st.characters()) | st.binary(),
@@ -316,6 +318,7 @@ def test_the_configuration_of_the_command_rules_the_parent_and_a_horse_without_o
 # -- what is no record -----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_what_a_task_and_its_programs_print_survives_their_process() -> None:
     enqueue('print_and_die')
     done = run_worker(PYTHONUNBUFFERED='')  # which would hide the loss

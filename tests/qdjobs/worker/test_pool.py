@@ -87,6 +87,7 @@ def test_a_pool_replaces_a_killed_worker_and_stops_at_a_sigterm(
         assert session_of(process.pid) == []
 
 
+@pytest.mark.slow
 def test_a_pool_that_a_script_starts_in_the_background_stops_its_workers(pool: Pool) -> None:
     """With SIGINT ignored, as a shell without job control starts what `&` follows."""
     ignoring = ('sh', '-c', 'trap \'\' INT; exec "$@"', 'sh')

@@ -128,6 +128,7 @@ def test_a_record_full_of_nonsense_can_still_be_read(connection: Redis) -> None:
     assert get_job_status(job.id)['error'] is not None
 
 
+@pytest.mark.slow
 def test_our_serializer_can_be_named_to_rq(rq_worker: Worker) -> None:
     job = enqueue_background_job('tests.support.tasks.echo', 1)
     with rq_worker('--burst', '--serializer', 'qdjobs.client.payload.PlainSerializer') as worker:

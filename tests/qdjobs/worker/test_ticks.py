@@ -186,6 +186,7 @@ def test_a_worker_that_ends_when_it_is_idle_enqueues_what_is_due(
 # By any worker, busy, idle or paused
 
 
+@pytest.mark.slow
 def test_a_worker_whose_horse_runs_a_long_job_enqueues_ticks(
     own_worker: Worker, tmp_path: Path
 ) -> None:
@@ -197,6 +198,7 @@ def test_a_worker_whose_horse_runs_a_long_job_enqueues_ticks(
         (tmp_path / 'gate').touch()
 
 
+@pytest.mark.slow
 def test_a_tick_is_skipped_while_the_last_job_runs(
     own_worker: Worker, tmp_path: Path, notes: Path
 ) -> None:
@@ -334,6 +336,7 @@ def test_a_hook_that_raises_costs_one_entry_and_not_the_worker(
     assert not any('Traceback' in line for line in lines)
 
 
+@pytest.mark.slow
 def test_a_table_needs_no_application(own_worker: Worker, notes: Path) -> None:
     with own_worker(JOB_SCHEDULE='tests.support.periodic_table'):
         eventually(lambda: len(lines_of(notes)) >= 2)
@@ -376,6 +379,7 @@ def test_nothing_is_periodic_in_tests_of_an_application(connection: Redis) -> No
 # Beside RQ's own
 
 
+@pytest.mark.slow
 def test_rq_cron_works_beside_us(own_worker: Worker, tmp_path: Path, notes: Path) -> None:
     with (tmp_path / 'cron.log').open('wb') as log:
         cron = subprocess.Popen(
