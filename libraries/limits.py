@@ -17,6 +17,8 @@ LIMITS = {
     'ARTBOARD_MAX_WAITING': 1000,  # jobs from which on a drawing is refused
 }
 
+_LEAST = {'TABLE_MAX_MEMORY': 200}  # with less the engine does not start, or hangs
+
 
 def read_limits() -> None:
     """Check the settings. Raises ValueError, naming the variable, for an invalid value."""
@@ -29,6 +31,7 @@ def limit(setting: str) -> int:
     text = os.environ.get(setting)
     if not text:
         return LIMITS[setting]
-    if not re.fullmatch('[1-9][0-9]{0,17}', text):
-        raise ValueError(f'{setting} must be a whole number from 1 on, not {text[:30]!r}.')
+    least = _LEAST.get(setting, 1)
+    if not re.fullmatch('[0-9]{1,18}', text) or int(text) < least:
+        raise ValueError(f'{setting} must be a whole number from {least} on, not {text[:30]!r}.')
     return int(text)

@@ -13,7 +13,13 @@ def test_an_invalid_bound_stops_the_application(
     settings: pytest.MonkeyPatch, setting: str, value: str
 ) -> None:
     settings.setenv(setting, value)
-    with pytest.raises(ValueError, match=f'{setting} must be a whole number from 1 on'):
+    with pytest.raises(ValueError, match=f'{setting} must be a whole number from (1|200) on'):
+        create_app()
+
+
+def test_an_engine_needs_memory_to_start(settings: pytest.MonkeyPatch) -> None:
+    settings.setenv('TABLE_MAX_MEMORY', '199')
+    with pytest.raises(ValueError, match=r"TABLE_MAX_MEMORY must be .* from 200 on, not '199'"):
         create_app()
 
 
