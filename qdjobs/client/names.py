@@ -71,6 +71,8 @@ class TaskNames:
         else:
             near = get_close_matches(name[:100], self._tasks, n=3) or sorted(self._tasks)[:20]
         words.append(f'there is {", ".join(near) or "none yet"}.')
+        if '.' in name and own is None:
+            words.append('In Python, enqueue_background_job takes paths, and queue.add names one.')
         if (script := script_imported_twice()) is not None:
             words.append(imported_twice(script))
         return ' '.join(words)
