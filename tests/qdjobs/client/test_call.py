@@ -278,7 +278,7 @@ def test_an_unknown_option_is_no_argument(connection: Redis, name: str) -> None:
         lambda: queue.enqueue('echo', **unknown),
         lambda: queue.using(**unknown),
     ):
-        with pytest.raises(InvalidJobError, match=rf'^{name} is no option of a job; there are'):
+        with pytest.raises(InvalidJobError, match=rf'^{name} is no option of a job[;:]'):
             way()
     assert connection.dbsize() == 0
 

@@ -55,6 +55,28 @@ def test_an_unknown_option_lists_the_known_ones(name: str) -> None:
     assert all(option in str(refusal.value) for option in OPTIONS)
 
 
+@pytest.mark.parametrize(
+    ('name', 'hint'),
+    [
+        ('job_dealy', ': did you mean job_delay? There are job_after, '),
+        ('job_Queue', ': did you mean job_queue? There are '),
+        ('job_retries', ': write job_max_retries. There are '),
+        ('job_max_attempts', ': write job_max_retries, which is one less'),
+        ('job_eta', ': write job_at. '),
+        ('job_priority', ": write job_queue, such as job_queue='high'. "),
+        ('job_depends_on', ': write job_after. '),
+        ('delay', ': write job_delay. '),
+        ('retries', ': write job_max_retries. '),
+        ('job_colour', '; there are job_after, '),
+        ('job_' + 'x' * 10_000, '; there are job_after, '),
+    ],
+)
+def test_an_unknown_option_names_the_one_that_is_meant(name: str, hint: str) -> None:
+    with pytest.raises(InvalidJobError) as refusal:
+        parse(**{name: 1})
+    assert str(refusal.value).startswith(f'{name} is no option of a job{hint}')
+
+
 # Durations
 
 
