@@ -285,7 +285,7 @@ def _meta(meta: Any) -> Mapping[str, Any]:
 
 
 def _whole_seconds(option: str, value: Any) -> int:
-    seconds = math.ceil(parse_duration(option, value))
+    seconds = math.ceil(parse_duration(option, value, least='1 second'))
     if seconds < 1:
         raise InvalidJobError(
             f'{option} must be at least one second, not {short_repr(value)}.', option
@@ -293,8 +293,11 @@ def _whole_seconds(option: str, value: Any) -> int:
     return seconds
 
 
-def parse_duration(option: str, value: Any) -> float:
-    """Return the seconds of a duration, such as 90 or '5m'. Raises InvalidJobError."""
+def parse_duration(option: str, value: Any, least: str = '0') -> float:
+    """Return the seconds of a duration, such as 90 or '5m'. Raises InvalidJobError.
+
+    Less than `least` is for the caller to refuse.
+    """
     seconds: float = math.nan
     if isinstance(value, timedelta):
         seconds = value.total_seconds()
@@ -305,7 +308,7 @@ def parse_duration(option: str, value: Any) -> float:
     if not 0 <= seconds <= MAX_DURATION:  # also false for NaN
         raise InvalidJobError(
             f"{option} must be seconds, or a string such as '30s', '5m' or '1h', "
-            f'from 0 to a year, not {short_repr(value)}.',
+            f'from {least} to a year, not {short_repr(value)}.',
             option,
         )
     return float(seconds)
