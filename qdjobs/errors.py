@@ -103,12 +103,17 @@ class JobNotFoundError(JobError):
     """There is no job with this id, or its record has expired."""
 
     def __init__(self, job_ids: Sequence[str]) -> None:
-        named = ', '.join(repr(job_id) for job_id in job_ids[:5])
-        more = f' and {len(job_ids) - 5} more' if len(job_ids) > 5 else ''
-        super().__init__(
-            f'There is no job {named}{more}: the id is wrong, or the record has expired.'
-        )
+        super().__init__(_not_found(job_ids))
         self.job_ids = tuple(job_ids)
+
+
+def _not_found(job_ids: Sequence[Any]) -> str:
+    for job_id in job_ids:
+        if not isinstance(job_id, str):
+            return f'The id of a job is text, not {short_repr(job_id)}: pass job.id.'
+    named = ', '.join(repr(job_id) for job_id in job_ids[:5])
+    more = f' and {len(job_ids) - 5} more' if len(job_ids) > 5 else ''
+    return f'There is no job {named}{more}: the id is wrong, or the record has expired.'
 
 
 class PermanentJobError(JobError):

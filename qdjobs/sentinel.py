@@ -56,7 +56,15 @@ def connection_options(url: str) -> dict[str, Any]:
     scheme = url.partition('://')[0]
     if scheme in _SCHEMES:
         return _sentinel_options(url, _SCHEMES[scheme])
+    if scheme != 'unix':
+        _require_number(urlsplit(url).path.strip('/'), 'the host')
     return parse_url(url)  # type: ignore[no-any-return]
+
+
+def _require_number(database: str, before: str) -> None:
+    """Raise ValueError for what is no number: redis-py would use database 0."""
+    if database and not (database.isascii() and database.isdecimal()):
+        raise ValueError(f'{before} is followed by the number of a database')
 
 
 def names_sentinels(url: str) -> bool:
@@ -86,8 +94,7 @@ def _sentinel_options(url: str, scheme: str) -> dict[str, Any]:
     service, _, database = parts.path.strip('/').partition('/')
     if not service or not hosts or '@' in login:
         raise ValueError('it names no Sentinel, not the service that they watch, or several logins')
-    if database and not database.isdecimal():
-        raise ValueError('the service is followed by the number of a database')
+    _require_number(database, 'the service')
     options: dict[str, Any] = parse_url(f'{scheme}://{login}@/{database}?{parts.query}')
     own = {
         name: options.pop(f'sentinel_{name}')

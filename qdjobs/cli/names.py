@@ -2,30 +2,13 @@
 
 from collections.abc import Sequence
 from difflib import get_close_matches
-from typing import Protocol
-
-from flask import current_app
 
 from qdjobs.cli.invocation import command_line
-from qdjobs.client.catalogue import read_task_modules
-from qdjobs.client.names import NamedTask
+from qdjobs.client.catalogue import any_of, find_by_end, read_task_modules, similar_paths
+from qdjobs.client.names import named_tasks as named_tasks
 from qdjobs.client.options import Options
 from qdjobs.client.tasks import resolve_task
 from qdjobs.errors import JobError, UnknownTaskError, short_repr
-
-_MOST_SHOWN = 5
-
-
-class _JobQueue(Protocol):
-    """What this needs of the extension, which imports the shell."""
-
-    def named_tasks(self) -> Sequence[NamedTask]: ...
-
-
-def named_tasks() -> Sequence[NamedTask]:
-    """Return the tasks that the current application has named."""
-    queue: _JobQueue | None = current_app.extensions.get('job_queue')
-    return queue.named_tasks() if queue is not None else ()
 
 
 def find_task(name: str) -> tuple[str, Options]:
@@ -60,32 +43,20 @@ def _find_by_end(name: str, error: UnknownTaskError) -> str:
     """Return the only task whose path ends so. Raises UnknownTaskError, as `error` for a path."""
     modules = list(read_task_modules())
     paths = sorted({task.path for module in modules for task in module.tasks})
-    matches = [path for path in paths if path.endswith(f'.{name}')]
-    if len(matches) == 1:
-        return matches[0]
-    if matches:
-        raise UnknownTaskError(
-            f'{short_repr(name)} is the end of {len(matches)} tasks: '
-            f'did you mean {_any_of(matches)}?'
-        )
+    if (match := find_by_end(name, paths)) is not None:
+        return match
     near = _similar(name, paths)
     if '.' in name:
-        hint = f' Did you mean {_any_of(near)}?' if near else ''
+        hint = f' Did you mean {any_of(near)}?' if near else ''
         raise UnknownTaskError(f'{error}{hint}') from error
-    hint = f'did you mean {_any_of(near)}?' if near else f'see {command_line("tasks")}'
+    hint = f'did you mean {any_of(near)}?' if near else f'see {command_line("tasks")}'
     broken = ', '.join(module.name for module in modules if module.error)
     unread = f' ({broken} cannot be imported.)' if broken else ''
     raise UnknownTaskError(f'There is no task {short_repr(name)}: {hint}{unread}') from error
 
 
-def _any_of(paths: Sequence[str]) -> str:
-    more = ' …' if len(paths) > _MOST_SHOWN else ''
-    return ' or '.join(paths[:_MOST_SHOWN]) + more
-
-
 def _similar(name: str, paths: Sequence[str]) -> list[str]:
     """Return the paths whose last word is similar, or else the similar names of the application."""
-    words = [path.rpartition('.')[2] for path in paths]
-    close = get_close_matches(name[:100].rpartition('.')[2], set(words), n=2, cutoff=0.75)
-    found = [path for path, word in zip(paths, words, strict=True) if word in close]
-    return found or get_close_matches(name[:100], [task.name for task in named_tasks()])
+    return similar_paths(name, paths) or get_close_matches(
+        name[:100], [task.name for task in named_tasks()]
+    )

@@ -11,6 +11,7 @@ from itertools import islice
 from typing import Any
 from uuid import uuid4
 
+from qdjobs.client.catalogue import what_is_meant
 from qdjobs.client.options import (
     FOLLOWER_NAMES,
     FollowerName,
@@ -81,7 +82,7 @@ def _parse(given: Mapping[str, Any]) -> JobOptions:
 def _check_follower(path: str, option: str) -> None:
     """Check a task that is to follow the end of a job. Raises as `call_from_python`."""
     try:
-        task = resolve_task(path)
+        task = _resolve(path)
         task.accept(*task.pack(('7',), {}))
     except UnknownTaskError as error:
         raise UnknownTaskError(f'{option}: {error}') from error
@@ -91,6 +92,16 @@ def _check_follower(path: str, option: str) -> None:
             f'`def {path.rpartition(".")[2]}(ended_id: str)`. {error}',
             option,
         ) from error
+
+
+def _resolve(task: TaskOrPath) -> Task:
+    """Return the task of a call from Python. Raises UnknownTaskError with what may be meant."""
+    try:
+        return resolve_task(task)
+    except UnknownTaskError as error:
+        if not isinstance(task, str) or error.__cause__ is not None:  # its module is there
+            raise
+        raise type(error)(what_is_meant(task, error)) from None
 
 
 def call_from_python(
@@ -103,7 +114,7 @@ def call_from_python(
 
     Raises UnknownTaskError or InvalidJobError.
     """
-    task = resolve_task(task_or_path)
+    task = _resolve(task_or_path)
     if unknown := _option_names(kwargs):
         raise unknown_option(unknown[0])
     options = _parse(given)
@@ -140,7 +151,7 @@ def calls_from_python(
     The ids of the calls are the batch's, followed by `-0`, `-1` … Raises UnknownTaskError or
     InvalidJobError.
     """
-    task = resolve_task(task_or_path)
+    task = _resolve(task_or_path)
     options = _parse(given)
     if not isinstance(calls, Iterable):
         raise InvalidJobError(f'The calls must be a list of mappings, not {short_repr(calls)}.')

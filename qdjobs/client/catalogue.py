@@ -1,12 +1,20 @@
-"""Find every task of the allowed modules."""
+"""Find every task of the allowed modules, and the one that may have been meant."""
 
 import pkgutil
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
+from importlib.machinery import ModuleSpec, PathFinder
+from pathlib import Path
 
-from qdjobs.client.tasks import Task, import_module, public_functions, resolve_task
+from qdjobs.client.names import named_tasks
+from qdjobs.client.tasks import Task, import_module, is_allowed, public_functions, resolve_task
 from qdjobs.config import get_config
-from qdjobs.errors import JobError
+from qdjobs.errors import JobError, UnknownTaskError, short_repr
+
+_MOST_SHOWN = 5
+_PUBLIC = re.compile(r'^(?:async )?def ([^\W_]\w*)', re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -42,3 +50,81 @@ def _read_module(name: str) -> Iterator[TaskModule]:
     for inner in pkgutil.iter_modules(getattr(module, '__path__', []), f'{name}.'):
         if not inner.name.endswith('.__main__'):  # importing it would run it
             yield from _read_module(inner.name)
+
+
+def find_by_end(name: str, paths: Sequence[str]) -> str | None:
+    """Return the only path that ends so, or None. Raises UnknownTaskError for one of several."""
+    matches = [path for path in paths if path.endswith(f'.{name}')]
+    if len(matches) > 1:
+        raise UnknownTaskError(
+            f'{short_repr(name)} is the end of {len(matches)} tasks: did you mean '
+            f'{any_of(matches)}?'
+        )
+    return matches[0] if matches else None
+
+
+def similar_paths(name: str, paths: Sequence[str]) -> list[str]:
+    """Return the paths whose last word is similar."""
+    words = [path.rpartition('.')[2] for path in paths]
+    close = get_close_matches(name[:100].rpartition('.')[2], set(words), n=2, cutoff=0.75)
+    return [path for path, word in zip(paths, words, strict=True) if word in close]
+
+
+def any_of(paths: Sequence[str]) -> str:
+    """Return some of the paths, as words."""
+    more = ' …' if len(paths) > _MOST_SHOWN else ''
+    return ' or '.join(paths[:_MOST_SHOWN]) + more
+
+
+def what_is_meant(path: str, error: UnknownTaskError) -> str:
+    """Return the message of `error` for the path of a call, with what may have been meant.
+
+    It reads the sources of the allowed modules and imports none: one may start a server.
+    """
+    for task in named_tasks():
+        if task.name == path:
+            return (
+                f'{path!r} is a name, which queue.enqueue takes. The path of the task is '
+                f'{task.path!r}.'
+            )
+    paths = _read_paths()
+    try:
+        match = find_by_end(path, paths)
+    except UnknownTaskError as several:
+        return str(several)
+    if match is not None:
+        return f'{path!r} is only the end of a path: write {match!r}.'
+    near = similar_paths(path, paths)
+    return f'{error} Did you mean {any_of(near)}?' if near else str(error)
+
+
+def _read_paths() -> list[str]:
+    """Return the paths of the functions that the sources of the allowed modules define."""
+    allowed = get_config().task_modules
+    found = {
+        f'{spec.name}.{name}'
+        for root in {module.partition('.')[0] for module in allowed}
+        for spec in _find_specs(root)
+        if is_allowed(f'{spec.name}.any', allowed)
+        for name in _PUBLIC.findall(_read_source(spec))
+    }
+    return sorted(found)
+
+
+def _find_specs(name: str, folders: Sequence[str] | None = None) -> Iterator[ModuleSpec]:
+    """Yield where a module is, and those inside it."""
+    spec = PathFinder.find_spec(name, folders)
+    if spec is not None:
+        yield spec
+        inside = spec.submodule_search_locations or ()
+        for each in pkgutil.iter_modules(inside, f'{name}.'):
+            yield from _find_specs(each.name, list(inside))
+
+
+def _read_source(spec: ModuleSpec) -> str:
+    if spec.origin is None or not spec.origin.endswith('.py'):
+        return ''
+    try:
+        return Path(spec.origin).read_text(errors='replace')
+    except OSError:
+        return ''

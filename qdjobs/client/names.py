@@ -1,8 +1,12 @@
 """Named tasks: a name for a dotted path with default options."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from typing import Protocol
+
+from flask import current_app, has_app_context
 
 from qdjobs.client.options import FOLLOWERS, Options, check_options, parse_options
 from qdjobs.client.scripts import imported_twice, script_imported_twice
@@ -67,6 +71,8 @@ class TaskNames:
         else:
             near = get_close_matches(name[:100], self._tasks, n=3) or sorted(self._tasks)[:20]
         words.append(f'there is {", ".join(near) or "none yet"}.')
+        if '.' in name and own is None:
+            words.append('In Python, enqueue_background_job takes paths, and queue.add names one.')
         if (script := script_imported_twice()) is not None:
             words.append(imported_twice(script))
         return ' '.join(words)
@@ -100,3 +106,15 @@ def check_name(name: str) -> str:
             f"@queue.task('send_email'), not {short_repr(name)}."
         )
     return name
+
+
+class _JobQueue(Protocol):
+    """What this needs of the extension."""
+
+    def named_tasks(self) -> Sequence[NamedTask]: ...
+
+
+def named_tasks() -> Sequence[NamedTask]:
+    """Return the tasks that the current application has named."""
+    queue: _JobQueue | None = current_app.extensions.get('job_queue') if has_app_context() else None
+    return queue.named_tasks() if queue is not None else ()

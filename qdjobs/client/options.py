@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from difflib import get_close_matches
 from typing import Any, Literal, Protocol, TypedDict, cast, get_args
 
 from qdjobs.client.payload import MAX_DEPTH, check_plain
@@ -61,6 +62,23 @@ FOLLOWERS: tuple[Literal['job_on_success', 'job_on_failure'], ...] = (
 )
 
 _KNOWN = Options.__optional_keys__
+
+# What other job queues call options → what they are here.
+_LIKE_OPTIONS = {
+    'priority': "job_queue, such as job_queue='high'",
+    'at_front': "job_queue, such as job_queue='high'",
+    'time_limit': 'job_timeout',
+    'countdown': 'job_delay',
+    'eta': 'job_at',
+    'depends_on': 'job_after',
+    'retry': 'job_max_retries',
+    'retries': 'job_max_retries',
+    'max_attempts': 'job_max_retries, which is one less, since the first attempt is no retry',
+    'link': 'job_on_success',
+    'link_error': 'job_on_failure',
+    'task_id': 'job_id',
+    'result_expires': 'job_result_ttl',
+}
 FOLLOWER_NAMES: tuple[FollowerName, ...] = get_args(FollowerName)  # the fields of JobOptions
 
 
@@ -88,10 +106,22 @@ def given_options(variables: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name in _KNOWN if (value := variables[name]) is not None}
 
 
+def like_option(name: str) -> str | None:
+    """Return what another job queue's option is here, or one without its `job_`; else None."""
+    bare = name.removeprefix('job_')
+    return f'job_{bare}' if f'job_{bare}' in _KNOWN else _LIKE_OPTIONS.get(bare)
+
+
 def unknown_option(name: str) -> InvalidJobError:
-    """Return the error for a keyword that begins with `job_` and is no option."""
+    """Return the error for a keyword that is no option, with the one that may be meant."""
+    bare = {known.removeprefix('job_'): known for known in _KNOWN}
+    near = get_close_matches(name[:100].removeprefix('job_').lower(), bare, n=1, cutoff=0.7)
+    if (meant := like_option(name)) is not None:
+        hint = f': write {meant}. There'
+    else:
+        hint = f': did you mean {bare[near[0]]}? There' if near else '; there'
     return InvalidJobError(
-        f'{name} is no option of a job; there are {", ".join(sorted(_KNOWN))}. '
+        f'{name} is no option of a job{hint} are {", ".join(sorted(_KNOWN))}. '
         'Arguments of a task must not begin with job_.'
     )
 
@@ -255,7 +285,7 @@ def _meta(meta: Any) -> Mapping[str, Any]:
 
 
 def _whole_seconds(option: str, value: Any) -> int:
-    seconds = math.ceil(parse_duration(option, value))
+    seconds = math.ceil(parse_duration(option, value, least='1 second'))
     if seconds < 1:
         raise InvalidJobError(
             f'{option} must be at least one second, not {short_repr(value)}.', option
@@ -263,8 +293,11 @@ def _whole_seconds(option: str, value: Any) -> int:
     return seconds
 
 
-def parse_duration(option: str, value: Any) -> float:
-    """Return the seconds of a duration, such as 90 or '5m'. Raises InvalidJobError."""
+def parse_duration(option: str, value: Any, least: str = '0') -> float:
+    """Return the seconds of a duration, such as 90 or '5m'. Raises InvalidJobError.
+
+    Less than `least` is for the caller to refuse.
+    """
     seconds: float = math.nan
     if isinstance(value, timedelta):
         seconds = value.total_seconds()
@@ -275,7 +308,7 @@ def parse_duration(option: str, value: Any) -> float:
     if not 0 <= seconds <= MAX_DURATION:  # also false for NaN
         raise InvalidJobError(
             f"{option} must be seconds, or a string such as '30s', '5m' or '1h', "
-            f'from 0 to a year, not {short_repr(value)}.',
+            f'from {least} to a year, not {short_repr(value)}.',
             option,
         )
     return float(seconds)

@@ -8,9 +8,10 @@ import io
 import pickle
 import time as clock
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, ItemsView, Iterator, KeysView, ValuesView
 from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
+from pathlib import PurePath
 from typing import Any
 from uuid import UUID
 
@@ -36,6 +37,7 @@ _UNTIMED = 100_000  # bytes, of which pickle would read most in one step
 _SCALARS = frozenset((type(None), bool, int, float, str, bytes, date, timedelta, Decimal))
 _MOMENTS = frozenset((datetime, time))
 _CONTAINERS = frozenset((list, tuple, dict, set))
+_SERIES = (Iterator, range, KeysView, ValuesView, ItemsView)  # of which a list can be made
 
 # The default pickle of a UUID has a state. `UUID(hex)` has none, so the reader can reject states.
 _REDUCERS: dict[type, Callable[[Any], Any]] = {UUID: lambda value: (UUID, (value.hex,))}
@@ -305,6 +307,10 @@ def _advice(kind: type) -> str:
     for plain in (bool, int, float, str, bytes, list, tuple, dict, set, datetime, date):
         if issubclass(kind, plain):
             return f'pass {plain.__name__}(…) of it'
+    if issubclass(kind, PurePath):
+        return 'pass str(…) of it'
+    if issubclass(kind, _SERIES) and not issubclass(kind, io.IOBase):  # a file is an iterator too
+        return 'pass list(…) of it'
     return f'pass its id instead, or plain data ({PLAIN_TYPES})'
 
 

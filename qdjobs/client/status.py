@@ -93,7 +93,7 @@ def get_job_statuses(job_ids: Iterable[str]) -> list[Status]:
 
     Raises JobNotFoundError, naming all missing ids.
     """
-    if isinstance(job_ids, str):
+    if isinstance(job_ids, str) or not isinstance(job_ids, Iterable):
         raise InvalidJobError('get_job_statuses takes a list of ids: for one, get_job_status.')
     wanted = list(job_ids)
     found = read_statuses(wanted)

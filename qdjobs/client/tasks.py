@@ -23,6 +23,7 @@ from qdjobs.client.hints import (
     decode_text,
     make_check,
 )
+from qdjobs.client.options import like_option
 from qdjobs.client.payload import ARGUMENT_DEPTH, check_plain
 from qdjobs.client.scripts import (
     SCRIPT,
@@ -43,19 +44,6 @@ from qdjobs.errors import (
 )
 
 OPTION_PREFIX = 'job_'
-
-# What other job queues call options → what they are here.
-LIKE_OPTIONS = {
-    'queue': 'job_queue',
-    'priority': "job_queue, such as job_queue='high'",
-    'timeout': 'job_timeout',
-    'delay': 'job_delay',
-    'countdown': 'job_delay',
-    'eta': 'job_at',
-    'retry': 'job_max_retries',
-    'max_retries': 'job_max_retries',
-    'max_attempts': 'job_max_retries, which is one less, since the first attempt is no retry',
-}
 
 # Tasks of qdjobs itself, which any worker may run, whatever JOB_TASK_MODULES lists.
 RELAY_OUTBOX = 'qdjobs.outbox.tasks.relay'
@@ -169,12 +157,9 @@ class Task:
             raise InvalidJobError(f'{self.path}{signature}: {error}.{hint}') from None
 
     def _option_hint(self, kwargs: Mapping[str, Any]) -> str:
-        meant = [
-            name
-            for name in kwargs
-            if name in LIKE_OPTIONS and name not in self.signature.parameters
-        ]
-        return f' If it is an option of the job, write {LIKE_OPTIONS[meant[0]]}.' if meant else ''
+        unknown = (name for name in kwargs if name not in self.signature.parameters)
+        meant = next(filter(None, map(like_option, unknown)), None)
+        return f' If it is an option of the job, write {meant}.' if meant else ''
 
     def read_json(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """Convert keyword arguments from JSON to the types of the hints, and check them.

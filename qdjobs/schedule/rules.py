@@ -173,7 +173,7 @@ def make_rule(every: Duration | None, cron: str | None, timezone: str | None) ->
             'timezone goes with cron: every counts from the epoch, whatever a clock shows.',
             'timezone',
         )
-    seconds = parse_duration('every', every)
+    seconds = parse_duration('every', every, least='1 second')
     if seconds < 1 or seconds % 1:
         raise InvalidJobError(
             f'every must be whole seconds, at least one, not {short_repr(every)}.', 'every'

@@ -108,7 +108,18 @@ def test_the_worker_command_and_we_read_the_same_url() -> None:
     assert _read(both).redis_url == 'redis://worker'
 
 
-@pytest.mark.parametrize('url', ['redis://h', 'rediss://h:1/2?ssl_cert_reqs=none', 'unix:///s'])
+@pytest.mark.parametrize(
+    'url',
+    [
+        'redis://h',
+        'redis://h/',
+        'redis://h/0',
+        'redis://h:1/15?client_name=x',
+        'rediss://h:1/2?ssl_cert_reqs=none',
+        'unix:///s',
+        'unix:///run/valkey.sock?db=2',
+    ],
+)
 def test_redis_can_be_reached_in_three_ways(url: str) -> None:
     assert _read({'REDIS_URL': url}).redis_url == url
 
@@ -156,6 +167,8 @@ BAD = [
     *[('REDIS_URL', url) for url in ('localhost', 'http://x', ' redis://x', '/a', 'redis:/x')],
     *[('RQ_REDIS_URL', url) for url in ('localhost', 'http://x')],
     *[('REDIS_URL', f'redis://h:{port}/0') for port in ('abc', '99999', '-1')],
+    *[('REDIS_URL', f'redis://h/{database}') for database in ('x', '-1', '1/5', '0x')],
+    ('REDIS_URL', 'rediss://h/x'),
     ('REDIS_URL', 'redis://[::1'),
     ('REDIS_URL', 'redis://h?socket_timeout=soon'),
     *[('JOB_TASK_MODULES', text) for text in ('a b', 'a/b', 'a.', '.a', 'a..b', 'a-b', '*', '1')],

@@ -109,10 +109,12 @@ def test_an_unknown_name_is_told_with_its_neighbours(queue: JobQueue) -> None:
     queue.add('send_email', 'tests.support.tasks.echo')
     with pytest.raises(UnknownTaskError, match=r"'send_mail': there is send_email\."):
         queue.enqueue('send_mail', to='somebody')
-    with pytest.raises(UnknownTaskError, match=r'by its dotted path, and there is add\.'):
+    with pytest.raises(UnknownTaskError, match=r'by its dotted path, and there is add\.$'):
         queue.enqueue('tests.support.tasks.add', 1)
-    with pytest.raises(UnknownTaskError, match='none yet'):
+    with pytest.raises(UnknownTaskError, match=r'none yet\.$'):
         JobQueue().enqueue('add', 1)
+    with pytest.raises(UnknownTaskError, match='enqueue_background_job takes paths'):
+        JobQueue().enqueue('tests.support.tasks.add', 1)
     assert list_jobs() == []
 
 

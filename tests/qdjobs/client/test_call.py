@@ -29,8 +29,9 @@ from qdjobs.client.payload import check_plain
 from qdjobs.client.signature import Enqueue
 from qdjobs.client.tasks import check_call, resolve_task
 from qdjobs.config import environment_config
-from qdjobs.errors import InvalidJobError
+from qdjobs.errors import InvalidJobError, UnknownTaskError
 from qdjobs.outbox import JobOutbox
+from tests.support.modules import use_modules
 from tests.support.tasks import convert
 from workers.svg_tasks import generate_complex_svg
 
@@ -277,7 +278,7 @@ def test_an_unknown_option_is_no_argument(connection: Redis, name: str) -> None:
         lambda: queue.enqueue('echo', **unknown),
         lambda: queue.using(**unknown),
     ):
-        with pytest.raises(InvalidJobError, match=rf'^{name} is no option of a job; there are'):
+        with pytest.raises(InvalidJobError, match=rf'^{name} is no option of a job[;:]'):
             way()
     assert connection.dbsize() == 0
 
@@ -289,6 +290,46 @@ def test_an_option_that_is_none_is_not_given() -> None:
     assert (job.timeout, job.origin) == (300, 'default')
     queue.enqueue('add', 1, job_queue=None)
     assert sorted(job['queue'] for job in list_jobs()) == ['default', 'high']
+
+
+# Paths that are not whole
+
+
+HEAL = "'{}' is only the end of a path: write 'clinic.cats.heal'."
+FEED = 'is the end of 2 tasks: did you mean clinic.cats.feed or clinic.wild.lions.feed?'
+NURSE = "is a name, which queue.enqueue takes. The path of the task is 'clinic.cats.heal'."
+
+
+@pytest.mark.parametrize(
+    ('path', 'says'),
+    [
+        ('heal', HEAL),
+        ('cats.heal', HEAL),
+        ('feed', FEED),
+        ('clinic.cat.heal', "no module 'clinic.cat'. Did you mean clinic.cats.heal?"),
+        ('heall', 'JOB_TASK_MODULES. Did you mean clinic.cats.heal?'),
+        ('os.system', 'define the task there, or add its module to JOB_TASK_MODULES.'),
+        ('clinic.broken.heal', 'clinic.broken failed: ZeroDivisionError: division by zero.'),
+        ('nurse', NURSE),
+    ],
+)
+def test_a_path_that_is_not_whole_is_refused_with_the_whole_one(
+    settings: pytest.MonkeyPatch, tmp_path: Path, path: str, says: str
+) -> None:
+    cats = 'def heal(): ...\nasync def feed(): ...\ndef _hide(): ...'
+    wild = {'wild__in____init__': '', 'wild__in__lions': 'def feed(): ...'}
+    use_modules(settings, tmp_path, cats=cats, broken='1 / 0', **wild)
+    app = Flask('an-app')
+    JobQueue(app).add('nurse', 'clinic.cats.heal')
+    ways: tuple[Callable[[], object], ...] = (
+        lambda: enqueue_background_job(path),
+        lambda: enqueue_background_jobs(path, [{}]),
+    )
+    for way in ways:
+        with app.app_context(), pytest.raises(UnknownTaskError) as refusal:
+            way()
+        assert str(refusal.value).endswith(says.format(path))
+    assert not {'clinic.cats', 'clinic.wild', 'clinic.wild.lions'} & set(sys.modules)
 
 
 # Arguments by name only

@@ -19,6 +19,7 @@ from rq.registry import (
 
 from libraries.job_manager import (
     cancel_job,
+    delete_job,
     enqueue_background_job,
     enqueue_background_jobs,
     get_job_status,
@@ -378,6 +379,19 @@ def test_an_unknown_id_is_an_error(call: Callable[[Any], Any], job_id: Any, dump
     with pytest.raises(JobNotFoundError):
         call(job_id)
     assert dump() == {}
+
+
+@pytest.mark.parametrize(
+    'call', [get_job_status, cancel_job, retry_job, delete_job, lambda job: wait_for_job(job, 1)]
+)
+def test_what_is_no_id_is_refused_with_what_to_pass(call: Callable[[Any], Any]) -> None:
+    job = enqueue_background_job(ADD, 1)
+    for value in (job, None, 7):
+        with pytest.raises(JobNotFoundError, match=r'id of a job is text, not .*: pass job\.id\.$'):
+            call(value)
+    with pytest.raises(InvalidJobError, match='takes a list of ids: for one, get_job_status'):
+        get_job_statuses(job)  # type: ignore[arg-type]
+    assert get_job_status(job.id)['status'] == 'queued'
 
 
 def test_all_missing_ids_are_named() -> None:

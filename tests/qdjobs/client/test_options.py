@@ -13,7 +13,8 @@ from qdjobs.client.options import JobOptions, is_job_id, parse_options, retry_de
 from qdjobs.config import QUEUES, environment_config, get_config
 from qdjobs.errors import InvalidJobError
 
-DURATIONS = ('job_timeout', 'job_result_ttl', 'job_retry_delay', 'job_delay')
+NEVER_ZERO = ('job_timeout', 'job_result_ttl')
+DURATIONS = (*NEVER_ZERO, 'job_retry_delay', 'job_delay')
 OPTIONS = (*DURATIONS, 'job_at', 'job_id', 'job_max_retries', 'job_queue')
 HUGE = 10**10000  # more digits than Python likes to write
 DAY = 86_400
@@ -53,6 +54,28 @@ def test_an_unknown_option_lists_the_known_ones(name: str) -> None:
         parse(**{name: 1})
     assert str(refusal.value).startswith(f'{name} is no option')
     assert all(option in str(refusal.value) for option in OPTIONS)
+
+
+@pytest.mark.parametrize(
+    ('name', 'hint'),
+    [
+        ('job_dealy', ': did you mean job_delay? There are job_after, '),
+        ('job_Queue', ': did you mean job_queue? There are '),
+        ('job_retries', ': write job_max_retries. There are '),
+        ('job_max_attempts', ': write job_max_retries, which is one less'),
+        ('job_eta', ': write job_at. '),
+        ('job_priority', ": write job_queue, such as job_queue='high'. "),
+        ('job_depends_on', ': write job_after. '),
+        ('delay', ': write job_delay. '),
+        ('retries', ': write job_max_retries. '),
+        ('job_colour', '; there are job_after, '),
+        ('job_' + 'x' * 10_000, '; there are job_after, '),
+    ],
+)
+def test_an_unknown_option_names_the_one_that_is_meant(name: str, hint: str) -> None:
+    with pytest.raises(InvalidJobError) as refusal:
+        parse(**{name: 1})
+    assert str(refusal.value).startswith(f'{name} is no option of a job{hint}')
 
 
 # Durations
@@ -120,12 +143,13 @@ BAD_DURATIONS = {
 @pytest.mark.parametrize('bad', BAD_DURATIONS)
 @pytest.mark.parametrize('option', DURATIONS)
 def test_a_bad_duration_names_the_option_and_what_it_takes(option: str, bad: str) -> None:
-    with pytest.raises(InvalidJobError, match=rf"^{option} must be .*'5m'"):
+    least = '1 second' if option in NEVER_ZERO else '0'
+    with pytest.raises(InvalidJobError, match=rf"^{option} must be .*'5m'.*from {least} to a year"):
         parse(**{option: BAD_DURATIONS[bad]})
 
 
 @pytest.mark.parametrize('zero', [0, 0.0, '0', '0s', timedelta(0)])
-@pytest.mark.parametrize('option', ['job_timeout', 'job_result_ttl'])
+@pytest.mark.parametrize('option', NEVER_ZERO)
 def test_no_time_at_all_is_too_little(option: str, zero: Any) -> None:
     with pytest.raises(InvalidJobError, match=f'^{option} must be at least one second'):
         parse(**{option: zero})

@@ -290,7 +290,14 @@ def test_the_query_of_a_request_becomes_a_dict_unless_a_value_would_be_lost(writ
 
 @pytest.mark.parametrize(
     ('name', 'option'),
-    [('max_attempts', 'job_max_retries, which is one less'), ('delay', 'job_delay.')],
+    [
+        ('max_attempts', 'job_max_retries, which is one less'),
+        ('delay', 'job_delay.'),
+        ('depends_on', 'job_after.'),
+        ('at_front', "job_queue, such as job_queue='high'."),
+        ('result_ttl', 'job_result_ttl.'),
+        ('on_failure', 'job_on_failure.'),
+    ],
 )
 def test_an_option_of_another_queue_is_refused_with_the_name_that_it_has_here(
     name: str, option: str

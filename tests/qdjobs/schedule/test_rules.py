@@ -224,7 +224,7 @@ def test_around_a_change_of_the_clock_the_nearest_ticks_are_found(
         (0, None, None, 'at least one, not 0'),
         ('1.5s', None, None, "whole seconds, at least one, not '1.5s'"),
         ('often', None, None, "every must be seconds, or a string such as '30s'"),
-        (True, None, None, 'every must be seconds'),
+        (True, None, None, 'from 1 second to a year, not True'),
         ('1h', None, BERLIN, 'timezone goes with cron'),
         (None, '0 0 30 2 *', None, "cron='0 0 30 2 *' never matches"),
         (None, '0 0 31 4,6,9,11 *', None, 'never matches'),
