@@ -119,8 +119,8 @@ class JobQueue:
     def init_app(self, app: Flask, db: Any = None) -> None:
         """Read the application's configuration, and add commands, error handler and blueprints.
 
-        The commands are `flask jobs`. The error handler answers JobErrors that views do not
-        handle. With `db` there is an outbox: call `db.init_app(app)` before.
+        The commands are `flask jobs`. The error handler answers JobErrors that a client or
+        Redis causes. With `db` there is an outbox: call `db.init_app(app)` before.
 
         Raises ValueError for an invalid setting, RuntimeError for a second JobQueue,
         ModuleNotFoundError for a missing extra, UnknownTaskError for a named task outside

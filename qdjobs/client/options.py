@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol, TypedDict, cast, get_args
 
 from qdjobs.client.payload import MAX_DEPTH, check_plain
 from qdjobs.config import MAX_DURATION, QUEUES, JobConfig
-from qdjobs.errors import InvalidJobError, short_repr
+from qdjobs.errors import InvalidJobError, UnknownOptionError, short_repr
 
 MAX_RETRIES = 100
 MAX_RETRY_DELAY = 3600.0  # seconds: the longest backoff
@@ -88,9 +88,9 @@ def given_options(variables: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name in _KNOWN if (value := variables[name]) is not None}
 
 
-def unknown_option(name: str) -> InvalidJobError:
+def unknown_option(name: str) -> UnknownOptionError:
     """Return the error for a keyword that begins with `job_` and is no option."""
-    return InvalidJobError(
+    return UnknownOptionError(
         f'{name} is no option of a job; there are {", ".join(sorted(_KNOWN))}. '
         'Arguments of a task must not begin with job_.'
     )
