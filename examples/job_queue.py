@@ -8,8 +8,8 @@ Put this file anywhere, change into its folder, and give each of two terminals t
 
 (In this repository, name it `examples.job_queue`, and run `python -m examples.job_queue`.) Then
 
-    curl -X POST http://127.0.0.1:5004/order -d to=zoe@example.com
-    curl http://127.0.0.1:5004/api/jobs?status=completed -H "Authorization: Bearer $JOBS_API_TOKEN"
+    curl -X POST 127.0.0.1:5004/order -d to=zoe@example.com
+    curl "127.0.0.1:5004/api/jobs?status=completed" -H "Authorization: Bearer $JOBS_API_TOKEN"
 """
 
 from typing import Any

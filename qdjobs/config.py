@@ -91,6 +91,8 @@ class JobConfig:
     dashboard_login: tuple[str, str] | None = field(repr=False, compare=False)
     # The variables that this was read from, for the environment of another process.
     variables: Mapping[str, str] = field(repr=False, compare=False)
+    # Those that an application has named in its one file, which is a task module for them alone.
+    own_tasks: frozenset[str] = field(default=frozenset(), compare=False)
 
     @property
     def default_queue(self) -> str:
@@ -129,14 +131,18 @@ def configure(app: Flask, config: JobConfig) -> None:
         _configured.add(config)
 
 
-def allow_module(config: JobConfig, module: str) -> JobConfig:
-    """Return a configuration in which tasks can come from one more module.
+def allow_own_task(config: JobConfig, path: str) -> JobConfig:
+    """Return a configuration in which a task can come from the one file of an application.
 
     `workers`, the default, remains allowed where there is such a module.
     """
+    own = config.own_tasks | {path}
+    if config.own_tasks:
+        return replace(config, own_tasks=own)
     before = [name for name in config.task_modules if find_spec(name)]
-    variables = {**config.variables, 'JOB_TASK_MODULES': ','.join((*before, module))}
-    return replace(config, task_modules=(*before, module), variables=MappingProxyType(variables))
+    modules = (*before, path.rpartition('.')[0])
+    variables = MappingProxyType({**config.variables, 'JOB_TASK_MODULES': ','.join(modules)})
+    return replace(config, task_modules=modules, variables=variables, own_tasks=own)
 
 
 def has_own_task_modules(used: tuple[str, ...]) -> bool:

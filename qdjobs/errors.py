@@ -99,6 +99,10 @@ class InvalidJobError(JobError):
         self.argument = argument
 
 
+class UnknownOptionError(InvalidJobError):
+    """There is no option of this name, which no client chooses. Not public."""
+
+
 class JobNotFoundError(JobError):
     """There is no job with this id, or its record has expired."""
 

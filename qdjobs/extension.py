@@ -33,7 +33,7 @@ from qdjobs.client.scripts import own_module
 from qdjobs.client.signature import typed_enqueue
 from qdjobs.client.status import StatusName, get_job_status
 from qdjobs.client.tasks import RELAY_OUTBOX, TaskOrPath, defined_path, is_allowed, path_of
-from qdjobs.config import JobConfig, allow_module, configure, read_app_config
+from qdjobs.config import JobConfig, allow_own_task, configure, read_app_config
 from qdjobs.errors import UnknownTaskError, needs_extra
 from qdjobs.progress import CurrentJob
 from qdjobs.schedule.entries import (
@@ -119,8 +119,8 @@ class JobQueue:
     def init_app(self, app: Flask, db: Any = None) -> None:
         """Read the application's configuration, and add commands, error handler and blueprints.
 
-        The commands are `flask jobs`. The error handler answers JobErrors that views do not
-        handle. With `db` there is an outbox: call `db.init_app(app)` before.
+        The commands are `flask jobs`. The error handler answers JobErrors that a client or
+        Redis causes. With `db` there is an outbox: call `db.init_app(app)` before.
 
         Raises ValueError for an invalid setting, RuntimeError for a second JobQueue,
         ModuleNotFoundError for a missing extra, UnknownTaskError for a named task outside
@@ -386,8 +386,8 @@ def _allow_own(app: Flask, config: JobConfig, path: str) -> JobConfig:
     module = path.rpartition('.')[0]
     if module != own_module(app):
         return config
-    if 'JOB_TASK_MODULES' not in config.variables:
-        return allow_module(config, module)
+    if config.own_tasks or 'JOB_TASK_MODULES' not in config.variables:
+        return allow_own_task(config, path)
     if not is_allowed(path, config.task_modules):
         message = (
             f'{path!r} is outside the allowed task modules ({", ".join(config.task_modules)}). '

@@ -41,9 +41,13 @@ def _read_module(name: str) -> Iterator[TaskModule]:
         return
     tasks: list[Task] = []
     refused: list[JobError] = []
-    for function in public_functions(module):
+    paths = [f'{name}.{function}' for function in public_functions(module)]
+    own = get_config().own_tasks
+    if not own.isdisjoint(paths):
+        paths = [path for path in paths if path in own]  # the others are views, and what they use
+    for path in paths:
         try:
-            tasks.append(resolve_task(f'{name}.{function}'))
+            tasks.append(resolve_task(path))
         except JobError as error:
             refused.append(error)
     yield TaskModule(name, tasks, refused)

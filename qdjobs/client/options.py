@@ -11,7 +11,7 @@ from typing import Any, Literal, Protocol, TypedDict, cast, get_args
 
 from qdjobs.client.payload import MAX_DEPTH, check_plain
 from qdjobs.config import MAX_DURATION, QUEUES, JobConfig
-from qdjobs.errors import InvalidJobError, short_repr
+from qdjobs.errors import InvalidJobError, UnknownOptionError, short_repr
 
 MAX_RETRIES = 100
 MAX_RETRY_DELAY = 3600.0  # seconds: the longest backoff
@@ -112,7 +112,7 @@ def like_option(name: str) -> str | None:
     return f'job_{bare}' if f'job_{bare}' in _KNOWN else _LIKE_OPTIONS.get(bare)
 
 
-def unknown_option(name: str) -> InvalidJobError:
+def unknown_option(name: str) -> UnknownOptionError:
     """Return the error for a keyword that is no option, with the one that may be meant."""
     bare = {known.removeprefix('job_'): known for known in _KNOWN}
     near = get_close_matches(name[:100].removeprefix('job_').lower(), bare, n=1, cutoff=0.7)
@@ -120,7 +120,7 @@ def unknown_option(name: str) -> InvalidJobError:
         hint = f': write {meant}. There'
     else:
         hint = f': did you mean {bare[near[0]]}? There' if near else '; there'
-    return InvalidJobError(
+    return UnknownOptionError(
         f'{name} is no option of a job{hint} are {", ".join(sorted(_KNOWN))}. '
         'Arguments of a task must not begin with job_.'
     )

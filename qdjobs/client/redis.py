@@ -124,7 +124,8 @@ def redis_connection(job_id: str | None = None) -> Iterator[Redis]:
         raise QueueUnavailableError(
             f'Redis at {address()} {_what_is_wrong(error)}',
             None if _is_refused(error) else job_id,
-        ) from error
+            # Why there is no connection is in the message; 200 lines of redis-py would hide it.
+        ) from (None if isinstance(error, _NotConnectedError) else error)
 
 
 def _wrong_key_error(error: RedisError) -> WrongKeyError:

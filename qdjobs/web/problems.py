@@ -2,7 +2,7 @@
 
 import logging
 
-from flask import Blueprint, Flask, Response
+from flask import Blueprint, Flask, Response, request
 from werkzeug.exceptions import BadRequest, HTTPException, default_exceptions
 
 from qdjobs.client.json import to_json
@@ -12,7 +12,7 @@ from qdjobs.errors import (
     JobNotFoundError,
     QueueUnavailableError,
     UnknownNameError,
-    UnknownTaskError,
+    UnknownOptionError,
     WrongKeyError,
 )
 
@@ -21,11 +21,9 @@ RETRY_AFTER = 5  # seconds
 _STATUS: dict[type[JobError], tuple[int, str]] = {
     InvalidJobError: (400, 'The job is not valid'),
     UnknownNameError: (400, 'The job is not valid'),
-    UnknownTaskError: (500, 'Internal Server Error'),
     JobNotFoundError: (404, 'There is no such job'),
     WrongKeyError: (500, 'A key of the job queue is wrong'),
     QueueUnavailableError: (503, 'The job queue is away'),
-    JobError: (400, 'The job is not valid'),
 }
 
 log = logging.getLogger(__name__)
@@ -40,7 +38,7 @@ class FieldProblem(BadRequest):
 
 
 def answer_job_errors(app: Flask) -> None:
-    """Answer every JobError that a view does not handle, and no other error.
+    """Answer the JobErrors that a client or Redis causes and no view handles; no other error.
 
     A handler for JobError that the application has already registered takes precedence.
     """
@@ -49,7 +47,7 @@ def answer_job_errors(app: Flask) -> None:
 
 
 def register_problems(site: Flask | Blueprint) -> None:
-    """Answer every JobError and every HTTP error with problem details.
+    """Answer the same JobErrors and every HTTP error with problem details.
 
     `site` is a blueprint, or an application that is an API as a whole.
     """
@@ -62,13 +60,12 @@ def register_problems(site: Flask | Blueprint) -> None:
 
 
 def _job_problem(error: JobError) -> Response:
+    if isinstance(error, UnknownOptionError) or not isinstance(error, tuple(_STATUS)):
+        raise error  # the application's mistake: Flask logs it, or shows it in a debugger or test
     status, title = next(answer for kind, answer in _STATUS.items() if isinstance(error, kind))
     if isinstance(error, WrongKeyError):  # nothing that the client repeats makes it right
         log.error('%s', error)
         return _problem(status, title, str(error))
-    if status == 500:  # no client names a task by its path: the mistake is in the application
-        log.error('%s', error)
-        return _problem(status, title, 'The server made a mistake.')
     if status == 503:
         log.error('%s', error)
         # The message is for the operator, not for the client.
@@ -76,6 +73,8 @@ def _job_problem(error: JobError) -> Response:
         answer = _problem(status, title, detail, job_id=getattr(error, 'job_id', None))
         answer.headers['Retry-After'] = str(RETRY_AFTER)
         return answer
+    if status == 400:  # which can be the application's mistake; `r` escapes what a client sent
+        log.warning('%s %r: %s: %.1000r', request.method, request.path, title, str(error))
     return _problem(status, title, str(error), field=getattr(error, 'argument', None))
 
 

@@ -93,6 +93,7 @@ def test_every_setting_can_be_set() -> None:
         'metrics_token': 'hidden-m',
         'dashboard_login': ('anna', 'hidden-d'),
         'variables': env,
+        'own_tasks': frozenset(),  # no setting
     }
     assert 'hidden' not in repr(config)
     assert 'secret' not in repr(config)

@@ -2,16 +2,26 @@
 
 import importlib
 import sys
+from collections.abc import Callable
 
 import pytest
 from flask import Flask, Response
 from werkzeug.exceptions import HTTPException
 
 from libraries.job_manager import enqueue_background_job
-from qdjobs import JobError, JobQueue, init_job_queue
+from qdjobs import (
+    InvalidJobError,
+    JobError,
+    JobQueue,
+    PermanentJobError,
+    UnknownTaskError,
+    init_job_queue,
+)
 from qdjobs.config import get_config
+from qdjobs.testing import eager_jobs
 from qdjobs.web import health
 from tests.support.applications import use_redis
+from tests.support.tasks import fail_for_good
 
 SECRETS = {
     'JOBS_API_TOKEN': 'api-secret',
@@ -156,16 +166,81 @@ def test_an_unknown_key_of_the_host_is_refused() -> None:
         JobQueue(make_host(JOB_QUEUE='a'))
 
 
-def test_a_misspelt_task_is_the_host_s_mistake_and_not_its_client_s(
+def misspell_a_path() -> str:
+    return enqueue_background_job('workers.x.f').id
+
+
+def misspell_an_option() -> str:
+    return enqueue_background_job('tests.support.tasks.add', 1, job_dealy='5m').id
+
+
+def misspell_an_option_of_all_calls() -> str:
+    return JobQueue().using(job_dealy='5m').enqueue('add').id  # type: ignore[call-arg]
+
+
+def call_a_task() -> str:
+    fail_for_good()
+    return ''
+
+
+def have_a_job_fail_eagerly() -> str:
+    with eager_jobs(raising=True):
+        return enqueue_background_job('tests.support.tasks.fail_for_good').id
+
+
+@pytest.mark.parametrize(
+    ('view', 'error', 'text'),
+    [
+        (misspell_a_path, UnknownTaskError, "'workers.x.f' names no task"),
+        (misspell_an_option, InvalidJobError, 'job_dealy is no option of a job'),
+        (misspell_an_option_of_all_calls, InvalidJobError, 'job_dealy is no option of a job'),
+        (call_a_task, PermanentJobError, 'the address does not exist'),
+        (have_a_job_fail_eagerly, PermanentJobError, 'the address does not exist'),
+    ],
+    ids=lambda value: getattr(value, '__name__', ''),
+)
+def test_a_mistake_of_the_host_is_an_error_of_its_view(
+    view: Callable[[], str],
+    error: type[JobError],
+    text: str,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     host = make_host()
-    host.add_url_rule('/typo', view_func=lambda: enqueue_background_job('workers.x.f').id)
+    host.add_url_rule('/mistake', view_func=view)
     JobQueue(host)
-    answer = host.test_client().get('/typo')
-    assert answer.status_code == 500
-    assert 'workers.x' not in answer.text
-    assert "'workers.x.f' names no task" in caplog.text
+    caplog.clear()
+    answer = host.test_client().get('/mistake')
+    assert (answer.status_code, answer.mimetype) == (500, 'text/html')
+    assert text not in answer.text
+    assert 'job_delay' not in answer.text
+    for part in ('/mistake [GET]', f'in {view.__name__}', text):
+        assert part in caplog.text, part
+    for mode in ('TESTING', 'DEBUG', 'PROPAGATE_EXCEPTIONS'):
+        with pytest.raises(error, match=text):
+            make_propagating(host, mode).test_client().get('/mistake')
+
+
+def make_propagating(host: Flask, mode: str) -> Flask:
+    host.config.update({'TESTING': False, 'DEBUG': False, 'PROPAGATE_EXCEPTIONS': None, mode: True})
+    return host
+
+
+def test_a_call_that_a_client_may_have_made_wrong_is_logged_with_its_request(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    host = make_host()
+    queue = JobQueue(host)
+    queue.add('add', 'tests.support.tasks.add')
+    host.add_url_rule('/<name>/<text>', 'call', lambda name, text: queue.enqueue(name, text).id)
+    host.testing = True
+    caplog.clear()
+    for path in ('/nobody/1', '/add/a%0Ab'):
+        assert host.test_client().get(path).status_code == 400
+    name, argument = [record for record in caplog.records if record.name == 'qdjobs.web.problems']
+    assert name.levelname == argument.levelname == 'WARNING'
+    assert name.getMessage().startswith("GET '/nobody/1': The job is not valid: \"No task is named")
+    assert argument.getMessage().startswith("GET '/add/a\\nb': The job is not valid: ")
+    assert '\n' not in argument.getMessage()
 
 
 def test_a_command_of_the_host_keeps_its_name() -> None:

@@ -5,6 +5,7 @@ import socket
 import ssl
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -78,6 +79,9 @@ def test_a_server_that_is_not_there(settings: pytest.MonkeyPatch, call: Callable
     assert 'does not answer' in str(error)
     assert 'REDIS_URL' in str(error)
     assert 'secret' not in str(error)
+    trace = ''.join(traceback.format_exception(error))
+    assert 'Connection refused' in trace
+    assert 'redis.exceptions' not in trace  # the causes, which hide the place in the caller's code
 
 
 @pytest.mark.usefixtures('impatient')

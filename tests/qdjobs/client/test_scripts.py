@@ -10,6 +10,7 @@ import pytest
 from flask import Flask
 
 from qdjobs import JobQueue, UnknownTaskError, enqueue_background_job, get_job_status
+from qdjobs.client.catalogue import read_task_modules
 from qdjobs.client.scripts import script_module
 from qdjobs.config import environment_config, get_config
 from qdjobs.testing import eager_jobs, recorded_jobs
@@ -90,6 +91,33 @@ def test_a_list_of_modules_that_is_set_is_the_only_one(
     # On a command line it is one line, which `flask` shows without a traceback.
     with click.Context(click.Command('worker')), pytest.raises(click.ClickException, match=said):
         start()
+
+
+WITH_VIEWS = f"""{SOURCE}
+@queue.task('halve')
+def halve(number):
+    return number // 2
+
+@app.get('/<job_id>')
+def show(job_id): ...
+
+@app.get('/')
+def home(): ...
+"""
+
+
+@pytest.mark.parametrize('modules', [None, 'job_queue'])
+def test_the_views_of_one_file_are_no_tasks_unless_the_file_is_listed(
+    start: Start, settings: pytest.MonkeyPatch, modules: str | None
+) -> None:
+    if modules is not None:
+        settings.setenv('JOB_TASK_MODULES', modules)
+    script = start(source=WITH_VIEWS)
+    with script.app.app_context():
+        *_, module = read_task_modules()
+    found = [task.path.removeprefix('job_queue.') for task in module.tasks]
+    assert found == ['double', 'halve', *(['home'] if modules else [])]
+    assert [str(error)[:14] for error in module.refused] == (['job_queue.show'] if modules else [])
 
 
 def test_a_task_elsewhere_is_not_allowed_by_its_name(start: Start) -> None:
