@@ -249,6 +249,7 @@ def _examine_jobs(health: Health, command_line: CommandLine) -> Iterator[Finding
         )
     else:
         yield Finding('ok', 'No delayed job is late.')
+    yield from _examine_unknown(health, command_line)
     slow = [queue for queue in health.queues if queue.oldest > MAX_WAIT]
     for queue in slow:
         yield Finding(
@@ -266,6 +267,20 @@ def _examine_jobs(health: Health, command_line: CommandLine) -> Iterator[Finding
             f'{_count(dead, "job")} among the dead letters. To see them:',
             command_line('list', '--status', 'failed'),
         )
+
+
+def _examine_unknown(health: Health, command_line: CommandLine) -> Iterator[Finding]:
+    queues = [queue for queue in health.queues if queue.unknown]
+    if not queues:
+        return
+    number = sum(queue.unknown for queue in queues)
+    yield Finding(
+        'warning',
+        f'{_count(number, "job")} waiting for a worker of another version, such as '
+        f'{queues[0].unknown_job}: {queues[0].unknown_why} Restart the workers with the new code; '
+        'what that cannot run either, cancel. To see them:',
+        command_line('list', '--status', 'scheduled'),
+    )
 
 
 def _examine_orphans(health: Health, command_line: CommandLine) -> Iterator[Finding]:

@@ -23,8 +23,10 @@ from qdjobs.client.control import pause_workers
 from qdjobs.config import environment_config
 from qdjobs.monitoring.doctor import clean_up, list_names, set_in_server
 from qdjobs.server import embedded_redis, free_port
+from qdjobs.worker.ending import unknown_here
 from tests.support.applications import shared_app, use_redis
 from tests.support.apps import create_shop
+from tests.support.jobs import end_next
 from tests.support.load import commands, fill
 from tests.support.modules import use_modules
 from tests.support.processes import ROOT, Worker, eventually, kill_group
@@ -337,6 +339,18 @@ def test_a_delayed_job_that_nobody_enqueues(connection: Redis) -> None:
     connection.zadd('rq:scheduled:default', {job.id: score - 62})
     report = Report()
     assert report.marks('1 delayed job should have been enqueued', 'Start one') == '✗'
+
+
+@pytest.mark.usefixtures('allow_test_tasks')
+def test_jobs_that_the_code_of_no_worker_can_run(connection: Redis) -> None:
+    assert 'another version' not in Report().text
+    for number in range(2):
+        enqueue_background_job(ADD, 1, job_id=f'new-{number}')
+        end_next(connection, unknown_here(time.time(), "UnknownTaskError: 'shop.new' names none."))
+    report = Report()
+    words = ('2 jobs waiting for a worker of another version', "'shop.new' names none. Restart")
+    assert report.marks(*words) == '!'
+    assert report.remedy('another version') == 'flask jobs list --status scheduled'
 
 
 @pytest.mark.usefixtures('allow_test_tasks')
