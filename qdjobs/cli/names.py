@@ -2,30 +2,15 @@
 
 from collections.abc import Sequence
 from difflib import get_close_matches
-from typing import Protocol
-
-from flask import current_app
 
 from qdjobs.cli.invocation import command_line
 from qdjobs.client.catalogue import read_task_modules
-from qdjobs.client.names import NamedTask
+from qdjobs.client.names import named_tasks
 from qdjobs.client.options import Options
 from qdjobs.client.tasks import resolve_task
 from qdjobs.errors import JobError, UnknownTaskError, short_repr
 
 _MOST_SHOWN = 5
-
-
-class _JobQueue(Protocol):
-    """What this needs of the extension, which imports the shell."""
-
-    def named_tasks(self) -> Sequence[NamedTask]: ...
-
-
-def named_tasks() -> Sequence[NamedTask]:
-    """Return the tasks that the current application has named."""
-    queue: _JobQueue | None = current_app.extensions.get('job_queue')
-    return queue.named_tasks() if queue is not None else ()
 
 
 def find_task(name: str) -> tuple[str, Options]:

@@ -8,7 +8,6 @@ from typing import Any
 import click
 
 from qdjobs.cli.invocation import command_line
-from qdjobs.cli.names import named_tasks
 from qdjobs.cli.parameters import job_argument, json_option, queue_option, task_option
 from qdjobs.cli.selection import INTERRUPTED
 from qdjobs.cli.text import align, bar, describe, describe_fully, plain, safe_json, table

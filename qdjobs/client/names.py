@@ -1,8 +1,12 @@
 """Named tasks: a name for a dotted path with default options."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from typing import Protocol
+
+from flask import current_app, has_app_context
 
 from qdjobs.client.options import FOLLOWERS, Options, check_options, parse_options
 from qdjobs.client.scripts import imported_twice, script_imported_twice
@@ -90,6 +94,18 @@ class TaskNames:
     def name_for(self, path: str | None) -> str | None:
         """Return the first name that was added for this path, or None."""
         return next((task.name for task in self._tasks.values() if task.path == path), None)
+
+
+class _JobQueue(Protocol):
+    """What this needs of the extension, which imports this module."""
+
+    def named_tasks(self) -> Sequence[NamedTask]: ...
+
+
+def named_tasks() -> Sequence[NamedTask]:
+    """Return the tasks that the current application has named."""
+    queue: _JobQueue | None = current_app.extensions.get('job_queue') if has_app_context() else None
+    return queue.named_tasks() if queue is not None else ()
 
 
 def check_name(name: str) -> str:

@@ -160,6 +160,13 @@ def test_redis_is_away_and_the_tasks_are_examined_all_the_same(
     assert 'hush-hush' not in report.text
 
 
+def test_the_question_of_a_server_has_no_full_stop(
+    settings: pytest.MonkeyPatch, redis_url: str
+) -> None:
+    use_redis(settings, redis_url.replace('://', '://:hush-hush@'))
+    assert Report().marks('Are you sure your configuration is correct? Is it running, and') == '✗'
+
+
 def test_a_redis_that_forgets(configure: Callable[[str, str], None]) -> None:
     configure('appendonly', 'no')
     assert Report().marks('append-only', '"appendonly yes"', ' config set appendonly yes') == '!'
@@ -270,7 +277,7 @@ def test_of_many_names_ten_are_in_a_line() -> None:
 def test_a_schedule_that_is_wrong(settings: pytest.MonkeyPatch) -> None:
     settings.setenv('JOB_SCHEDULE', 'tests.support.nowhere')
     environment_config.cache_clear()
-    assert Report().marks('JOB_SCHEDULE', 'tests.support.nowhere', 'No worker starts') == '✗'
+    assert Report().marks('JOB_SCHEDULE', "'tests.support.nowhere'. No worker starts") == '✗'
 
 
 def test_without_a_schedule_there_is_nothing_to_say() -> None:
@@ -425,6 +432,34 @@ def test_a_task_module_that_there_is_not(settings: pytest.MonkeyPatch) -> None:
     settings.setenv('JOB_TASK_MODULES', 'workers,no_such_module')
     environment_config.cache_clear()
     assert Report().marks("no module 'no_such_module'", 'JOB_TASK_MODULES') == '✗'
+
+
+def test_a_name_whose_path_is_no_task_is_an_error() -> None:
+    app = Flask('named')
+    queue = JobQueue(app)
+    queue.add('draw', 'workers.svg_tasks.generate_complex_svg')
+    queue.add('gone', 'workers.svg_tasks.nope')
+    result = app.test_cli_runner().invoke(args=['jobs', 'doctor'])
+    [line] = [line for line in result.output.splitlines() if 'can be enqueued' in line]
+    assert line.startswith("✗ No call of 'gone' can be enqueued: 'workers.svg_tasks.nope' names no")
+
+
+@pytest.mark.parametrize(
+    ('name', 'says'),
+    [
+        ('JOBS_TOKEN', 'Did you mean JOBS_API_TOKEN?'),
+        ('JOB_QUEUE', 'Did you mean JOB_QUEUES?'),
+        ('JOB_SHUTDOWN_GRCE', 'Did you mean JOB_SHUTDOWN_GRACE?'),
+        ('JOBS_BOARD_TITLE', ''),  # of another program
+    ],
+)
+def test_a_misspelt_variable_is_a_warning(
+    settings: pytest.MonkeyPatch, name: str, says: str
+) -> None:
+    settings.setenv(name, 'hush-hush')
+    report = Report()
+    assert report.marks(name, says) == ('!' if says else '')
+    assert 'hush-hush' not in report.text
 
 
 def test_a_bad_setting_is_one_line() -> None:
