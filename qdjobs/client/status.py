@@ -338,6 +338,16 @@ def parse_moment(text: bytes | None) -> datetime | None:
     return moment if moment is None or moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
+def due_moment(status: Status, score: Any) -> datetime | None:
+    """Return when a delayed job is due, by its score among the delayed ones of its queue."""
+    if status['status'] != 'scheduled' or not isinstance(score, float):
+        return None
+    try:
+        return datetime.fromtimestamp(score, UTC)
+    except (ValueError, OverflowError, OSError):  # anyone may have written it
+        return None
+
+
 def read_text(value: Any) -> str:
     """Decode bytes, whatever they hold; None becomes ''."""
     return value.decode(errors='replace') if value else ''
