@@ -42,9 +42,9 @@ def require_living(worker: Process) -> None:
     assert worker.poll() is None
 
 
-def end_next(connection: Redis, ending: Ending) -> None:
-    """Claim the next job of `default` as a worker does, and end its run."""
-    claim = claim_job(connection, claim_request('tester', uuid4().hex, 30, ['default'])).claim
+def end_next(connection: Redis, ending: Ending, queue: str = 'default') -> None:
+    """Claim the next job of a queue as a worker does, and end its run."""
+    claim = claim_job(connection, claim_request('tester', uuid4().hex, 30, [queue])).claim
     assert claim is not None
     assert end_run(connection, claim.lease, ending.encode()).state == ending.status
 
