@@ -54,7 +54,7 @@ def _exchange(name: str, content: str) -> Iterator[str]:
     finally:
         if delete_job(job.id) == 'canceled':
             delete_job(job.id)
-    if status['error']:
+    if status['error'] and status['ended_at']:
         yield f'The job that checks the files has failed: {status["error"]}'
     elif status['status'] != 'finished':
         yield (

@@ -185,9 +185,9 @@ def read_app_config(app_config: Mapping[str, Any]) -> JobConfig:
     ValueError, naming the key, for an invalid value or an unknown key.
     """
     for key in app_config:
-        if key.startswith(('JOB_', 'JOBS_')) and key not in VARIABLES:
-            near = get_close_matches(key, VARIABLES, n=1, cutoff=0.8)
-            hint = f'Did you mean {near[0]}?' if near else 'docs/operations.md lists them all.'
+        if is_like_setting(key):
+            near = similar_setting(key)
+            hint = f'Did you mean {near}?' if near else 'docs/operations.md lists them all.'
             raise ValueError(
                 f'app.config has {key}, which is no setting of qdjobs. {hint} A setting of your '
                 'own must not begin with JOB_ or JOBS_.'
@@ -196,6 +196,16 @@ def read_app_config(app_config: Mapping[str, Any]) -> JobConfig:
     if 'REDIS_URL' in own:
         own.setdefault('RQ_REDIS_URL', '')  # the environment's would take precedence
     return _read({**os.environ, **own})
+
+
+def is_like_setting(name: str) -> bool:
+    """Return whether a name is none of VARIABLES, but begins as they do."""
+    return name.startswith(('JOB_', 'JOBS_')) and name not in VARIABLES
+
+
+def similar_setting(name: str) -> str | None:
+    """Return which of VARIABLES may have been meant by another name."""
+    return next(iter(get_close_matches(name, VARIABLES, n=1, cutoff=0.8)), None)
 
 
 def _as_text(key: str, value: Any) -> str:

@@ -78,7 +78,9 @@ def show_address(url: str) -> str:
     if names_sentinels(url):
         service = parts.path.strip('/').partition('/')[0]
         return f'{service} of the Sentinels {parts.netloc.rpartition("@")[2]}'
-    return f'{parts.hostname}:{parts.port or 6379}' if parts.hostname else parts.path
+    if parts.scheme == 'unix':
+        return parts.path
+    return f'{parts.hostname or "localhost"}:{parts.port or 6379}'  # as redis-py connects
 
 
 def find_primary(url: str) -> Address:

@@ -10,10 +10,10 @@ import click
 from click.shell_completion import CompletionItem
 from flask.cli import ScriptInfo
 
-from qdjobs.cli.names import named_tasks
 from qdjobs.cli.text import plain
 from qdjobs.client.ages import Wanted, list_by_age
 from qdjobs.client.catalogue import read_task_modules
+from qdjobs.client.names import named_tasks
 from qdjobs.client.status import STATUSES
 from qdjobs.config import get_config
 from qdjobs.errors import JobError

@@ -5,7 +5,7 @@ from difflib import get_close_matches
 
 from qdjobs.cli.invocation import command_line
 from qdjobs.client.catalogue import any_of, find_by_end, read_task_modules, similar_paths
-from qdjobs.client.names import named_tasks as named_tasks
+from qdjobs.client.names import named_tasks
 from qdjobs.client.options import Options
 from qdjobs.client.tasks import resolve_task
 from qdjobs.errors import JobError, UnknownTaskError, short_repr

@@ -8,7 +8,6 @@ from typing import Any
 import click
 
 from qdjobs.cli.invocation import command_line
-from qdjobs.cli.names import named_tasks
 from qdjobs.cli.parameters import job_argument, json_option, queue_option, task_option
 from qdjobs.cli.selection import INTERRUPTED
 from qdjobs.cli.text import align, bar, describe, describe_fully, plain, safe_json, table
@@ -16,6 +15,7 @@ from qdjobs.client.ages import Page, Wanted, list_by_age
 from qdjobs.client.catalogue import TaskModule, read_task_modules
 from qdjobs.client.details import Details, read_details
 from qdjobs.client.listing import MAX_LISTED, MAX_SCANNED
+from qdjobs.client.names import named_tasks
 from qdjobs.client.status import STATUSES, Status, get_job_status, is_over, wait_for_job
 from qdjobs.client.tasks import Task
 from qdjobs.config import get_config
@@ -104,7 +104,7 @@ def _as_document(job: Details) -> dict[str, Any]:
         for attempt, traceback in zip(job.status['attempts'], job.tracebacks, strict=True)
     ]
     arguments = {'args': job.args, 'kwargs': job.kwargs, 'unreadable': job.unreadable}
-    return dict(job.status) | arguments | {'attempts': attempts}
+    return dict(job.status) | arguments | {'attempts': attempts, 'due_at': job.due_at}
 
 
 @click.command()

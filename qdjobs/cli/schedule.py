@@ -11,6 +11,7 @@ from qdjobs.cli.parameters import json_option
 from qdjobs.cli.text import align, plain, safe_json
 from qdjobs.client.catalogue import read_task_modules
 from qdjobs.client.status import read_statuses
+from qdjobs.client.tasks import is_own_task
 from qdjobs.monitoring.doctor import list_names, show_duration
 from qdjobs.monitoring.health import SILENCE
 from qdjobs.schedule.entries import Periodic, Refused, plan, read_schedule
@@ -34,6 +35,10 @@ class _Row:
     @property
     def wait(self) -> float:
         return self.next.timestamp() - self.now
+
+    @property
+    def is_built_in(self) -> bool:
+        return is_own_task(self.entry.path)
 
     @property
     def is_served(self) -> bool:
@@ -82,11 +87,18 @@ def _status_of(state: State, statuses: Mapping[str, Any]) -> str | None:
     return status['status'] if status is not None else 'expired'
 
 
+def _shown_status(row: _Row) -> str | None:
+    """Return the status of the last job; of a job of qdjobs itself nothing is kept."""
+    return 'ended' if row.is_built_in and row.status == 'expired' else row.status
+
+
 def _line(row: _Row) -> Sequence[str]:
-    last = f'{row.state.job_id} {row.status}' if row.state.job_id else '-'
+    last = f'{row.state.job_id} {_shown_status(row)}' if row.state.job_id else '-'
     due = f'{row.next:%Y-%m-%d %H:%M:%S %Z}, in {show_duration(row.wait)}'
-    rule, skipped = str(row.entry.rule), str(row.state.skipped)
-    return row.name, rule, due, last, skipped, row.entry.path
+    rule, path = str(row.entry.rule), row.entry.path
+    if row.is_built_in:  # it has skipped a tick whenever a run of it was long
+        return row.name, rule, due, last, '-', f'{path} (built in)'
+    return row.name, rule, due, last, str(row.state.skipped), path
 
 
 def _document(row: _Row) -> dict[str, Any]:

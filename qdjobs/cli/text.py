@@ -41,12 +41,15 @@ def describe(status: Status) -> Iterator[str]:
 
 def describe_fully(job: Details) -> Iterator[str]:
     """Yield the lines that show a job with its arguments and the traceback of each attempt."""
+    due = [('due', _moment(job.due_at))]
     arguments = [('argument', to_json(value)) for value in job.args]
     arguments += [('argument', f'{name}={to_json(value)}') for name, value in job.kwargs.items()]
     if job.unreadable:
         arguments = [('arguments', f'unreadable: {job.unreadable}')]
     meta = job.status.get('meta')
-    yield from _lines(_rows(job.status) + arguments + [('meta', to_json(meta) if meta else None)])
+    yield from _lines(
+        _rows(job.status) + due + arguments + [('meta', to_json(meta) if meta else None)]
+    )
     for attempt, traceback in zip(_attempts(job.status), job.tracebacks, strict=True):
         yield from _lines([attempt])
         yield from (f'  {plain(line)}' for line in (traceback or '').splitlines())

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from qdjobs.client.options import is_job_id
@@ -10,6 +11,7 @@ from qdjobs.client.payload import PlainSerializer, decompress
 from qdjobs.client.redis import redis_connection, redis_key
 from qdjobs.client.status import (
     Status,
+    due_moment,
     make_status,
     no_such_jobs,
     read_records,
@@ -27,6 +29,7 @@ class Details:
     args: Sequence[Any]
     kwargs: dict[str, Any]
     unreadable: str | None
+    due_at: datetime | None = None  # of a delayed one
 
 
 def read_details(job_id: str) -> Details:
@@ -39,10 +42,15 @@ def read_details(job_id: str) -> Details:
             if (waiting := waiting_status(job_id)) is not None:
                 return Details(waiting, (), (), {}, 'the job is still in the outbox.')
             raise no_such_jobs([job_id])
-        data: Any = connection.hget(redis_key('job', job_id), 'data')
-    args, kwargs, unreadable = _read_arguments(data)
-    status = make_status(job_id, reply)
-    return Details(status, read_tracebacks(reply), args, kwargs, unreadable)
+        status = make_status(job_id, reply)
+        with connection.pipeline(transaction=False) as pipe:
+            pipe.hget(redis_key('job', job_id), 'data')
+            pipe.zscore(redis_key('scheduled', status['queue']), job_id)
+            data, score = pipe.execute(raise_on_error=False)  # a key can have another type
+    args, kwargs, unreadable = _read_arguments(data if isinstance(data, bytes) else None)
+    return Details(
+        status, read_tracebacks(reply), args, kwargs, unreadable, due_moment(status, score)
+    )
 
 
 def _read_arguments(data: bytes | None) -> tuple[Sequence[Any], dict[str, Any], str | None]:

@@ -156,8 +156,9 @@ def _what_is_wrong(error: RedisError) -> str:
             f'has a certificate that cannot be verified: {reason}. Name the file of its authority: '
             'JOB_REDIS_OPTIONS=ssl_ca_certs=… (docs/redis.md).'
         )
+    stop = '' if reason.endswith('?') else '.'
     return (
-        f'does not answer or does not accept: {reason}. '
+        f'does not answer or does not accept: {reason}{stop} '
         'Is it running, and is it the one that REDIS_URL names?'
     )
 

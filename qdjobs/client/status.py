@@ -37,7 +37,7 @@ STATUSES: tuple[StatusName, ...] = get_args(StatusName)
 # The fields of a job's hash that read_statuses.lua returns, in its order.
 STATUS_FIELDS = (
     'status', 'origin', 'created_at', 'started_at', 'ended_at', 'meta', 'task', 'blocked_by',
-    'worker_name',
+    'worker_name', 'unknown_why',
 )  # fmt: skip
 
 _BATCH = 1000  # jobs read in one round trip; between two, Redis can serve other clients
@@ -47,6 +47,7 @@ _META_UNFOLDED = 100_000  # bytes: each status of a job has its metadata
 _LAST_MOMENT = 253_402_300_799_000  # milliseconds: the end of the year 9999, datetime's maximum
 # The first lines of a traceback and of that of an exception group.
 _STARTS = ('Traceback (most recent', '  + Exception Group Traceback (most recent')
+_UNKNOWN = 'Waits for a worker of another version: restart the workers with the new code.'
 _MODULE = re.compile(r'^(?:\w+\.)+(?=\w+(?::|$))')  # of an exception class
 
 read_records = Script(LUA / 'read_statuses.lua')  # `make_status` reads its replies
@@ -135,7 +136,8 @@ def wait_for_job(job_id: str, timeout: float) -> Status:
 
 def is_over(status: Status) -> bool:
     """Return whether a job goes no further by itself: it has ended, or the outbox refuses it."""
-    return status['status'] in ENDED or status['error'] is not None
+    is_refused = status['status'] == 'queued' and status['error'] is not None
+    return status['status'] in ENDED or is_refused
 
 
 def read_statuses(job_ids: Sequence[str], results: bool = True) -> list[Status | None]:
@@ -190,6 +192,8 @@ def make_status(job_id: str, reply: Sequence[Any]) -> Status:
     elif state == 'canceled' and fields['blocked_by']:
         blocked_by = read_text(fields['blocked_by'])
         error = f'Canceled: job {blocked_by!r}, which had to finish first, has not.'
+    elif state == 'scheduled' and fields['unknown_why']:
+        error = f'{_UNKNOWN} {read_text(fields["unknown_why"])}'[:_MAX_ERROR]
     return Status(
         id=job_id,
         status=state,
@@ -332,6 +336,16 @@ def parse_moment(text: bytes | None) -> datetime | None:
     except ValueError:
         return None
     return moment if moment is None or moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def due_moment(status: Status, score: Any) -> datetime | None:
+    """Return when a delayed job is due, by its score among the delayed ones of its queue."""
+    if status['status'] != 'scheduled' or not isinstance(score, float):
+        return None
+    try:
+        return datetime.fromtimestamp(score, UTC)
+    except (ValueError, OverflowError, OSError):  # anyone may have written it
+        return None
 
 
 def read_text(value: Any) -> str:

@@ -7,6 +7,7 @@ of jobs, beside those checks, and imports every task module.
 """
 
 import logging
+import os
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,10 +21,18 @@ from rq.defaults import RQ_KEY_PREFIX
 from qdjobs.client.catalogue import TaskModule, read_task_modules
 from qdjobs.client.hooks import DoctorCheck, current_doctor_checks
 from qdjobs.client.keys import find_wrong_keys
+from qdjobs.client.names import named_tasks
 from qdjobs.client.outboxes import Waiting, current_outbox
 from qdjobs.client.redis import NO_CLUSTER, redis_connection
-from qdjobs.config import JobConfig, get_config
-from qdjobs.errors import InvalidJobError, QueueUnavailableError, UnknownTaskError, wrong_key
+from qdjobs.client.tasks import is_own_task, resolve_task
+from qdjobs.config import JobConfig, get_config, is_like_setting, similar_setting
+from qdjobs.errors import (
+    InvalidJobError,
+    JobError,
+    QueueUnavailableError,
+    UnknownTaskError,
+    wrong_key,
+)
 from qdjobs.monitoring.health import LATE, SILENCE, Health, WorkerHealth, read_health
 from qdjobs.schedule.entries import Periodic, Refused, plan, read_schedule
 from qdjobs.schedule.state import read_states_of
@@ -54,6 +63,7 @@ class Finding:
 def examine(command_line: CommandLine) -> Iterator[Finding]:
     """Run all checks, and yield each finding at once. Raises ValueError for a bad setting."""
     config = get_config()
+    yield from _examine_environment()
     served = None  # not known
     try:
         yield from _examine_redis(config)
@@ -68,10 +78,19 @@ def examine(command_line: CommandLine) -> Iterator[Finding]:
     yield from _examine_outbox(command_line)
     for module in read_task_modules():
         yield from _examine_tasks(module)
+    yield from _examine_names()
     yield from _examine_schedule(command_line)
     yield from _examine_interfaces(config)
     for check in current_doctor_checks():
         yield from _examine_by(check, served)
+
+
+def _examine_environment() -> Iterator[Finding]:
+    """Look for settings that are misspelt. Other programs may have variables that begin so."""
+    for name in sorted(os.environ):
+        if is_like_setting(name) and (near := similar_setting(name)):
+            text = f'{name} is set here, which is no setting of qdjobs. Did you mean {near}?'
+            yield Finding('warning', text)
 
 
 def _examine_redis(config: JobConfig) -> Iterator[Finding]:
@@ -249,6 +268,7 @@ def _examine_jobs(health: Health, command_line: CommandLine) -> Iterator[Finding
         )
     else:
         yield Finding('ok', 'No delayed job is late.')
+    yield from _examine_unknown(health, command_line)
     slow = [queue for queue in health.queues if queue.oldest > MAX_WAIT]
     for queue in slow:
         yield Finding(
@@ -266,6 +286,20 @@ def _examine_jobs(health: Health, command_line: CommandLine) -> Iterator[Finding
             f'{_count(dead, "job")} among the dead letters. To see them:',
             command_line('list', '--status', 'failed'),
         )
+
+
+def _examine_unknown(health: Health, command_line: CommandLine) -> Iterator[Finding]:
+    queues = [queue for queue in health.queues if queue.unknown]
+    if not queues:
+        return
+    number = sum(queue.unknown for queue in queues)
+    yield Finding(
+        'warning',
+        f'{_count(number, "job")} waiting for a worker of another version, such as '
+        f'{queues[0].unknown_job}: {_sentence(queues[0].unknown_why)} Restart the workers with the '
+        'new code; what that cannot run either, cancel. To see them:',
+        command_line('list', '--status', 'scheduled'),
+    )
 
 
 def _examine_orphans(health: Health, command_line: CommandLine) -> Iterator[Finding]:
@@ -339,11 +373,24 @@ def _examine_waiting(waiting: Waiting, command_line: CommandLine) -> Iterator[Fi
 
 def _examine_tasks(module: TaskModule) -> Iterator[Finding]:
     if module.error:
-        yield Finding('error', f'{module.error} Fix it, or change JOB_TASK_MODULES.')
+        yield Finding('error', f'{_sentence(module.error)} Fix it, or change JOB_TASK_MODULES.')
     for error in module.refused:
-        yield Finding('warning', f'{error} If it is no task, begin its name with "_".')
+        yield Finding('warning', f'{_sentence(error)} If it is no task, begin its name with "_".')
     if module.tasks:
         yield Finding('ok', f'{module.name} has {_count(len(module.tasks), "task")}.')
+
+
+def _examine_names() -> Iterator[Finding]:
+    """Check the path behind each name: `JobQueue.add` takes one that it does not import."""
+    for named in named_tasks():
+        try:
+            resolve_task(named.path)
+        except JobError as error:
+            yield Finding(
+                'error',
+                f'No call of {named.name!r} can be enqueued: {_sentence(error)} Correct that task, '
+                'or its path.',
+            )
 
 
 def _examine_schedule(command_line: CommandLine) -> Iterator[Finding]:
@@ -351,7 +398,7 @@ def _examine_schedule(command_line: CommandLine) -> Iterator[Finding]:
         schedule = read_schedule()
         plans = plan(schedule)
     except (InvalidJobError, UnknownTaskError) as error:
-        yield Finding('error', f'{error} No worker starts with it.')
+        yield Finding('error', f'{_sentence(error)} No worker starts with it.')
         return
     for each in plans:
         if isinstance(each, Refused):
@@ -383,7 +430,10 @@ def _examine_periodic(
             f'Workers know another time for what is periodic: {list_names(old)}. Restart them.',
         )
     if not unserved and not old:
-        yield Finding('ok', f'{_count(len(schedule), "periodic job")}, which workers enqueue.')
+        built_in = sum(is_own_task(entry.path) for entry in schedule.values())
+        own = _count(len(schedule) - built_in, 'periodic job')
+        more = f' and {built_in} of qdjobs itself' if built_in else ''
+        yield Finding('ok', f'{own}{more}, which workers enqueue.')
 
 
 def _examine_interfaces(config: JobConfig) -> Iterator[Finding]:
@@ -416,6 +466,11 @@ def _examine_by(check: DoctorCheck, served: frozenset[str] | None) -> Iterator[F
     else:
         if not has_fault:
             yield Finding('ok', f'{check.title}.')
+
+
+def _sentence(text: object) -> str:
+    """Return a text that another sentence can follow."""
+    return f'{text}' if str(text).endswith(('.', '?', '!')) else f'{text}.'
 
 
 def _count(number: int, noun: str) -> str:

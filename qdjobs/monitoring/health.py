@@ -37,6 +37,9 @@ class QueueHealth:
     late: int  # delayed jobs that should have been enqueued more than LATE seconds ago
     abandoned: int  # started jobs that no worker runs and no JobWorker will recover
     missing: int  # ids in the queue that have no record
+    unknown: int  # delayed jobs that the code of no worker could run so far
+    unknown_job: str  # the id of one of them, and why
+    unknown_why: str
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,7 @@ def read_health(depth: int = 10) -> Health:
 
 
 def _queue(name: str, time: int, row: Sequence[Any]) -> QueueHealth:
-    *counts, late, abandoned, missing, oldest = row
+    *counts, late, abandoned, missing, oldest, unknown, unknown_job, unknown_why = row
     return QueueHealth(
         name=name,
         jobs=dict(zip(_COUNTED, counts, strict=True)),
@@ -85,6 +88,9 @@ def _queue(name: str, time: int, row: Sequence[Any]) -> QueueHealth:
         late=late,
         abandoned=abandoned,
         missing=missing,
+        unknown=unknown,
+        unknown_job=read_text(unknown_job),
+        unknown_why=read_text(unknown_why),
     )
 
 

@@ -18,6 +18,7 @@ from qdjobs.client.redis import redis_connection, redis_key
 from qdjobs.client.status import (
     STATUS_FIELDS,
     Status,
+    due_moment,
     make_status,
     no_such_jobs,
     parse_moment,
@@ -131,7 +132,10 @@ def _read_more(statuses: Sequence[Status]) -> dict[str, dict[str, Any]]:
             pipe.zscore(registry_key('scheduled', status['queue']), status['id'])
         found = pipe.execute(raise_on_error=False)
     return {
-        status['id']: {'description': _cut(_text_of(description)), 'due_at': _due_at(status, score)}
+        status['id']: {
+            'description': _cut(_text_of(description)),
+            'due_at': due_moment(status, score),
+        }
         for status, description, score in zip(statuses, found[::2], found[1::2], strict=True)
     }
 
@@ -221,15 +225,6 @@ def name_workers(names: set[str]) -> dict[str, str]:
         for name, fields in zip(known, found, strict=True)
         if isinstance(fields, list) and fields[0]
     }
-
-
-def _due_at(status: Status, score: Any) -> datetime | None:
-    if status['status'] != 'scheduled' or not isinstance(score, float):
-        return None
-    try:
-        return datetime.fromtimestamp(score, UTC)
-    except (ValueError, OverflowError, OSError):  # anyone may have written it
-        return None
 
 
 def _text_of(value: Any) -> str:

@@ -24,6 +24,7 @@ from qdjobs.worker.lease import STOPPED, pack_error
 TOO_MANY_REQUESTED = 'Retry: the task requested more attempts than it may have'
 MAX_ATTEMPTS = 10  # failed attempts whose errors are kept in the metadata
 MAX_RELEASE_DELAY = 60.0  # seconds
+MAX_REASON = 500  # characters
 
 
 class Ending(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -125,10 +126,11 @@ def released() -> Ending:
     return Ending(status='queued', moment=utcformat(datetime.now(UTC)), at_front=True)
 
 
-def unknown_here(since: float) -> Ending:
+def unknown_here(since: float, why: str) -> Ending:
     """Return the ending of a job that this worker's code cannot run; that of another may.
 
-    `since` is when the first worker said so. The delay grows with the time since then.
+    `since` is when the first worker said so. The delay grows with the time since then. The status
+    of the job shows `why`.
     """
     moment = datetime.now(UTC)
     delay = min(max(1.0, moment.timestamp() - since), MAX_RELEASE_DELAY)
@@ -136,8 +138,12 @@ def unknown_here(since: float) -> Ending:
         status='scheduled',
         moment=utcformat(moment),
         delay=delay,
-        fields=('unknown_since', since),
+        fields=('unknown_since', since, 'unknown_why', _encodable(why)),
     )
+
+
+def _encodable(text: str) -> str:
+    return text[:MAX_REASON].encode(errors='backslashreplace').decode()
 
 
 def _again(

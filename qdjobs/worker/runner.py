@@ -289,9 +289,14 @@ class Runner:
         since = _number(claim.fields.get(b'unknown_since')) or time.time()
         if time.time() - since >= self._config.unknown_task_grace:
             return None
-        error = f'{type(job.raised).__name__}: {job.raised}'
-        log.warning('Job %s is released for a worker of another version: %s', job.id, error)
-        return ending.unknown_here(since)
+        why = ' '.join(f'{type(job.raised).__name__}: {job.raised}'.split()).rstrip('.')
+        log.warning(
+            'Job %s is released for a worker of another version: %s. Restart the workers with the '
+            'new code; if that cannot run the job either, cancel it.',
+            job.id,
+            why,
+        )
+        return ending.unknown_here(since, f'{why}.')
 
     @contextlib.contextmanager
     def _around_task(self, job: CheckedJob, number: int) -> Iterator[None]:

@@ -3,6 +3,7 @@
 import shlex
 import shutil
 import subprocess
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,7 +14,9 @@ from app import create_app
 from components import file_check
 from libraries.files import output_dir, upload_dir
 from qdjobs.config import environment_config
+from qdjobs.worker.ending import unknown_here
 from tests.support.applications import shared_app
+from tests.support.jobs import end_next
 from tests.support.missing import require
 from tests.support.object_store import BUCKET, ObjectStore, behind_proxy
 from tests.support.processes import ROOT, Worker, eventually
@@ -72,6 +75,19 @@ def test_a_worker_that_runs_nothing_is_not_waited_for(
     assert line.startswith('✗ No worker has run workers.check_tasks.exchange_files within 0.2 s')
     assert left() == []
     assert connection.llen('rq:queue:high') == 0
+
+
+def test_a_worker_of_older_code_has_not_failed(
+    connection: Redis, shared_worker: SharedWorker, settings: pytest.MonkeyPatch
+) -> None:
+    settings.setattr(file_check, 'PATIENCE', 1.5)
+    eventually(lambda: has_worker(connection))
+    with shared_worker.held(), ThreadPoolExecutor() as threads:
+        found = threads.submit(findings)
+        eventually(lambda: connection.llen('rq:queue:high'))
+        end_next(connection, unknown_here(time.time(), 'UnknownTaskError: new.'), 'high')
+        [line] = found.result()
+    assert line.startswith('✗ No worker has run workers.check_tasks.exchange_files within 1.5 s')
 
 
 @pytest.mark.parametrize('setting', ['UPLOAD_DIR', 'OUTPUT_DIR'])

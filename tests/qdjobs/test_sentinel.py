@@ -92,6 +92,8 @@ def test_wrong_options_are_refused(options: str) -> None:
     [
         (FULL, 'jobs of the Sentinels one,two:26380,[::1]:7'),
         ('redis://a:b@h/0', 'h:6379'),
+        ('redis://', 'localhost:6379'),
+        ('redis:///3', 'localhost:6379'),
         ('unix:///s', '/s'),
     ],
 )

@@ -2,13 +2,17 @@
 
 from pathlib import Path
 from typing import Protocol
+from uuid import uuid4
 
 from click.testing import CliRunner, Result
+from redis import Redis
 from rq.cli.cli import main as rq_command
 from rq.job import Job
 
 from libraries.job_manager import enqueue_background_job, wait_for_job
 from qdjobs.client.status import Status
+from qdjobs.worker.ending import Ending
+from qdjobs.worker.lease import claim_job, claim_request, end_run
 
 ENDED = ('finished', 'failed', 'stopped', 'canceled')
 PATIENCE = 120  # seconds, on a busy machine
@@ -36,6 +40,13 @@ def require_living(worker: Process) -> None:
     """Fail unless the worker runs the next job."""
     assert done(enqueue_background_job('tests.support.tasks.add', 1))['result'] == 3
     assert worker.poll() is None
+
+
+def end_next(connection: Redis, ending: Ending, queue: str = 'default') -> None:
+    """Claim the next job of a queue as a worker does, and end its run."""
+    claim = claim_job(connection, claim_request('tester', uuid4().hex, 30, [queue])).claim
+    assert claim is not None
+    assert end_run(connection, claim.lease, ending.encode()).state == ending.status
 
 
 def lines_of(path: Path) -> list[str]:

@@ -5,7 +5,7 @@
 -- were so large that it must be read by another call. FIELDS are STATUS_FIELDS in status.py. A return
 -- value is included only if it is the job's result. A key of the wrong type affects its own job only.
 local FIELDS = {'status', 'origin', 'created_at', 'started_at', 'ended_at', 'meta', 'task',
-                'blocked_by', 'worker_name'}
+                'blocked_by', 'worker_name', 'unknown_why'}
 local META, TASK = 6, 7  -- their indexes
 local MAX_AWAITED, MAX_LISTED = 100, 1000  -- ids for one job, and for all together
 local MAX_BYTES = 30000000  -- of return values: Redis serves no other client meanwhile

@@ -24,7 +24,7 @@ redis.call('PERSIST', job)
 redis.call('PERSIST', dependencies_of(id))
 redis.call('HDEL', job, 'started_at', 'ended_at', 'last_heartbeat', 'worker_name', 'result',
            'exc_info', 'number_of_retries', 'worker_deaths', 'lost_run', 'unknown_since',
-           'kept_until', 'stop_requested', 'due_at', 'blocked_by')
+           'unknown_why', 'kept_until', 'stop_requested', 'due_at', 'blocked_by')
 redis.call('HSET', job, 'status', is_deferred and 'deferred' or 'queued', 'enqueued_at', ARGV[3])
 if decoded then redis.call('HSET', job, 'retries_left', #delays) end
 pcall(count_jobs, 'enqueued', origin, found[5], 1)

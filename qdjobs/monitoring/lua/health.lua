@@ -39,6 +39,18 @@ local function waiting(queue)
   return missing, oldest
 end
 
+-- Of the next delayed jobs: how many no worker's code could run so far, and the id of one with why.
+local function unknown(queue)
+  local found, example, reason = 0, '', ''
+  for _, id in ipairs(call_if_fit({}, 'ZRANGE', key('scheduled', queue), 0, depth - 1)) do
+    local why = call_if_fit(false, 'HGET', job_key(id), 'unknown_why')
+    if why then
+      found, example, reason = found + 1, id, string.sub(why, 1, 1000)
+    end
+  end
+  return found, example, reason
+end
+
 -- The job that a worker runs, and not the one that it has claimed ahead.
 local function job_of(worker)
   for _, member in ipairs(call_if_fit({}, 'SMEMBERS', worker .. ':executions')) do
@@ -53,6 +65,7 @@ local queues, workers = {}, {}
 for i = 4, #ARGV do
   local queue = ARGV[i]
   local missing, oldest = waiting(queue)
+  local unknown_jobs, example, reason = unknown(queue)
   queues[#queues + 1] = {
     call_if_fit(0, 'LLEN', key('queue', queue)),
     call_if_fit(0, 'ZCARD', key('scheduled', queue)),
@@ -66,6 +79,9 @@ for i = 4, #ARGV do
     abandoned(queue),
     missing,
     oldest,
+    unknown_jobs,
+    example,
+    reason,
   }
 end
 for _, worker in ipairs(call_if_fit({}, 'SMEMBERS', rq .. 'workers')) do

@@ -198,7 +198,7 @@ local function end_run(run, ending)
   local job = job_key(run.id)
   local found = redis.pcall('HMGET', job, 'status', 'stop_requested', 'failure_ttl',
                             'worker_deaths', 'unknown_since', 'task', 'due_at', 'on_success',
-                            'on_failure')
+                            'on_failure', 'unknown_why')
   if found.err then  -- another tool has put something else there
     forget_execution(run)
     return 'lost', false
@@ -226,7 +226,9 @@ local function end_run(run, ending)
   if ending.meta then redis.call('HSET', job, 'meta', ending.meta) end
   count(run, ending)
   pcall(measure, run, ending, found[6], tonumber(found[7]) or ending.enqueued_at)
-  if found[7] and outcome_of(ending) then redis.call('HDEL', job, 'due_at') end
+  if (found[7] or found[10]) and outcome_of(ending) then
+    redis.call('HDEL', job, 'due_at', 'unknown_why')
+  end
   if not ENDED[ending.status] then
     make_waiting(run, ending)
     return ending.status, false

@@ -2,6 +2,7 @@
 
 import json
 import shlex
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +125,15 @@ def test_a_deferred_job_is_shown_with_what_it_waits_for() -> None:
     for command in ('status', 'show'):
         assert 'waits for first\n' in run(command, second.id).stdout
     assert shown('list', '--status', 'deferred')['jobs'][0]['waits_for'] == ['first']
+
+
+def test_a_delayed_job_is_shown_with_when_it_is_due() -> None:
+    moment = datetime.now(UTC).replace(microsecond=0) + timedelta(hours=1)
+    later, now = enqueue_background_job(ADD, 1, job_at=moment), enqueue_background_job(ADD, 1)
+    assert f'due       {moment:%Y-%m-%d %H:%M:%S}Z' in run('show', later.id).stdout.splitlines()
+    assert shown('show', later.id)['due_at'] == f'{moment:%Y-%m-%dT%H:%M:%S}Z'
+    assert 'due' not in run('show', now.id).stdout
+    assert shown('show', now.id)['due_at'] is None
 
 
 def test_metadata_are_shown_if_a_status_has_them() -> None:

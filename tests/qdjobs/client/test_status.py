@@ -1,6 +1,7 @@
 """The line that states an error, and what other tools have written into a record."""
 
 import asyncio
+import time
 import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -9,10 +10,19 @@ import pytest
 from redis import Redis
 from rq.job import JobStatus
 
-from libraries.job_manager import enqueue_background_job, get_job_status, wait_for_job
+from libraries.job_manager import (
+    cancel_job,
+    enqueue_background_job,
+    get_job_status,
+    retry_job,
+    wait_for_job,
+)
 from qdjobs import Progress
 from qdjobs.client.payload import PlainSerializer
-from qdjobs.client.status import STATUSES, last_line
+from qdjobs.client.status import STATUSES, is_over, last_line
+from qdjobs.worker import ending
+from qdjobs.worker.ending import Ending
+from tests.support.jobs import end_next
 from tests.support.shared_worker import SharedWorker
 
 
@@ -93,6 +103,41 @@ def test_the_status_of_a_job_shows_the_error_of_a_group(shared_worker: SharedWor
     job = enqueue_background_job('tests.support.tasks.fail_in_a_task_group')
     status = wait_for_job(job.id, 60)
     assert status['error'] == 'ExceptionGroup: unhandled errors in a TaskGroup (1 sub-exception)'
+
+
+# A job that the code of no worker can run so far
+
+WHY = "UnknownTaskError: 'shop.tasks.new' names no public function: shop.tasks has old."
+
+
+def test_a_job_that_waits_for_newer_code_says_why_until_it_has_run(connection: Redis) -> None:
+    job = enqueue_background_job('tests.support.tasks.add', 1, job_max_retries=1)
+    end_next(connection, ending.unknown_here(time.time(), WHY))
+    status = get_job_status(job.id)
+    says = 'Waits for a worker of another version: restart the workers with the new code. '
+    assert (status['status'], status['error']) == ('scheduled', says + WHY)
+    assert status['attempts'] == []
+    assert not is_over(status)
+    connection.zadd('rq:scheduled:default', {job.id: 1})
+    moment = '2026-01-01T00:00:00Z'
+    end_next(connection, Ending('scheduled', moment, counter='failed_job_count', delay=600.0))
+    status = get_job_status(job.id)
+    assert (status['status'], status['error']) == ('scheduled', None)
+
+
+def test_a_job_that_is_retried_waits_for_no_newer_code(connection: Redis) -> None:
+    job = enqueue_background_job('tests.support.tasks.add', 1)
+    end_next(connection, ending.unknown_here(time.time(), WHY))
+    cancel_job(job.id)
+    assert get_job_status(job.id)['error'] is None
+    retry_job(job.id)
+    assert not {b'unknown_since', b'unknown_why'} & connection.hgetall(job.key).keys()
+
+
+def test_why_a_job_waits_is_encodable_and_short(connection: Redis) -> None:
+    job = enqueue_background_job('tests.support.tasks.add', 1)
+    end_next(connection, ending.unknown_here(time.time(), '\udc80' + 'x' * 10_000))
+    assert len(get_job_status(job.id)['error'] or '') == 500
 
 
 # Records of other writers

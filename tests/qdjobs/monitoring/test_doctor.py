@@ -23,8 +23,10 @@ from qdjobs.client.control import pause_workers
 from qdjobs.config import environment_config
 from qdjobs.monitoring.doctor import clean_up, list_names, set_in_server
 from qdjobs.server import embedded_redis, free_port
+from qdjobs.worker.ending import unknown_here
 from tests.support.applications import shared_app, use_redis
 from tests.support.apps import create_shop
+from tests.support.jobs import end_next
 from tests.support.load import commands, fill
 from tests.support.modules import use_modules
 from tests.support.processes import ROOT, Worker, eventually, kill_group
@@ -158,6 +160,13 @@ def test_redis_is_away_and_the_tasks_are_examined_all_the_same(
     assert 'hush-hush' not in report.text
 
 
+def test_the_question_of_a_server_has_no_full_stop(
+    settings: pytest.MonkeyPatch, redis_url: str
+) -> None:
+    use_redis(settings, redis_url.replace('://', '://:hush-hush@'))
+    assert Report().marks('Are you sure your configuration is correct? Is it running, and') == '✗'
+
+
 def test_a_redis_that_forgets(configure: Callable[[str, str], None]) -> None:
     configure('appendonly', 'no')
     assert Report().marks('append-only', '"appendonly yes"', ' config set appendonly yes') == '!'
@@ -268,7 +277,7 @@ def test_of_many_names_ten_are_in_a_line() -> None:
 def test_a_schedule_that_is_wrong(settings: pytest.MonkeyPatch) -> None:
     settings.setenv('JOB_SCHEDULE', 'tests.support.nowhere')
     environment_config.cache_clear()
-    assert Report().marks('JOB_SCHEDULE', 'tests.support.nowhere', 'No worker starts') == '✗'
+    assert Report().marks('JOB_SCHEDULE', "'tests.support.nowhere'. No worker starts") == '✗'
 
 
 def test_without_a_schedule_there_is_nothing_to_say() -> None:
@@ -337,6 +346,18 @@ def test_a_delayed_job_that_nobody_enqueues(connection: Redis) -> None:
     connection.zadd('rq:scheduled:default', {job.id: score - 62})
     report = Report()
     assert report.marks('1 delayed job should have been enqueued', 'Start one') == '✗'
+
+
+@pytest.mark.usefixtures('allow_test_tasks')
+def test_jobs_that_the_code_of_no_worker_can_run(connection: Redis) -> None:
+    assert 'another version' not in Report().text
+    for number in range(2):
+        enqueue_background_job(ADD, 1, job_id=f'new-{number}')
+        end_next(connection, unknown_here(time.time(), "UnknownTaskError: 'shop.new' names none."))
+    report = Report()
+    words = ('2 jobs waiting for a worker of another version', "'shop.new' names none. Restart")
+    assert report.marks(*words) == '!'
+    assert report.remedy('another version') == 'flask jobs list --status scheduled'
 
 
 @pytest.mark.usefixtures('allow_test_tasks')
@@ -411,6 +432,34 @@ def test_a_task_module_that_there_is_not(settings: pytest.MonkeyPatch) -> None:
     settings.setenv('JOB_TASK_MODULES', 'workers,no_such_module')
     environment_config.cache_clear()
     assert Report().marks("no module 'no_such_module'", 'JOB_TASK_MODULES') == '✗'
+
+
+def test_a_name_whose_path_is_no_task_is_an_error() -> None:
+    app = Flask('named')
+    queue = JobQueue(app)
+    queue.add('draw', 'workers.svg_tasks.generate_complex_svg')
+    queue.add('gone', 'workers.svg_tasks.nope')
+    result = app.test_cli_runner().invoke(args=['jobs', 'doctor'])
+    [line] = [line for line in result.output.splitlines() if 'can be enqueued' in line]
+    assert line.startswith("✗ No call of 'gone' can be enqueued: 'workers.svg_tasks.nope' names no")
+
+
+@pytest.mark.parametrize(
+    ('name', 'says'),
+    [
+        ('JOBS_TOKEN', 'Did you mean JOBS_API_TOKEN?'),
+        ('JOB_QUEUE', 'Did you mean JOB_QUEUES?'),
+        ('JOB_SHUTDOWN_GRCE', 'Did you mean JOB_SHUTDOWN_GRACE?'),
+        ('JOBS_BOARD_TITLE', ''),  # of another program
+    ],
+)
+def test_a_misspelt_variable_is_a_warning(
+    settings: pytest.MonkeyPatch, name: str, says: str
+) -> None:
+    settings.setenv(name, 'hush-hush')
+    report = Report()
+    assert report.marks(name, says) == ('!' if says else '')
+    assert 'hush-hush' not in report.text
 
 
 @pytest.mark.slow

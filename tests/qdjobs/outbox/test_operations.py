@@ -6,10 +6,12 @@ import re
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from flask import Flask
 from prometheus_client.parser import text_string_to_metric_families
+from redis import Redis
 from sqlalchemy import Engine, MetaData, text, update
 from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.schema import CreateSchema
@@ -223,6 +225,18 @@ def test_a_worker_may_relay_whatever_its_task_modules_are(
         resolve_task('qdjobs.outbox.tasks.other')
     with pytest.raises(UnknownTaskError, match='outside the allowed task modules'):
         resolve_task('qdjobs.outbox.relay.relay_queue')
+
+
+def test_the_relay_of_qdjobs_is_no_periodic_job_of_the_application(
+    host: Flask, outbox: JobOutbox, connection: Redis
+) -> None:
+    for queue in ('high', 'default', 'low'):
+        state: Any = {'job': f'qdjobs-outbox-{queue}-20260101T000000Z', 'skipped': 1}
+        state |= {'served_at': time.time(), 'rule': 'every 5s'}
+        connection.hset(f'rq:schedule:qdjobs-outbox-{queue}', mapping=state)
+    _, line = jobs(host, 'schedule').splitlines()
+    assert re.search(r'-20260101T000000Z ended +- +qdjobs.outbox.tasks.relay \(built in\)$', line)
+    assert '✓ 0 periodic jobs and 1 of qdjobs itself, which workers' in jobs(host, 'doctor')
 
 
 def test_a_relay_that_cannot_relay_warns_and_does_not_fail(

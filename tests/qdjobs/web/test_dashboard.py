@@ -8,6 +8,7 @@ import base64
 import pickle
 import re
 import socket
+import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -43,6 +44,7 @@ from qdjobs.monitoring.registries import MAX_TEXT, SHOWN, SORTED_BY
 from qdjobs.server import free_port
 from qdjobs.web.dashboard import views
 from qdjobs.web.dashboard.paging import SIZES
+from qdjobs.worker.ending import Ending, unknown_here
 from tests.support.applications import shared_app, use_redis
 from tests.support.dashboard import (
     WORKER,
@@ -55,6 +57,7 @@ from tests.support.dashboard import (
     text_of,
 )
 from tests.support.hostile import PLACES, Hostile, plant
+from tests.support.jobs import end_next
 from tests.support.processes import eventually
 from tests.support.proxy import Proxy, proxy_to
 from tests.support.shared_worker import SharedWorker
@@ -596,6 +599,17 @@ def test_what_there_is_not_is_a_page_that_says_so(client: FlaskClient, path: str
 @pytest.mark.upstream
 def test_the_control_upstream_fails_at_that(bare: FlaskClient, path: str) -> None:
     assert bare.get(f'/rq/0/{path}').status_code == 500
+
+
+def test_the_page_of_a_job_that_waits_for_newer_code_says_why(
+    client: FlaskClient, connection: Redis
+) -> None:
+    job = enqueue_background_job('tests.support.tasks.add', 1)
+    end_next(connection, Ending('scheduled', '', kind=2, field='exc_string', value='', delay=0.0))
+    connection.zadd('rq:scheduled:default', {job.id: 1})
+    end_next(connection, unknown_here(time.time(), "UnknownTaskError: 'shop.new' names none."))
+    for path in (f'job/{job.id}', 'queue/default/scheduled'):
+        assert 'restart the workers with the new code' in text_of(read(client, path), 'error')
 
 
 @pytest.mark.parametrize('registry', ['queued', 'scheduled'])

@@ -283,6 +283,21 @@ def test_metadata_that_a_task_has_saved_survives_its_end(
     assert len(meta['attempts']) == 1
 
 
+def test_the_log_and_the_status_say_what_to_do_about_a_task_that_the_worker_does_not_know(
+    shared_worker: SharedWorker, plain_queue: Queue
+) -> None:
+    job = plain_queue.enqueue('tests.support.tasks.brand_new')
+    eventually(lambda: get_job_status(job.id)['error'])
+    error = get_job_status(job.id)['error'] or ''
+    why = "UnknownTaskError: 'tests.support.tasks.brand_new' names no public function: "
+    assert 'restart the workers with the new code' in error
+    assert why in error
+    eventually(lambda: 'is released' in shared_worker.said())
+    line = next(line for line in shared_worker.said().splitlines() if 'is released' in line)
+    assert f'{job.id} is released for a worker of another version: {why}' in line
+    assert 'Restart the workers with the new code; ' in line
+
+
 def test_an_idle_horse_that_dies_costs_no_job(shared_worker: SharedWorker) -> None:
     require_living(shared_worker)
     os.kill(horse_of(shared_worker.pid), signal.SIGKILL)
