@@ -4,7 +4,7 @@ import errno
 import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from libraries.files.folder import Folder
@@ -67,6 +67,19 @@ def read_place(
     if not rest.startswith('/') or not rest.strip('/'):
         raise ValueError(f'{setting} must name a folder of this machine: file:///path/to/folder.')
     return _local(setting, Path(rest))
+
+
+def check_names(setting: str, names: Iterable[str]) -> None:
+    """Raise ValueError for a name that no file at the place of a setting can have.
+
+    For checks at enqueue: it looks at no file, and leaves a wrong setting to the worker.
+    """
+    try:
+        place = read_place(setting)
+    except (OSError, ValueError):
+        return
+    for name in names:
+        place.result(name)
 
 
 def _local(setting: str, path: Path) -> Folder:
