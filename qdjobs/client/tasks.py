@@ -144,18 +144,25 @@ class Task:
         Raises InvalidJobError unless they, plain data, fit the signature and the hints.
         """
         self._require_signature(args, kwargs)
-        unpacked = []
+        return self._load(args, kwargs, HintCheck)
+
+    def _load(
+        self, args: tuple[Any, ...], kwargs: Mapping[str, Any], kind: type[HintCheck]
+    ) -> Arguments:
+        """Return arguments that have travelled, with those unpacked whose check is of a kind."""
+        loaded = []
         for parameter, name, value in self.parameters.match(args, kwargs):
-            if (check := self.checks.get(parameter)) is not None:
+            if isinstance(check := self.checks.get(parameter), kind):
                 value = _convert(check.unpack, value, f'{self.path}: {name}')
-            unpacked.append(value)
-        return _split(unpacked, args, kwargs)
+            loaded.append(value)
+        return _split(loaded, args, kwargs)
 
     def accept(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        """Raise InvalidJobError if the task's own check refuses the packed arguments."""
+        """Raise InvalidJobError if the task's own check refuses the packed, valid arguments."""
         if (check := self.own_check) is None:
             return
-        args, kwargs = self.unpack(*deepcopy((args, dict(kwargs))))  # a check changes nothing
+        copies = deepcopy((args, dict(kwargs)))  # a check changes nothing
+        args, kwargs = self._load(*copies, ObjectCheck)  # the others are as they are
         try:
             check(*args, **kwargs)
         except Exception as error:
