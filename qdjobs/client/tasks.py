@@ -144,27 +144,26 @@ class Task:
         Raises InvalidJobError unless they, plain data, fit the signature and the hints.
         """
         self._require_signature(args, kwargs)
-        return self._load(args, kwargs, HintCheck)
-
-    def _load(
-        self, args: tuple[Any, ...], kwargs: Mapping[str, Any], kind: type[HintCheck]
-    ) -> Arguments:
-        """Return arguments that have travelled, with those unpacked whose check is of a kind."""
-        loaded = []
+        unpacked = []
         for parameter, name, value in self.parameters.match(args, kwargs):
-            if isinstance(check := self.checks.get(parameter), kind):
+            if (check := self.checks.get(parameter)) is not None:
                 value = _convert(check.unpack, value, f'{self.path}: {name}')
-            loaded.append(value)
-        return _split(loaded, args, kwargs)
+            unpacked.append(value)
+        return _split(unpacked, args, kwargs)
 
     def accept(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """Raise InvalidJobError if the task's own check refuses the packed, valid arguments."""
-        if (check := self.own_check) is None:
+        if (own_check := self.own_check) is None:
             return
-        copies = deepcopy((args, dict(kwargs)))  # a check changes nothing
-        args, kwargs = self._load(*copies, ObjectCheck)  # the others are as they are
+        copies = []
+        for parameter, name, value in self.parameters.match(args, kwargs):
+            value = deepcopy(value)  # a check changes nothing
+            if isinstance(check := self.checks.get(parameter), ObjectCheck):
+                value = _convert(check.unpack, value, f'{self.path}: {name}')
+            copies.append(value)
+        args, kwargs = _split(copies, args, kwargs)
         try:
-            check(*args, **kwargs)
+            own_check(*args, **kwargs)
         except Exception as error:
             raise InvalidJobError(f'{self.path}: {error}') from error
 
