@@ -20,6 +20,8 @@ PACKAGES = {
 
 _URL = re.compile(r'([a-z][a-z0-9+.-]*)://(.*)', re.DOTALL)
 _LIKE_URL = re.compile(r'[A-Za-z][A-Za-z0-9+.:-]*:')  # also s3:/bucket and simplecache::s3://bucket
+# What any place can have. Others are compared with the path of the place, which takes longer.
+_COMMON_NAME = re.compile(r'(?!.*\.\.)\w[\w./-]{0,59}')  # has less than 255 bytes
 
 
 def read_file_settings(env: Mapping[str, str] | None = None) -> None:
@@ -74,6 +76,9 @@ def check_names(setting: str, names: Iterable[str]) -> None:
 
     For checks at enqueue: it looks at no file, and leaves a wrong setting to the worker.
     """
+    names = [name for name in names if not _COMMON_NAME.fullmatch(name)]
+    if not names:
+        return
     try:
         place = read_place(setting)
     except (OSError, ValueError):
