@@ -5,7 +5,9 @@ from typing import Annotated, TypedDict
 
 from msgspec import Meta
 
+from libraries.files import check_names
 from libraries.tables.files import TableFormat, convert_upload
+from qdjobs.checks import checked_by
 from qdjobs.errors import PermanentJobError
 from qdjobs.progress import report_progress
 
@@ -22,6 +24,16 @@ class Summary(TypedDict):
     max: int | float
 
 
+def _check_file(
+    file_path: str,
+    format: TableFormat = 'json',
+    delimiter: Delimiter | None = None,
+    encoding: str | None = None,
+) -> None:
+    check_names('UPLOAD_DIR', [file_path])
+
+
+@checked_by(_check_file)
 def process_file(
     file_path: str,
     format: TableFormat = 'json',

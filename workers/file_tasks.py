@@ -4,8 +4,9 @@ from typing import Any, Literal, TypedDict
 
 import msgspec
 
-from libraries.files import call_digest, outputs, write_output
+from libraries.files import call_digest, check_names, outputs, write_output
 from libraries.tables.files import convert_upload
+from qdjobs.checks import checked_by
 from qdjobs.errors import PermanentJobError
 from qdjobs.progress import current_job, track
 
@@ -30,6 +31,11 @@ class Report(TypedDict):
     outcomes: list[Outcome]
 
 
+def _check_files(file_list: list[str], operation: Operation = 'convert_to_json') -> None:
+    check_names('UPLOAD_DIR', file_list)
+
+
+@checked_by(_check_files)
 def process_batch(file_list: list[str], operation: Operation = 'convert_to_json') -> list[Outcome]:
     """Convert uploaded files, reporting progress; return the outcome of each, in order.
 

@@ -13,12 +13,14 @@ import msgspec
 
 from libraries.files import (
     call_digest,
+    check_names,
     open_upload,
     permanent_upload_errors,
     uploads,
     write_output,
 )
 from libraries.limits import limit
+from qdjobs.checks import checked_by
 from qdjobs.errors import PermanentJobError
 
 if TYPE_CHECKING:
@@ -46,6 +48,11 @@ Operations = Annotated[
 ]
 
 
+def _check_image(image_path: str, operations: Operations) -> None:
+    check_names('UPLOAD_DIR', [image_path])
+
+
+@checked_by(_check_image)
 def process_image(image_path: str, operations: Operations) -> str:
     """Apply operations in order to an uploaded image; return the new file's path.
 

@@ -1,12 +1,14 @@
 """Write drawings as SVG files to OUTPUT_DIR."""
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NotRequired, TypedDict
 
 from libraries.drawing.patterns import Millimetres, PatternName, draw_pattern
 from libraries.drawing.postcards import PostcardTemplate, draw_postcard
-from libraries.files import call_digest, write_output
+from libraries.files import call_digest, check_names, write_output
+from qdjobs.checks import checked_by
 from qdjobs.errors import PermanentJobError
 from qdjobs.progress import report_progress, track
 
@@ -21,6 +23,17 @@ class Drawing(TypedDict):
     seed: NotRequired[int]
 
 
+def _check_drawing(
+    width: Millimetres,
+    height: Millimetres,
+    pattern_type: PatternName,
+    output_filename: str,
+    seed: int = 0,
+) -> None:
+    check_names('OUTPUT_DIR', [output_filename])
+
+
+@checked_by(_check_drawing)
 def generate_complex_svg(
     width: Millimetres,
     height: Millimetres,
@@ -55,17 +68,23 @@ def generate_postcard_svg(recipient: str, message: str, template_name: PostcardT
     return str(write_output(f'postcard-{template_name}-{digest}.svg', card))
 
 
+def _check_batch(drawings: list[Drawing]) -> None:
+    names = Counter(drawing['output_filename'] for drawing in drawings)
+    if twice := sorted(name for name, count in names.items() if count > 1):
+        raise ValueError(f'more than one drawing would be written to {", ".join(twice)}')
+    check_names('OUTPUT_DIR', names)
+
+
+@checked_by(_check_batch)
 def batch_generate_svgs(drawings: list[Drawing]) -> list[str]:
     """Draw many patterns, reporting progress; return the files' paths in order.
 
-    Raises PermanentJobError as generate_complex_svg does, and also, before it draws anything, if
-    two drawings have the same file name. Files written before a failure stay.
+    Raises PermanentJobError as generate_complex_svg does, for a file name before it draws anything,
+    and if two drawings have the same one. Files written before a failure stay.
     """
-    names = [drawing['output_filename'] for drawing in drawings]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise PermanentJobError(f'more than one drawing would be written to {", ".join(twice)}')
     paths = []
     with _permanent_value_errors():
+        _check_batch(drawings)
         for drawing in track(drawings, message='drawing'):
             pattern, seed = drawing['pattern_type'], drawing.get('seed', 0)
             svg = draw_pattern(pattern, drawing['width'], drawing['height'], seed)

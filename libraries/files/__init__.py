@@ -13,7 +13,7 @@ from typing import IO
 from libraries.files.folder import Folder
 from libraries.files.names import call_digest
 from libraries.files.room import NoRoomError, require_room
-from libraries.files.settings import Place, outputs, read_file_settings, uploads
+from libraries.files.settings import Place, check_names, outputs, read_file_settings, uploads
 from libraries.files.store import StorageError, Store
 from qdjobs.errors import PermanentJobError, short_repr
 
@@ -24,6 +24,7 @@ __all__ = [
     'StorageError',
     'Store',
     'call_digest',
+    'check_names',
     'open_output',
     'open_upload',
     'output_dir',

@@ -4,7 +4,7 @@ import errno
 import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from libraries.files.folder import Folder
@@ -20,6 +20,8 @@ PACKAGES = {
 
 _URL = re.compile(r'([a-z][a-z0-9+.-]*)://(.*)', re.DOTALL)
 _LIKE_URL = re.compile(r'[A-Za-z][A-Za-z0-9+.:-]*:')  # also s3:/bucket and simplecache::s3://bucket
+# What any place can have. Others are compared with the path of the place, which takes longer.
+_COMMON_NAME = re.compile(r'(?!.*\.\.)\w[\w./-]{0,59}')  # has less than 255 bytes
 
 
 def read_file_settings(env: Mapping[str, str] | None = None) -> None:
@@ -67,6 +69,22 @@ def read_place(
     if not rest.startswith('/') or not rest.strip('/'):
         raise ValueError(f'{setting} must name a folder of this machine: file:///path/to/folder.')
     return _local(setting, Path(rest))
+
+
+def check_names(setting: str, names: Iterable[str]) -> None:
+    """Raise ValueError for a name that no file at the place of a setting can have.
+
+    For checks at enqueue: it looks at no file, and leaves a wrong setting to the worker.
+    """
+    names = [name for name in names if not _COMMON_NAME.fullmatch(name)]
+    if not names:
+        return
+    try:
+        place = read_place(setting)
+    except (OSError, ValueError):
+        return
+    for name in names:
+        place.result(name)
 
 
 def _local(setting: str, path: Path) -> Folder:

@@ -38,7 +38,10 @@ def _read_option(key: str, text: str) -> Any:
     if key == 'job_max_retries' and text.isdecimal():
         return int(text)
     if key == 'job_after':
-        return [job_id.strip() for job_id in text.split(',')]
+        value = decode_text(text)
+        if isinstance(value, str):
+            return [job_id.strip() for job_id in value.split(',')]
+        return value if isinstance(value, list) else text
     if key == 'job_meta':
         return decode_text(text)
     if key == 'job_at':

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any, TypeVar
 
@@ -12,6 +12,7 @@ from qdjobs.cli.arguments import read_call
 from qdjobs.cli.completion import complete_task
 from qdjobs.cli.names import find_task
 from qdjobs.cli.parameters import (
+    StatusChoice,
     jobs_argument,
     json_option,
     queue_option,
@@ -50,16 +51,22 @@ def enqueue(task: str, arguments: tuple[str, ...], as_json: bool) -> None:
     if no other task has the same: generate_pdf. A value is JSON (7, true, [1, 2]) or text,
     whichever the task takes: 7 is text for a parameter that is a str. Write dates, times and
     durations in ISO 8601. Keys that begin with job_ are job options, such as job_queue=high,
-    job_timeout=2m or job_at=2027-01-31T08:00Z.
+    job_timeout=2m, job_at=2027-01-31T08:00Z or job_after=ID,ID.
 
-    Exit codes: 0; 1 if the task or its arguments are refused, or Redis is away; 2 for a wrong
+    Exit codes: 0, also if a job with this job_id is already waiting or running, which stderr
+    says; 1 if the task or its arguments are refused, or Redis is away; 2 for a wrong
     option.
     """
     path, options = find_task(task)
-    job = enqueue_call(read_call(path, arguments, options))
+    call, began_at = read_call(path, arguments, options), datetime.now(UTC)
+    job = enqueue_call(call)
+    # An existing job is older, unless the clock of another machine is ahead.
+    is_new = job.created_at >= began_at
     state = job.get_status(refresh=False).value
-    document = {'id': job.id, 'task': path, 'queue': job.origin, 'status': state}
+    document = {'id': job.id, 'task': path, 'queue': job.origin, 'status': state, 'new': is_new}
     click.echo(safe_json(document) if as_json else job.id)
+    if not is_new and not as_json:
+        click.echo(f'Job {job.id} exists already ({state}): nothing was enqueued.', err=True)
 
 
 def _all_options(command: F) -> F:
@@ -117,7 +124,7 @@ def _cancel(cancel_one: Callable[[str], str], job_id: str) -> tuple[str, str]:
 @_all_options
 @click.option(
     '--status',
-    type=click.Choice(_TERMINAL),
+    type=StatusChoice(_TERMINAL),
     help='With --all: which jobs.',
 )
 def delete(

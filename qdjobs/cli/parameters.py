@@ -2,14 +2,23 @@
 
 import contextlib
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import click
 
 from qdjobs.cli.completion import complete_job, complete_queue, complete_task
 from qdjobs.cli.names import find_path
+from qdjobs.client.listing import LIKE_STATUSES
 from qdjobs.client.options import parse_duration
 from qdjobs.config import get_config
 from qdjobs.errors import InvalidJobError
+
+
+class StatusChoice(click.Choice):  # type: ignore[type-arg]  # no generic before click 8.2
+    """One of some statuses. What clients of other APIs call a status is accepted for it."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return super().convert(LIKE_STATUSES.get(value, value), param, ctx)
 
 
 def _known_queue(_: click.Context, __: click.Parameter, name: str | None) -> str | None:

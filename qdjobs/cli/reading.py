@@ -8,7 +8,13 @@ from typing import Any
 import click
 
 from qdjobs.cli.invocation import command_line
-from qdjobs.cli.parameters import job_argument, json_option, queue_option, task_option
+from qdjobs.cli.parameters import (
+    StatusChoice,
+    job_argument,
+    json_option,
+    queue_option,
+    task_option,
+)
 from qdjobs.cli.selection import INTERRUPTED
 from qdjobs.cli.text import align, bar, describe, describe_fully, plain, safe_json, table
 from qdjobs.client.ages import Page, Wanted, list_by_age
@@ -27,7 +33,7 @@ TIMED_OUT = 124  # the exit code of timeout(1)
 
 
 @click.command('list')
-@click.option('--status', type=click.Choice(STATUSES), help='Only jobs with this status.')
+@click.option('--status', type=StatusChoice(STATUSES), help='Only jobs with this status.')
 @queue_option
 @task_option
 @click.option(

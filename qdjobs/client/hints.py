@@ -312,7 +312,23 @@ def _error_message(error: Exception, hint: Any, value: Any) -> str:
         return f'Expected {described}, got {short_repr(value)}' + (f' at ${place}' if place else '')
     if 'enum' in problem:
         return f'Expected {_format_hint(hint)}, got {short_repr(value)}'
-    return problem
+    if not problem.startswith('Expected ') or ' at $' in problem:  # of a part of the value
+        return problem
+    expected, _, got = problem.partition(', got ')
+    named = ' | '.join(dict.fromkeys(_array_names(hint)))
+    expected = expected.replace('array', named or 'array')  # what msgspec calls all of them
+    got = got or short_repr(value)  # a bound comes without
+    return f'{expected}, got {type(value).__name__ if got == "array" else got}'
+
+
+def _array_names(hint: Any) -> Iterator[str]:
+    """Yield the names of the containers in a hint that are lists, tuples or sets."""
+    origin = typing.get_origin(hint) or hint
+    if origin in (list, tuple, set):
+        yield origin.__name__
+    elif origin in (typing.Union, types.UnionType, typing.Annotated):
+        for part in typing.get_args(hint):
+            yield from _array_names(part)
 
 
 def _descriptions(hint: Any) -> Iterator[str]:

@@ -140,12 +140,18 @@ class Task:
         return _split(unpacked, args, kwargs)
 
     def accept(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        """Raise InvalidJobError if the task's own check refuses the packed arguments."""
-        if (check := self.own_check) is None:
+        """Raise InvalidJobError if the task's own check refuses the packed, valid arguments."""
+        if (own_check := self.own_check) is None:
             return
-        args, kwargs = self.unpack(*deepcopy((args, dict(kwargs))))  # a check changes nothing
+        copies = []
+        for parameter, name, value in self.parameters.match(args, kwargs):
+            value = deepcopy(value)  # a check changes nothing
+            if isinstance(check := self.checks.get(parameter), ObjectCheck):
+                value = _convert(check.unpack, value, f'{self.path}: {name}')
+            copies.append(value)
+        args, kwargs = _split(copies, args, kwargs)
         try:
-            check(*args, **kwargs)
+            own_check(*args, **kwargs)
         except Exception as error:
             raise InvalidJobError(f'{self.path}: {error}') from error
 

@@ -1,6 +1,6 @@
 """Record what is enqueued, and assert about it."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -62,15 +62,14 @@ class RecordedJobs(Sequence[RecordedJob]):
         """Return the first job of this task with these arguments and options, if there is one.
 
         Arguments, options and metadata that are not named can have any value. Raises
-        AssertionError, which says what was enqueued instead; UnknownTaskError or InvalidJobError
-        for a task, an argument or an option that does not exist.
+        AssertionError, which says what was enqueued instead, and these options of it;
+        UnknownTaskError or InvalidJobError for a task, an argument or an option that does not
+        exist.
         """
         found = self._matching(task, args, kwargs)
         if not found:
-            wanted, others = (
-                describe_call(path_of(task), args, kwargs),
-                _describe(self._memory.history),
-            )
+            wanted = describe_call(path_of(task), args, kwargs)
+            others = _describe(self._memory.history, _options(kwargs))
             raise AssertionError(f'{wanted} was not enqueued. {others}')
         return _make(found[0])
 
@@ -86,7 +85,7 @@ class RecordedJobs(Sequence[RecordedJob]):
         path, history = path_of(named), list(self._memory.history)
         known = (record.call.task for record in history if record.call.task.path == path)
         task = next(known, None) or resolve_in(path, _task_modules())
-        given = {name: value for name, value in kwargs.items() if name.startswith(OPTION_PREFIX)}
+        given = {name: kwargs[name] for name in _options(kwargs)}
         own = {name: value for name, value in kwargs.items() if name not in given}
         arguments = _bind(task, args, own, _packed)
         options, now = _parse(given, history), datetime.now(UTC)
@@ -123,6 +122,10 @@ def _parse(options: Mapping[str, Any], history: Sequence[Record]) -> JobOptions:
             f'There is no queue {short_repr(queue)}: {", ".join(sorted(queues))}.'
         )
     return parse_options(options, None)
+
+
+def _options(arguments: Iterable[str]) -> list[str]:
+    return [name for name in arguments if name.startswith(OPTION_PREFIX)]
 
 
 def _bind(
@@ -165,20 +168,33 @@ def _fits(wanted: Mapping[str, Any], given: Mapping[str, Any]) -> bool:
 
 
 def _option_fits(name: str, wanted: JobOptions, now: datetime, record: Record) -> bool:
-    options = record.call.options
+    given = _option(name, record)
     if name == 'job_meta':
-        return _fits(wanted.meta, record.call.meta)
+        return _fits(wanted.meta, given)
     if name == 'job_id':
-        return record.call.id == wanted.job_id
+        return bool(given == wanted.job_id)
     if name == 'job_at':
-        return options.start_at == wanted.start_at
+        return bool(given == wanted.start_at)
     if name == 'job_after':
-        return set(wanted.after) <= set(options.after)
+        return set(wanted.after) <= set(given)
     if name == 'job_delay':
         delay = (wanted.start_at or now) - now
-        return abs((options.start_at or record.made_at) - record.made_at - delay) < _NEAR
-    field = name.removeprefix(OPTION_PREFIX)
-    return bool(getattr(options, field) == getattr(wanted, field))
+        return bool(abs((given or timedelta()) - delay) < _NEAR)
+    return bool(given == getattr(wanted, name.removeprefix(OPTION_PREFIX)))
+
+
+def _option(name: str, record: Record) -> Any:
+    """Return an option of a job that was enqueued; None for no time or delay."""
+    call, options = record.call, record.call.options
+    if name == 'job_meta':
+        return call.meta
+    if name == 'job_id':
+        return call.id
+    if name == 'job_at':
+        return options.start_at
+    if name == 'job_delay':
+        return options.start_at and options.start_at - record.made_at
+    return getattr(options, name.removeprefix(OPTION_PREFIX))
 
 
 def _make(record: Record) -> RecordedJob:
@@ -186,7 +202,20 @@ def _make(record: Record) -> RecordedJob:
     return RecordedJob(call.id, call.task.path, *record.arguments, call.options, call.meta)
 
 
-def _describe(records: Sequence[Record]) -> str:
+def _describe(records: Sequence[Record], options: Iterable[str] = ()) -> str:
+    """Return a line for each job, with those of its options that are named."""
     if not records:
         return 'Nothing was enqueued.'
-    return '\n'.join(('Enqueued:', *(f'    {_make(record)}' for record in records)))
+    shown = [name for name in options if name != 'job_queue']  # which every line has
+    lines = [
+        ', '.join((f'    {_make(record)}', *(_show(name, record) for name in shown)))
+        for record in records
+    ]
+    return '\n'.join(('Enqueued:', *lines))
+
+
+def _show(name: str, record: Record) -> str:
+    value = _option(name, record)
+    if isinstance(value, timedelta):
+        value = round(value.total_seconds())
+    return f'{name}={short_repr(value)}'

@@ -315,7 +315,8 @@ def test_there_is_no_drawing_before_its_job_has_finished(
     with shared_worker.held():
         queued = create(client, width=20, height=20).location
         assert_problem(client.get(f'{queued}/svg'), 404, 'queued')
-    failing = enqueue_background_job(DRAW, 100, 100, 'grid', '../outside.svg')
+    write_output('file', '')
+    failing = enqueue_background_job(DRAW, 100, 100, 'grid', 'file/below-a-file.svg')
     eventually(lambda: get_job_status(failing.id)['status'] == 'failed')
     assert_problem(client.get(f'{JOBS}/{failing.id}/svg'), 404, 'failed')
 

@@ -22,7 +22,7 @@ from redis import Redis
 from app import create_app
 from components.artboard.main import DRAW
 from libraries.drawing.patterns import PATTERNS, draw_pattern
-from libraries.files import output_dir
+from libraries.files import output_dir, write_output
 from libraries.job_manager import enqueue_background_job, list_jobs
 from qdjobs.config import environment_config
 from qdjobs.server import free_port
@@ -656,7 +656,8 @@ def test_what_the_browser_remembers_need_not_exist(
     visit: Visit, shared_worker: SharedWorker
 ) -> None:
     page = visit()
-    job = enqueue_background_job(DRAW, 100, 100, 'grid', '../outside.svg')
+    write_output('file', '')
+    job = enqueue_background_job(DRAW, 100, 100, 'grid', 'file/below-a-file.svg')
     remember(page, job.id)
     page.reload()
     problem(page, 'The drawing failed: PermanentJobError: ')

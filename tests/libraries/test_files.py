@@ -23,8 +23,9 @@ from libraries.files import (
 )
 from libraries.files import folder as folder_module
 from libraries.files.beneath import new_file
+from libraries.job_manager import enqueue_background_job
 from qdjobs.config import environment_config
-from qdjobs.errors import PermanentJobError
+from qdjobs.errors import InvalidJobError, PermanentJobError
 from tests.support.disk import full_disk
 from tests.support.permissions import permissions_count
 from tests.support.processes import ROOT, eventually
@@ -119,6 +120,62 @@ def test_a_path_that_goes_up_is_refused(find: Finder, folder: Path, depth: int) 
 def test_an_absolute_path_outside_is_refused(find: Finder, name: str) -> None:
     with pytest.raises(ValueError, match=r'lies outside (UPLOAD|OUTPUT)_DIR'):
         find(name)
+
+
+DRAWING = {'width': 40, 'height': 40, 'pattern_type': 'grid'}
+every_task_with_names = pytest.mark.parametrize(
+    ('task', 'arguments'),
+    [
+        ('svg_tasks.generate_complex_svg', lambda name: DRAWING | {'output_filename': name}),
+        (
+            'svg_tasks.batch_generate_svgs',
+            lambda name: {
+                'drawings': [DRAWING | {'output_filename': each} for each in ('a', name)]
+            },
+        ),
+        ('data_tasks.process_file', lambda name: {'file_path': name}),
+        ('file_tasks.process_batch', lambda name: {'file_list': ['a.csv', name]}),
+        (
+            'image_tasks.process_image',
+            lambda name: {'image_path': name, 'operations': ['optimize']},
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) else '',
+)
+Call = Callable[[str], dict[str, Any]]
+
+
+@every_task_with_names
+def test_a_name_that_no_file_can_have_is_refused_at_the_call(task: str, arguments: Call) -> None:
+    for name, why in {
+        '../x': r'must not contain "\.\."',
+        'a/..': r'must not contain "\.\."',
+        '/etc/passwd': r'lies outside (UPLOAD|OUTPUT)_DIR',
+        '': 'must be printable text',
+        'x' * 256: 'has more than 255 bytes',
+    }.items():
+        with pytest.raises(InvalidJobError, match=f'workers.{task}: .*{why}'):
+            enqueue_background_job(f'workers.{task}', **arguments(name))
+
+
+@every_task_with_names
+def test_no_file_is_looked_at_at_the_call_and_a_wrong_setting_is_the_workers(
+    task: str, arguments: Call, settings: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert enqueue_background_job(f'workers.{task}', **arguments('missing.csv'))
+    for folder in (upload_dir(), output_dir()):
+        folder.mkdir()
+        (folder / 'link.csv').symlink_to(tmp_path)
+    assert enqueue_background_job(f'workers.{task}', **arguments('link.csv'))
+    for setting in ('UPLOAD_DIR', 'OUTPUT_DIR'):
+        settings.setenv(setting, 's3:/no-url')
+    assert enqueue_background_job(f'workers.{task}', **arguments('a.svg'))
+
+
+def test_a_file_name_that_a_batch_has_twice_is_refused_at_the_call() -> None:
+    drawings = [DRAWING | {'output_filename': 'same.svg'}] * 2
+    with pytest.raises(InvalidJobError, match=r'more than one drawing .* same\.svg'):
+        enqueue_background_job('workers.svg_tasks.batch_generate_svgs', drawings)
 
 
 def folder_at(setting: str, path: Path) -> Folder:

@@ -62,6 +62,7 @@ def test_a_task_is_named_by_the_end_of_its_path(name: str) -> None:
     document = json.loads(result.stdout)
     assert document == {
         'id': document['id'], 'task': ADD, 'queue': 'default', 'status': 'queued',
+        'new': True,
     }  # fmt: skip
     assert get_job_status(document['id'])['task'] == ADD
 

@@ -21,6 +21,7 @@ from libraries.job_manager import (
     wait_for_job,
 )
 from qdjobs.cli.text import plain
+from qdjobs.client.details import read_details
 from qdjobs.client.payload import PlainSerializer
 from qdjobs.config import environment_config
 from qdjobs.server import free_port
@@ -123,6 +124,11 @@ def test_a_value_becomes_what_the_task_takes(connection: Redis, pair: str, value
         (['job_at=tomorrow'], 'job_at must be an aware datetime'),
         (['job_at=2030-01-02T03:04:05'], 'job_at must be an aware datetime'),
         (['job_timeout=long'], 'job_timeout must be seconds'),
+        (
+            ['job_after=[7]'],
+            'job_after must be a job, its id, or a list of up to 1000 of them, not [7]',
+        ),
+        (['job_after={"a": 1}'], 'job_after must be a job, its id'),
         (['job_colour=red'], 'job_colour is no option'),
     ],
 )
@@ -158,6 +164,25 @@ def test_options_are_read_as_the_contract_reads_them(connection: Redis) -> None:
     assert queued(connection, 'a=1', 'job_delay=2m', task=ADD).is_scheduled
 
 
+@pytest.mark.parametrize('text', ['7,s1', '7, s1', '["7", "s1"]', '"7,s1"', '7'])
+def test_a_job_waits_for_a_list_of_ids_or_for_json_of_it(connection: Redis, text: str) -> None:
+    parents = [enqueue_background_job(ADD, 1, job_id=job_id).id for job_id in ('7', 's1')]
+    job = queued(connection, 'a=1', f'job_after={text}', task=ADD)
+    assert get_job_status(job.id)['waits_for'] == (parents if 's1' in text else ['7'])
+
+
+def test_what_exists_already_is_told_and_is_no_error() -> None:
+    again = ('enqueue', ADD, 'a=2', 'job_id=7')
+    first = run('enqueue', ADD, 'a=1', 'job_delay=1h', 'job_id=7')
+    second, third = run(*again), run(*again, '--json')
+    assert first.stdout == second.stdout == '7\n'
+    assert (first.stderr, third.stderr) == ('', '')
+    assert second.stderr == 'Job 7 exists already (scheduled): nothing was enqueued.\n'
+    assert json.loads(third.stdout)['new'] is False
+    assert {result.exit_code for result in (first, second, third)} == {0}
+    assert read_details('7').kwargs == {'a': 1}
+
+
 # status, list, cancel, retry
 
 
@@ -190,6 +215,7 @@ def test_jobs_are_listed_in_a_table() -> None:
     ]
     for options, ids in [
         (('--status', 'scheduled'), ['later']),
+        (('--status', 'pending'), ['many-2', 'many-1', 'many-0']),
         (('--queue', 'low', '--limit', '2'), ['many-2', 'many-1']),
         (('--oldest', '--limit', '2'), ['many-0', 'many-1']),
         (('--task', 'add', '--limit', '1'), ['later']),

@@ -1,5 +1,6 @@
 """recorded_jobs: every way to enqueue is recorded, checked, and reaches no Redis."""
 
+import re
 import threading
 import unittest
 from collections.abc import Callable, Iterator
@@ -173,25 +174,29 @@ def test_a_job_is_found_by_what_is_named(
 
 
 @pytest.mark.parametrize(
-    ('args', 'kwargs'),
+    ('args', 'kwargs', 'shown'),
     [
-        ((3,), {}),
-        ((1,), {'b': 6}),
-        ((), {'job_queue': 'low'}),
-        ((), {'job_meta': {'tenant': 8}}),
-        ((), {'job_delay': '1m'}),
-        ((), {'job_at': datetime.now(UTC) + timedelta(days=1)}),
-        ((), {'job_id': 'that'}),
+        ((3,), {}, ''),
+        ((1,), {'b': 6}, ''),
+        ((), {'job_queue': 'low'}, ''),  # that each line has
+        ((), {'job_meta': {'tenant': 8}}, ", job_meta={'tenant': 7}"),
+        ((), {'job_delay': '1m'}, ', due at .* UTC, job_delay=600'),
+        ((), {'job_at': datetime.now(UTC) + timedelta(days=1)}, r', due .*, job_at=datetime\..*'),
+        ((), {'job_id': 'that'}, ", job_id='this'"),
+        ((), {'job_after': 'that'}, r', job_after=\(\)'),
+        ((3,), {'job_max_retries': 2, 'job_timeout': 9}, ', job_max_retries=0, job_timeout=300'),
     ],
 )
-def test_a_job_that_differs_is_not_found(
-    jobs: RecordedJobs, args: tuple[Any, ...], kwargs: dict[str, Any]
+def test_a_job_that_differs_is_not_found_and_shown_with_what_was_named(
+    jobs: RecordedJobs, args: tuple[Any, ...], kwargs: dict[str, Any], shown: str
 ) -> None:
-    imported_by_name(ADD, 1, b=5, job_queue='high', job_meta={'tenant': 7}, job_id='this')
+    delay: dict[str, Any] = {'job_delay': 600} if 'due' in shown else {}
+    imported_by_name(ADD, 1, 5, job_queue='high', job_meta={'tenant': 7}, job_id='this', **delay)
     jobs.refute_enqueued(ADD, *args, **kwargs)
     with pytest.raises(AssertionError) as failure:
         jobs.assert_enqueued(ADD, *args, **kwargs)
-    assert str(failure.value).endswith(f'was not enqueued. Enqueued:\n    {ADD}(1, b=5) in high')
+    shown = rf' was not enqueued\. Enqueued:\n    {ADD}\(1, 5\) in high{shown}'
+    assert re.search(f'{shown}$', str(failure.value))
 
 
 def test_an_object_is_found_by_itself_and_by_its_plain_form(
