@@ -194,7 +194,22 @@ def test_make_up_reads_env_as_people_write_it(tmp_path: Path, line: bytes, value
 
 
 @pytest.mark.parametrize(
-    'line', [b'this is none', b'A: 3', b'A', b'A="open', b'A="x" y', b'=x', b'A=\0', b'A=caf\xe9']
+    'line',
+    [
+        b'A: 3',
+        *(
+            pytest.param(line, marks=pytest.mark.slow)
+            for line in (
+                b'this is none',
+                b'A',
+                b'A="open',
+                b'A="x" y',
+                b'=x',
+                b'A=\0',
+                b'A=caf\xe9',
+            )
+        ),
+    ],
 )
 def test_make_up_names_a_line_of_env_that_is_none_and_starts_nothing(
     tmp_path: Path, line: bytes

@@ -48,6 +48,7 @@ def marks(group: int) -> dict[int, str]:
     return {number: mark[group] for number, mark in found.items() if mark[group]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('errors', 'group'), [(mypy_errors, 1), (pyright_errors, 2)])
 def test_a_type_checker_refuses_the_marked_lines_and_no_others(
     errors: Callable[[], Found], group: int

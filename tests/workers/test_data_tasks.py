@@ -534,7 +534,7 @@ def as_word(value: Any) -> str:
 
 
 @pytest.mark.usefixtures('uploads')
-@pytest.mark.parametrize('format', ['json', 'csv'])
+@pytest.mark.parametrize('format', ['json', pytest.param('csv', marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     ('values', 'why'),
     [
@@ -557,6 +557,7 @@ def test_what_is_no_parquet_is_refused(upload: Upload, damage: int) -> None:
     refused(upload('a.parquet', content[:damage] if damage < 100 else content[:-9]), 'Parquet file')
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures('uploads')
 @every_format
 def test_a_type_that_the_engine_panics_at_is_refused(format: str) -> None:
@@ -580,6 +581,7 @@ def test_a_single_column_with_nulls_becomes_csv(values: list[Any]) -> None:
     assert Path(path).read_text() == '\n'.join(lines)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures('uploads')
 @every_format
 def test_a_time_that_may_be_24_hours_is_refused(format: str) -> None:

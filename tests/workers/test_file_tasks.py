@@ -90,6 +90,7 @@ def test_a_bad_file_is_named_and_stops_no_other(upload: Upload) -> None:
     assert converted('z.csv.json').exists()
 
 
+@pytest.mark.slow
 def test_no_odd_file_stops_the_others(upload: Upload) -> None:
     folder = upload_dir()
     odd = [upload('huge.json', '[{"a": 1e9999999999999999999}]'), 'ok.csv/b.csv', 'pipe.csv']

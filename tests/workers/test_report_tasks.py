@@ -153,6 +153,7 @@ def test_a_report_is_an_a4_page_with_title_date_and_rows() -> None:
         assert line in lines
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     'make', [table_page, drawings_page, lambda: sheet('zoë')], ids=['table', 'drawings', 'sheet']
 )

@@ -27,7 +27,9 @@ def offered(*words: str, incomplete: str = '') -> list[str]:
     return [str(item.value) for item in complete.get_completions(['jobs', *words], incomplete)]
 
 
-@pytest.mark.parametrize('shell', ['bash', 'zsh', 'fish'])
+@pytest.mark.parametrize(
+    'shell', ['bash', *(pytest.param(name, marks=pytest.mark.slow) for name in ('zsh', 'fish'))]
+)
 def test_a_shell_completes_the_id_of_a_job(shell: str) -> None:
     enqueue_background_job(ADD, 1, job_id='order-7')
     script = subprocess.run(

@@ -421,6 +421,7 @@ def test_workers_with_other_queues_do_not_keep_one_another_from_tidying(connecti
     assert connection.zcard('rq:deferred:low') == 0
 
 
+@pytest.mark.slow
 def test_large_results_are_read_in_several_steps(connection: Redis) -> None:
     jobs = [enqueue_background_job('tests.support.after_tasks.return_much') for _ in range(5)]
     child = enqueue_background_job('tests.support.after_tasks.measure', job_after=jobs)

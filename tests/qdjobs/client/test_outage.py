@@ -84,6 +84,7 @@ def test_a_server_that_is_not_there(settings: pytest.MonkeyPatch, call: Callable
     assert 'redis.exceptions' not in trace  # the causes, which hide the place in the caller's code
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures('impatient')
 @pytest.mark.parametrize('call', CALLS.values(), ids=CALLS.keys())
 def test_a_server_that_hangs(proxy: Proxy, call: Callable[[], Any]) -> None:

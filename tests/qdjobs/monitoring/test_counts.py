@@ -103,6 +103,7 @@ def test_a_lost_run_and_a_stopped_job_are_no_failures(own_worker: Worker) -> Non
     assert counted(SLEEP) == {'enqueued': 1, 'lost': 1, 'stopped': 1}
 
 
+@pytest.mark.slow
 def test_a_released_run_is_not_counted(own_worker: Worker) -> None:
     job = enqueue_background_job(SLEEP, 600)
     with own_worker(JOB_SHUTDOWN_GRACE='1') as worker:

@@ -210,6 +210,7 @@ def test_without_scripts_it_works_too(visit: Visit, address: str) -> None:
     assert get_job_status(job.id)['status'] == 'canceled'
 
 
+@pytest.mark.slow
 def test_without_scripts_all_jobs_of_a_registry_are_changed_after_a_question_only(
     visit: Visit, address: str
 ) -> None:
@@ -287,6 +288,7 @@ def test_a_page_stays_as_its_reader_left_it(
     expect(last).to_be_focused()
 
 
+@pytest.mark.slow
 def test_a_page_that_is_not_live_does_not_change(visit: Visit, address: str) -> None:
     page = visit(f'{address}rq/queue/default/queued')
     page.get_by_label('Live').uncheck()
@@ -302,6 +304,7 @@ def test_a_page_that_is_not_live_does_not_change(visit: Visit, address: str) -> 
     expect(page.locator(f'[data-job="{other.id}"]')).to_have_count(1)
 
 
+@pytest.mark.slow
 def test_a_page_that_may_store_nothing_is_live(visit: Visit, address: str) -> None:
     page = visit('about:blank')
     page.add_init_script(
@@ -315,6 +318,7 @@ def test_a_page_that_may_store_nothing_is_live(visit: Visit, address: str) -> No
     page.get_by_label('Live').uncheck()
 
 
+@pytest.mark.slow
 def test_a_page_says_that_it_is_held_while_text_is_selected(visit: Visit, address: str) -> None:
     page = visit(f'{address}rq/queue/default/queued')
     held, jobs = page.locator('#held'), page.locator('tbody tr[data-job]')
@@ -461,6 +465,7 @@ BOXES = """() => [...document.querySelectorAll('h1, table, dl, button, td, th, a
     .map(([tag, {left, right, top, bottom}]) => ({tag, left, right, top, bottom}))"""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     'zone', ['Asia/Tokyo', pytest.param('America/New_York', marks=pytest.mark.slow)]
 )

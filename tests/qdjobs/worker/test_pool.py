@@ -72,6 +72,7 @@ def workers_of(pool: subprocess.Popen[bytes]) -> set[int]:
     return {pid for pid in map(int, children.split()) if alive(pid)}
 
 
+@pytest.mark.slow
 def test_a_pool_replaces_a_killed_worker_and_stops_at_a_sigterm(
     connection: Redis, pool: Pool
 ) -> None:

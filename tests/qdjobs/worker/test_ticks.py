@@ -104,6 +104,7 @@ def know_rule(rule: str) -> None:
 # Once per tick
 
 
+@pytest.mark.slow
 def test_of_four_workers_one_enqueues_each_tick(tmp_path: Path, notes: Path) -> None:
     with workers(tmp_path, 4) as (late, *_):
         eventually(lambda: ticks())

@@ -462,6 +462,7 @@ def test_jobs_are_found_on_each_queue_by_an_idle_worker(
     eventually(lambda: len(get_job_status(failed.id)['attempts']) == 2)
 
 
+@pytest.mark.slow
 def test_rate_limited_jobs_run_one_after_another(
     connection: Redis, queue: Queue, own_worker: Worker, shared_worker: SharedWorker, begun: Path
 ) -> None:
@@ -842,6 +843,7 @@ def test_a_job_whose_ttl_has_passed_does_not_run(
     assert lines_of(lines) == []
 
 
+@pytest.mark.slow
 @with_a_worker
 def test_groups_repeats_and_returned_retries(
     connection: Redis, queue: Queue, tmp_path: Path
