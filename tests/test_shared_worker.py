@@ -42,6 +42,7 @@ def test_it_runs_what_is_enqueued_again_and_again(
         assert shared_worker.pid == pid
 
 
+@pytest.mark.slow
 def test_a_job_that_is_left_running_ends_with_its_worker(
     connection: Redis, shared_worker: SharedWorker, tmp_path: Path
 ) -> None:

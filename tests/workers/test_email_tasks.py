@@ -430,6 +430,7 @@ def test_another_run_under_the_same_id_is_another_mail(
     assert first['Message-ID'] != second['Message-ID']
 
 
+@pytest.mark.slow
 def test_a_server_that_is_slow_to_part_gets_the_mail_once(
     mailbox: Mailbox, own_worker: Worker
 ) -> None:
@@ -444,6 +445,7 @@ def test_a_server_that_is_slow_to_part_gets_the_mail_once(
     assert len(mailbox.messages) == 1
 
 
+@pytest.mark.slow
 def test_a_refusal_for_good_is_not_tried_again(mailbox: Mailbox, own_worker: Worker) -> None:
     with own_worker():
         mailbox.answers['RCPT'] = '550 5.1.1 No such user'

@@ -241,6 +241,7 @@ def test_an_empty_table_and_a_single_column_are_reports_too() -> None:
     assert 'Alone' in words(page)
 
 
+@pytest.mark.slow
 def test_as_much_as_is_allowed_fits() -> None:
     wide = table(
         title='W' * 120,
@@ -331,6 +332,7 @@ def test_the_same_call_writes_the_same_document_to_the_same_file() -> None:
     assert generate_report('drawings', backwards) == first
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures('plain_drawings')
 def test_different_calls_go_to_different_files() -> None:
     paths = [

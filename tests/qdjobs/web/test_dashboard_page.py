@@ -244,6 +244,7 @@ def test_a_stale_page_deletes_no_job_that_runs_again(
         assert get_job_status(job.id)['status'] == 'queued'
 
 
+@pytest.mark.slow
 def test_a_running_job_is_shown_with_its_progress(
     visit: Visit,
     settings: pytest.MonkeyPatch,

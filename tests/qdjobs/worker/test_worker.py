@@ -311,6 +311,7 @@ def test_an_idle_horse_that_dies_costs_no_job(shared_worker: SharedWorker) -> No
     assert (status['status'], status['attempts']) == ('finished', [])
 
 
+@pytest.mark.slow
 def test_a_task_that_closes_its_files_is_still_watched(own_worker: Worker, begun: Path) -> None:
     with own_worker() as worker:  # a lease of one second
         job = enqueue_background_job('tests.support.worker_tasks.close_files', str(begun), 3.0)
@@ -335,6 +336,7 @@ def test_a_task_that_forks_and_returns_twice(shared_worker: SharedWorker, begun:
     require_living(shared_worker)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('task', ['change_signals', 'leave_threads', 'print_much'])
 def test_what_a_task_does_to_its_process_does_not_hurt_the_next(
     shared_worker: SharedWorker, task: str
@@ -527,6 +529,7 @@ def test_the_queues_are_served_in_their_order(shared_worker: SharedWorker, tmp_p
     assert lines_of(lines) == [f'{name}{number}' for name in QUEUES for number in range(4)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('strategy', ['round_robin', 'random'])
 def test_the_strategies_of_rq(own_worker: Worker, tmp_path: Path, strategy: str) -> None:
     lines = tmp_path / 'lines'
@@ -540,6 +543,7 @@ def test_the_strategies_of_rq(own_worker: Worker, tmp_path: Path, strategy: str)
         assert sorted(lines_of(lines)) == sorted(in_turns)
 
 
+@pytest.mark.slow
 def test_max_jobs_and_max_idle_time(own_worker: Worker) -> None:
     jobs = [enqueue_background_job(ADD, 1) for _ in range(3)]
     with own_worker('--max-jobs', '2', **CALM) as worker:
