@@ -74,9 +74,12 @@ def read_place(
 def check_names(setting: str, names: Iterable[str]) -> None:
     """Raise ValueError for a name that no file at the place of a setting can have.
 
-    For checks at enqueue: it looks at no file, and leaves a wrong setting to the worker.
+    For checks at enqueue: it looks at no file, and leaves a wrong setting to the worker. So it does
+    with paths and URLs, if only the worker has the setting.
     """
     names = [name for name in names if not _COMMON_NAME.fullmatch(name)]
+    if not os.environ.get(setting):
+        names = [name for name in names if not name.startswith('/') and '://' not in name]
     if not names:
         return
     try:

@@ -5,7 +5,8 @@
 It writes the number of rows of SOURCE as a line, and then the rows, as NDJSON or as CSV with the
 delimiter FORMAT. With FORMAT `parquet` it writes them to TARGET, and their number as a second line.
 NAMES is JSON: null if SOURCE is Parquet, a list of columns if it is CSV without a header, and an
-empty list if it is NDJSON. An error is the last line that it writes to stderr.
+empty list if it is NDJSON. An error is the last line that it writes to stderr; the exit status is 3
+for a TableError.
 """
 
 import ctypes
@@ -24,6 +25,7 @@ from typing import IO, cast
 from libraries.limits import limit
 from libraries.tables.text import BLOCK, TableError, require_room
 
+_REFUSED = 3  # an exit status
 _CRASHES = {'SIGABRT', 'SIGBUS', 'SIGFPE', 'SIGILL', 'SIGKILL', 'SIGSEGV', 'SIGTRAP'}
 _PR_SET_PDEATHSIG = 1
 
@@ -105,8 +107,8 @@ def _engine(
             'this is not a readable Parquet file, or it takes more than '
             f'{limit("TABLE_MAX_MEMORY")} MB (TABLE_MAX_MEMORY): the engine ended with {name}.'
         )
-    if child.returncode and last.startswith(f'{TableError.__module__}.TableError: '):
-        raise TableError(last.partition(': ')[2])
+    if child.returncode == _REFUSED:
+        raise TableError(last)
     if child.returncode:
         raise OSError(f'the process for Parquet ended with {child.returncode}: {last}')
 
@@ -127,6 +129,9 @@ def main(source: str, format: str, target: str) -> None:
 
     try:
         convert(source, format, target, json.load(sys.stdin))
+    except TableError as error:
+        sys.stderr.write(f'\n{error}')  # after what the engine says of its panics
+        sys.exit(_REFUSED)
     except MemoryError:
         os.abort()
 

@@ -1,19 +1,22 @@
 """Find every task of the allowed modules, and the one that may have been meant."""
 
+import os
 import pkgutil
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import lru_cache
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 
 from qdjobs.client.names import named_tasks
-from qdjobs.client.tasks import Task, import_module, is_allowed, public_functions, resolve_task
+from qdjobs.client.tasks import Task, import_module, public_functions, resolve_task
 from qdjobs.config import get_config
 from qdjobs.errors import JobError, UnknownTaskError, short_repr
 
 _MOST_SHOWN = 5
+_MOST_READ = 1000  # modules
 _PUBLIC = re.compile(r'^(?:async )?def ([^\W_]\w*)', re.MULTILINE)
 
 
@@ -91,38 +94,52 @@ def what_is_meant(path: str, error: UnknownTaskError) -> str:
                 f'{path!r} is a name, which queue.enqueue takes. The path of the task is '
                 f'{task.path!r}.'
             )
-    paths = _read_paths()
+    config = get_config()
+    paths = _read_paths(config.task_modules, config.own_tasks)
     try:
         match = find_by_end(path, paths)
     except UnknownTaskError as several:
         return str(several)
     if match is not None:
         return f'{path!r} is only the end of a path: write {match!r}.'
-    near = similar_paths(path, paths)
+    near = [each for each in similar_paths(path, paths) if each not in str(error)]
     return f'{error} Did you mean {any_of(near)}?' if near else str(error)
 
 
-def _read_paths() -> list[str]:
+@lru_cache(maxsize=8)  # a request that is wrong may be repeated
+def _read_paths(allowed: tuple[str, ...], own_tasks: frozenset[str]) -> list[str]:
     """Return the paths of the functions that the sources of the allowed modules define."""
-    allowed = get_config().task_modules
-    found = {
-        f'{spec.name}.{name}'
-        for root in {module.partition('.')[0] for module in allowed}
-        for spec in _find_specs(root)
-        if is_allowed(f'{spec.name}.any', allowed)
-        for name in _PUBLIC.findall(_read_source(spec))
-    }
+    own_modules = {path.rpartition('.')[0] for path in own_tasks}
+    found = set(own_tasks)
+    for module in allowed:
+        for spec in _find_specs(module):
+            if spec.name not in own_modules:
+                found.update(f'{spec.name}.{name}' for name in _PUBLIC.findall(_read_source(spec)))
     return sorted(found)
 
 
-def _find_specs(name: str, folders: Sequence[str] | None = None) -> Iterator[ModuleSpec]:
-    """Yield where a module is, and those inside it."""
-    spec = PathFinder.find_spec(name, folders)
+def _find_specs(name: str) -> Iterator[ModuleSpec]:
+    """Yield where an allowed module is, and those inside it. Nothing is imported."""
+    spec, folders = None, None
+    for end in (*(at for at, sign in enumerate(name) if sign == '.'), len(name)):
+        spec = PathFinder.find_spec(name[:end], folders)
+        if spec is None:
+            return
+        folders = spec.submodule_search_locations or []
     if spec is not None:
-        yield spec
-        inside = spec.submodule_search_locations or ()
-        for each in pkgutil.iter_modules(inside, f'{name}.'):
-            yield from _find_specs(each.name, list(inside))
+        yield from _find_inside(spec, set())
+
+
+def _find_inside(spec: ModuleSpec, seen: set[str]) -> Iterator[ModuleSpec]:
+    place = os.path.realpath(spec.origin or spec.name)
+    if place in seen or len(seen) >= _MOST_READ:  # a folder can have a link to itself
+        return
+    seen.add(place)
+    yield spec
+    inside = list(spec.submodule_search_locations or ())
+    for each in pkgutil.iter_modules(inside, f'{spec.name}.'):
+        if (found := PathFinder.find_spec(each.name, inside)) is not None:
+            yield from _find_inside(found, seen)
 
 
 def _read_source(spec: ModuleSpec) -> str:

@@ -15,6 +15,8 @@ from pathlib import PurePath
 from typing import Any
 from uuid import UUID
 
+from werkzeug.local import LocalProxy
+
 from qdjobs.client.opcodes import MAX_PAYLOAD, SharedTuplesError, require_bounded
 from qdjobs.config import get_config
 from qdjobs.errors import InvalidJobError, short_repr
@@ -309,7 +311,8 @@ def _advice(kind: type) -> str:
             return f'pass {plain.__name__}(…) of it'
     if issubclass(kind, PurePath):
         return 'pass str(…) of it'
-    if issubclass(kind, _SERIES) and not issubclass(kind, io.IOBase):  # a file is an iterator too
+    # A file is an iterator too, and so is what stands for `current_user` or `request`.
+    if issubclass(kind, _SERIES) and not issubclass(kind, (io.IOBase, LocalProxy)):
         return 'pass list(…) of it'
     return f'pass its id instead, or plain data ({PLAIN_TYPES})'
 

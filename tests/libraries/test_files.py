@@ -172,6 +172,16 @@ def test_no_file_is_looked_at_at_the_call_and_a_wrong_setting_is_the_workers(
     assert enqueue_background_job(f'workers.{task}', **arguments('a.svg'))
 
 
+def test_a_path_is_left_to_the_worker_if_only_it_has_the_setting(
+    settings: pytest.MonkeyPatch,
+) -> None:
+    settings.delenv('UPLOAD_DIR')
+    for name in ('/shared/uploads/a.csv', 's3://bucket/a.csv'):
+        assert enqueue_background_job('workers.data_tasks.process_file', name)
+    with pytest.raises(InvalidJobError, match='must not contain'):
+        enqueue_background_job('workers.data_tasks.process_file', '../a.csv')
+
+
 def test_a_file_name_that_a_batch_has_twice_is_refused_at_the_call() -> None:
     drawings = [DRAWING | {'output_filename': 'same.svg'}] * 2
     with pytest.raises(InvalidJobError, match=r'more than one drawing .* same\.svg'):

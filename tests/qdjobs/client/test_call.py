@@ -332,6 +332,26 @@ def test_a_path_that_is_not_whole_is_refused_with_the_whole_one(
     assert not {'clinic.cats', 'clinic.wild', 'clinic.wild.lions'} & set(sys.modules)
 
 
+def test_what_may_be_meant_is_neither_the_same_again_nor_looked_for_without_end(
+    settings: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    package = tmp_path / 'looped'
+    package.mkdir()
+    for name in ('one', 'two'):
+        (package / name).symlink_to('.')
+    (package / '__init__.py').write_text(
+        'import functools\ndef heal(): ...\n@functools.cache\ndef feed(): ...'
+    )
+    settings.syspath_prepend(tmp_path)
+    settings.setenv('JOB_TASK_MODULES', 'looped')
+    environment_config.cache_clear()
+    with pytest.raises(UnknownTaskError, match=r"write 'looped\.heal'"):
+        enqueue_background_job('heal')
+    with pytest.raises(UnknownTaskError, match='names no public function') as refusal:
+        enqueue_background_job('looped.feed')
+    assert 'Did you mean' not in str(refusal.value)
+
+
 # Arguments by name only
 
 

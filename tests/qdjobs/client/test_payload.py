@@ -22,6 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markupsafe import Markup
 from werkzeug.datastructures import MultiDict
+from werkzeug.local import LocalProxy
 
 from qdjobs.client import opcodes
 from qdjobs.client import payload as payloads
@@ -202,6 +203,7 @@ def test_what_is_nearly_plain_is_refused_with_what_to_make_of_it(value: Any, adv
         print,
         os,
         object(),
+        LocalProxy(dict),  # such as flask.session
         ...,
     ],
     ids=lambda value: type(value).__name__,
