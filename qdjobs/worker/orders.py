@@ -7,12 +7,10 @@ import os
 import select
 import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from types import FrameType
 
 NO_LIMIT = float('inf')
-_ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # the last one from a closed terminal
 
 
 class Orders:
@@ -31,25 +29,12 @@ class Orders:
         self.pipe, self._writer = os.pipe()  # readable after the first request to stop
 
     def install(self) -> None:
-        """Handle the signals that end a worker."""
+        """Handle the signals that end a worker. SIGHUP comes from a closed terminal."""
         # Also if a script's `&` has SIGINT ignored: by that RQ's pool stops its workers.
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._on_signal)
         if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as `nohup` sets it
             signal.signal(signal.SIGHUP, self._on_signal)
-
-    @staticmethod
-    @contextmanager
-    def kept_from_threads() -> Iterator[None]:
-        """Threads that begin in this block are sent none of these signals.
-
-        One that arrives there would not end what the main thread waits for.
-        """
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDINGS)
-        try:
-            yield
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         # RQ raises an exception in the handler, which can lose a job that was just claimed.

@@ -206,8 +206,7 @@ class JobWorker(Worker):
             raise SystemExit('Error: Redis 7 or Valkey, or newer, is needed.') from error
         self._pulse.begin()
         self.log.info('Worker %s: started with PID %d', self.name, os.getpid())
-        with self._orders.kept_from_threads():
-            self.subscribe()  # type: ignore[no-untyped-call]
+        self.subscribe()  # type: ignore[no-untyped-call]
         self.log.info('*** Listening on %s...', ', '.join(self.queue_names()))
 
     def _describe(self) -> tuple[list[str], dict[str, Any]]:

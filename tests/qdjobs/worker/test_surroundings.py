@@ -1,9 +1,8 @@
 """What surrounds a job: its process, folder and application, and what earlier jobs have left."""
 
 import os
-import re
 import signal
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -174,6 +173,15 @@ def retries_of(connection: Redis) -> int:
 # -- signals ---------------------------------------------------------------------------------------
 
 
+@pytest.fixture
+def terminal() -> Iterator[None]:
+    """Processes begin as in a terminal, and not as under `nohup`, which has SIGHUP ignored."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures('terminal')
 def test_a_hang_up_is_a_polite_end(own_worker: Worker, begun: Path, gate: Path) -> None:
     """SIGHUP, as a closing terminal sends it."""
     with own_worker(**CALM) as worker:
@@ -185,23 +193,3 @@ def test_a_hang_up_is_a_polite_end(own_worker: Worker, begun: Path, gate: Path) 
         assert worker.wait(60) == 0
     assert get_job_status(job.id)['status'] == 'finished'
     assert get_job_status(waiting.id)['status'] == 'queued'
-
-
-@pytest.mark.skipif(sys.platform != 'linux', reason='threads tell there what they block')
-def test_a_request_to_end_reaches_the_main_thread(own_worker: Worker) -> None:
-    """In another one it would not end what the main thread waits for."""
-    with own_worker(**CALM) as worker:
-        done(enqueue_background_job(ADD, 1))
-        threads = set(Path(f'/proc/{worker.pid}/task').iterdir())
-        main = {thread for thread in threads if thread.name == str(worker.pid)}
-        assert len(threads - main) == 1  # RQ's, for commands
-        horse = Path(f'/proc/{horse_of(worker.pid)}')
-        endings = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
-        assert all(blocked_in(thread) & endings == endings for thread in threads - main)
-        assert not any(blocked_in(process) & endings for process in main | {horse})
-
-
-def blocked_in(process: Path) -> set[int]:
-    found = re.search(r'SigBlk:\s*(\w+)', (process / 'status').read_text())
-    assert found
-    return {number for number in range(1, 65) if int(found[1], 16) >> (number - 1) & 1}
