@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import lru_cache
 from importlib.machinery import ModuleSpec, PathFinder
+from itertools import accumulate
 from pathlib import Path
 
 from qdjobs.client.names import named_tasks
@@ -120,13 +121,13 @@ def _read_paths(allowed: tuple[str, ...], own_tasks: frozenset[str]) -> list[str
 
 def _find_specs(name: str) -> Iterator[ModuleSpec]:
     """Yield where an allowed module is, and those inside it. Nothing is imported."""
-    spec, folders = None, None
-    for end in (*(at for at, sign in enumerate(name) if sign == '.'), len(name)):
-        spec = PathFinder.find_spec(name[:end], folders)
-        if spec is None:
+    folders = None
+    *above, _ = accumulate(name.split('.'), '{}.{}'.format)
+    for package in above:
+        if (found := PathFinder.find_spec(package, folders)) is None:
             return
-        folders = spec.submodule_search_locations or []
-    if spec is not None:
+        folders = found.submodule_search_locations or []
+    if (spec := PathFinder.find_spec(name, folders)) is not None:
         yield from _find_inside(spec, set())
 
 

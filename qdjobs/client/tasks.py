@@ -132,28 +132,30 @@ class Task:
         Raises InvalidJobError unless they, plain data, fit the signature and the hints.
         """
         self._require_signature(args, kwargs)
-        unpacked = []
-        for parameter, name, value in self.parameters.match(args, kwargs):
-            if (check := self.checks.get(parameter)) is not None:
-                value = _convert(check.unpack, value, f'{self.path}: {name}')
-            unpacked.append(value)
-        return _split(unpacked, args, kwargs)
+        return self._unpack(args, kwargs, self.checks)
 
     def accept(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """Raise InvalidJobError if the task's own check refuses the packed, valid arguments."""
         if (own_check := self.own_check) is None:
             return
-        copies = []
-        for parameter, name, value in self.parameters.match(args, kwargs):
-            value = deepcopy(value)  # a check changes nothing
-            if isinstance(check := self.checks.get(parameter), ObjectCheck):
-                value = _convert(check.unpack, value, f'{self.path}: {name}')
-            copies.append(value)
-        args, kwargs = _split(copies, args, kwargs)
+        checks = self.checks.items()
+        objects = {name: check for name, check in checks if isinstance(check, ObjectCheck)}
+        copies = deepcopy((args, dict(kwargs)))  # a check changes nothing
+        args, kwargs = self._unpack(*copies, objects)
         try:
             own_check(*args, **kwargs)
         except Exception as error:
             raise InvalidJobError(f'{self.path}: {error}') from error
+
+    def _unpack(
+        self, args: tuple[Any, ...], kwargs: Mapping[str, Any], checks: Mapping[str, HintCheck]
+    ) -> Arguments:
+        unpacked = []
+        for parameter, name, value in self.parameters.match(args, kwargs):
+            if (check := checks.get(parameter)) is not None:
+                value = _convert(check.unpack, value, f'{self.path}: {name}')
+            unpacked.append(value)
+        return _split(unpacked, args, kwargs)
 
     def _require_signature(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         try:
